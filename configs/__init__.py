@@ -1,0 +1,1 @@
+"""Data only: model presets, suites and recipes, one YAML file each."""

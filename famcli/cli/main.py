@@ -1,0 +1,106 @@
+"""Wires the verbs. A verb's module is imported only when it is called, so that ``famcli --help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# Spinning OpenMP threads slow a busy machine down more than tenfold; it must be said before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import click
+
+from famcli import __version__
+from famcli.errors import UserError, unknown_name
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+GOES_ON = "the same command goes on where this one stopped"
+
+
+class Verb(NamedTuple):
+    """Where a verb's click command ``command`` lives, the line ``famcli --help`` shows, and what to do after Ctrl-C."""
+
+    module: str
+    help: str
+    after_interruption: str = "repeat the command"
+
+
+VERBS = {
+    "eval": Verb("famcli.cli.eval", "Evaluate models on tasks; the same command continues a broken run.", GOES_ON),
+    "compare": Verb("famcli.cli.compare", "Set the newest runs side by side."),
+    "list": Verb("famcli.cli.list", "List models, tasks or runs."),
+    "train": Verb("famcli.cli.train", "Train a model by a recipe.", "add --resume to go on from the last checkpoint"),
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name].module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise unknown_name("command", args[0], VERBS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="famcli", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Does this model remember what it read long ago, and what did that cost?"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        args: without the program's name; those of the process if ``None``.
+
+    Returns:
+        The exit code: 0, 2 for what the user can put right, 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = cli.main(given, prog_name="famcli", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _complain(error.message, error.hint)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USER_ERROR
+    except click.ClickException as error:
+        message = error.format_message()
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "famcli"
+        return _complain(message[:1].lower() + message[1:].rstrip("."), f"see: {path} --help")
+    except (click.Abort, KeyboardInterrupt):
+        verb = VERBS.get(given[0]) if given else None
+        click.echo(f"\ninterrupted: {verb.after_interruption if verb else 'nothing was changed'}", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; Python must not complain when it flushes what nobody reads.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(message: str, hint: str | None) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return EXIT_USER_ERROR

@@ -1,0 +1,174 @@
+"""The crash-safe log of a run, a JSON line a sample in ``samples.jsonl``, and who may write it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+from famcli.errors import UserError
+
+JOURNAL_NAME = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept of an answered sample.
+
+    Attributes:
+        id, cell, details, reference: the sample's, see ``famcli.task.Sample``.
+        prompt_sha256: of the prompt's token ids as little-endian 64-bit integers.
+        prompt_tokens: tokens read.
+        output: the raw text of the answer.
+        output_ids: the tokens it was decoded from.
+        scores: value of each metric.
+        truncated: whether anything of the prompt was cut; streams are read whole.
+        seconds: the sample's share of the time its batch took.
+        state_bytes: memory of the sample's stream state when the prompt had been read.
+        peak_memory_bytes: most memory the process had used by then.
+    """
+
+    id: str
+    cell: dict[str, Any]
+    details: dict[str, Any]
+    prompt_sha256: str
+    prompt_tokens: int
+    output: str
+    output_ids: list[int]
+    reference: str
+    scores: dict[str, float]
+    truncated: bool
+    seconds: float
+    state_bytes: int
+    peak_memory_bytes: int
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Entry:
+        """Reads what ``to_line`` wrote; raises ``ValueError`` saying what is wrong with it."""
+        try:
+            values = json.loads(line)
+        except ValueError:
+            raise ValueError("it is not JSON") from None
+        if not isinstance(values, dict):
+            raise ValueError("it is not a JSON object")
+        hints = get_type_hints(cls)
+        for name, hint in hints.items():
+            if not isinstance(values.get(name), get_origin(hint) or hint):
+                raise ValueError(f"its field '{name}' is missing or not of type {getattr(hint, '__name__', hint)}")
+        return cls(**{name: values[name] for name in hints})
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+class Journal:
+    """The answered samples of a run, in order of completion."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens ``path``, which need not exist, to go on with it.
+
+        A last line without its end is what a killed process was writing: it is dropped, and its sample asked again.
+
+        Raises:
+            UserError: a whole line is damaged, or the file cannot be read.
+        """
+        self.path = path
+        try:
+            content = path.read_bytes() if path.exists() else b""
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.truncate(path, whole)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        self.entries: dict[str, Entry] = {}
+        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+            try:
+                self._add(Entry.from_line(line))
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number} is damaged: {error}",
+                    "put the line right or delete it to have its sample asked again, or start over with --fresh",
+                ) from None
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Writes entries; when it returns they are on the disk.
+
+        Raises:
+            UserError: they cannot be written.
+        """
+        for entry in entries:
+            self._add(entry)
+        try:
+            with open(self.path, "ab") as file:
+                file.write(b"".join(entry.to_line() for entry in entries))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror}", "make room and repeat the command: it continues the run"
+            ) from error
+
+    def _add(self, entry: Entry) -> None:
+        if entry.id in self.entries:
+            raise ValueError(f"sample {entry.id} is there twice")
+        self.entries[entry.id] = entry
+
+
+@contextmanager
+def claim(directory: Path, fresh: bool) -> Iterator[None]:
+    """Makes ``directory`` and keeps every other process out of it while the block runs.
+
+    Args:
+        directory: the run's.
+        fresh: begin with an empty directory. What was there is kept beside it as ``<name>.old-1``, ``.old-2``, ...
+
+    Raises:
+        UserError: another process is at work there, or it cannot be made.
+    """
+    lock = _lock(directory)
+    if fresh and any(path.name != _LOCK_NAME for path in directory.iterdir()):
+        number = 1
+        while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
+            number += 1
+        directory.rename(aside)
+        _unlock(lock, aside)
+        lock = _lock(directory)
+    try:
+        yield
+    finally:
+        _unlock(lock, directory)
+
+
+_LOCK_NAME = "lock"
+
+
+def _lock(directory: Path) -> int:
+    """Takes the lock file of ``directory``. The lock goes with the process that holds it, however that ends."""
+    path = directory / _LOCK_NAME
+    while True:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot write results to {directory}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have taken the file away between our opening and our locking it.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(
+                f"another process is working on the run {directory}", "wait for it to end, then repeat the command"
+            ) from None
+        os.close(descriptor)
+
+
+def _unlock(descriptor: int, directory: Path) -> None:
+    (directory / _LOCK_NAME).unlink(missing_ok=True)
+    os.close(descriptor)

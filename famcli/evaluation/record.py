@@ -1,0 +1,196 @@
+"""The schema of a run record, ``results/<run-id>/run.json``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from famcli import __version__
+from famcli.errors import UserError
+from famcli.files import write_text
+from famcli.metrics.statistics import Metric
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+RECORD_NAME = "run.json"
+
+
+class ModelFields(TypedDict):
+    """The model: ``config`` is its whole ``ModelConfig``, ``receptive_field`` is in tokens, null if unbounded."""
+
+    name: str
+    config: dict[str, Any]
+    weights_sha256: str
+    tokenizer: str
+    parameters: int
+    receptive_field: int | None
+
+
+class TaskFields(TypedDict):
+    """The task: all its options, defaults included."""
+
+    name: str
+    version: int
+    options: dict[str, Any]
+
+
+class Environment(TypedDict):
+    """What the last process of the run ran on; ``git_commit`` ends in ``-dirty`` where tracked files were changed."""
+
+    python: str
+    torch: str
+    famcli: str
+    git_commit: str | None
+    platform: str
+
+
+class Cost(TypedDict):
+    """What the answers cost, over all processes of the run.
+
+    ``tokens_read`` are prompt tokens; ``tokens_per_second`` counts read and generated ones; ``peak_memory_bytes`` is
+    memory allocated on a CUDA device, elsewhere the largest resident set of the process, program and weights
+    included; ``state_bytes`` is the largest state of one stream.
+    """
+
+    tokens_read: int
+    tokens_generated: int
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    state_bytes: int
+
+
+@dataclass
+class RunRecord:
+    """One task on one model, mirrored to ``run.json``.
+
+    Attributes:
+        path: the run's directory (not in the file).
+        run_id: hash of what determines the answers, with task and model in front to be readable; the directory's name.
+        schema_version: ``SCHEMA_VERSION`` of the program that wrote it.
+        status: ``running`` from the first sample to the last, also of a run that was broken off.
+        model, task, environment, cost: see their types.
+        seed, limit: as given.
+        device, dtype: as computed on, e.g. ``cuda:0``, ``float32``.
+        metrics: the task's scores over all samples, the headline first.
+        cells: for each cell its settings, then for each metric its mean ``NAME`` and standard error ``NAME_stderr``,
+            then ``n``.
+        started, finished: ISO 8601 in UTC; of the first process, and of the last or ``None``.
+    """
+
+    path: Path
+    run_id: str
+    schema_version: int
+    status: Literal["running", "finished"]
+    model: ModelFields
+    task: TaskFields
+    seed: int
+    limit: int | None
+    device: str
+    dtype: str
+    environment: Environment
+    metrics: dict[str, Metric]
+    cells: list[dict[str, Any]]
+    cost: Cost
+    started: str
+    finished: str | None
+
+    def save(self) -> None:
+        """Writes ``run.json``, whole or not at all."""
+        values = asdict(self)
+        del values["path"]
+        write_text(self.path / RECORD_NAME, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_record(path: Path) -> RunRecord:
+    """Reads a run record.
+
+    Args:
+        path: the run's directory, or its ``run.json``.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another schema version.
+    """
+    file = path / RECORD_NAME if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the run record {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"the run record {file} is damaged: it is not JSON") from error
+    if isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise UserError(
+            f"the run record {file} has schema version {values['schema_version']}; "
+            f"famcli {__version__} reads version {SCHEMA_VERSION}"
+        )
+    _check(values, {f.name for f in fields(RunRecord)} - {"path"}, file, "")
+    parts: dict[str, type] = {"model": ModelFields, "task": TaskFields, "environment": Environment, "cost": Cost}
+    for name, part in parts.items():
+        _check(values[name], part.__required_keys__, file, f"{name}.")  # type: ignore[attr-defined]
+    try:
+        values["metrics"] = {name: Metric(**metric) for name, metric in values["metrics"].items()}
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"the run record {file} is damaged: field 'metrics'") from error
+    names = [f.name for f in fields(RunRecord)]
+    return RunRecord(path=file.parent, **{name: values[name] for name in names if name != "path"})
+
+
+def load_records(results: Path) -> list[RunRecord]:
+    """All run records directly under ``results``, the newest first.
+
+    Left out are runs that ``--fresh`` put aside and, with a warning, records that cannot be read.
+    """
+    records = []
+    for file in sorted(results.glob(f"*/{RECORD_NAME}")):
+        if ".old-" in file.parent.name:
+            continue
+        try:
+            records.append(load_record(file))
+        except UserError as error:
+            logger.warning("warning: %s", error.message)
+    return sorted(records, key=lambda record: (record.finished or record.started, record.run_id), reverse=True)
+
+
+def environment() -> Environment:
+    """The environment of this process."""
+    import torch
+
+    return Environment(
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        famcli=__version__,
+        git_commit=_git_commit(),
+        platform=platform.platform(),
+    )
+
+
+def _git_commit() -> str | None:
+    """The commit of famcli's own source; an installed copy may lie inside somebody else's repository."""
+    source = Path(__file__).resolve()
+    commands = (
+        ["git", "ls-files", "--error-unmatch", source.name],
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    )
+    commit = None
+    for command in commands:
+        try:
+            done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        commit = done.stdout.strip()
+    return commit
+
+
+def _check(values: Any, names: set[str] | frozenset[str], file: Path, prefix: str) -> None:
+    if not isinstance(values, Mapping):
+        raise UserError(f"the run record {file} is damaged: '{prefix.rstrip('.') or 'its content'}' is not an object")
+    missing = sorted(names - values.keys())
+    if missing:
+        raise UserError(f"the run record {file} is damaged: it lacks '{prefix}{missing[0]}'")

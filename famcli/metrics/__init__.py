@@ -1,0 +1,1 @@
+"""Pure scoring functions: text or numbers in, score out."""

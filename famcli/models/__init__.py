@@ -1,0 +1,1 @@
+"""Decoders that read a stream, and where their weights come from."""

@@ -1,0 +1,167 @@
+"""The one description of a decoder: its shape, and what a block may attend to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from famcli.errors import UserError, unknown_name
+
+AttentionKind = Literal["full", "bswa", "fam"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and attention of a decoder (pre-RMSNorm, SwiGLU, RoPE, grouped-query heads).
+
+    Attributes:
+        vocab_size: number of token ids.
+        width: ``d``, the width of the residual stream.
+        layers: number of decoder layers.
+        heads: query heads; ``kv_heads`` key/value heads divide them.
+        head_width: ``k``, even because RoPE turns pairs.
+        ffn_width: inner width of the SwiGLU feed-forward.
+        attention: ``full`` (causal over everything), ``bswa`` (arXiv 2404.09173, section 2.1) or ``fam`` (section 2.2).
+        block_size: ``B``, tokens in a block; the stride of BSWA.
+        memory_segments: ``M``, past blocks whose keys and values stay visible, all of them.
+        fam_length: ``F``, latents of feedback attention memory in each layer (only ``fam``).
+        stop_gradient: cut the gradient into memory segments (the paper's ``M1_SG``). The FAM always carries gradient.
+        fam_query_position: RoPE position of the FAM queries while they compress a block: ``current`` is the last F
+            positions of that block, ``previous`` the last F of the block before, which are also those of the FAM's
+            keys. The paper leaves it open (Algorithm 2 against appendix B.2.1).
+        fam_norm: ``rms`` divides the FAM by its root mean square after every update, without weights; ``none`` is the
+            paper's bare residual.
+        fam_ffn: pass the FAM through the layer's feed-forward, as the paper does (appendix C.1).
+        qkv_bias: biases on queries, keys and values, as Qwen2 has them: with them attention can go by position alone.
+        trained_context: longest text in tokens that ``full`` attention was trained on, where known.
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    ffn_width: int
+    attention: AttentionKind = "fam"
+    block_size: int = 1024
+    memory_segments: int = 3
+    fam_length: int = 64
+    stop_gradient: bool = False
+    fam_query_position: Literal["current", "previous"] = "current"
+    fam_norm: Literal["none", "rms"] = "none"
+    fam_ffn: bool = True
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+    qkv_bias: bool = False
+    trained_context: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "block_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
+        for name in ("rope_theta", "norm_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"model field '{name}' must be above 0, not {getattr(self, name)}")
+        if self.trained_context is not None and self.trained_context < 1:
+            raise UserError(f"model field 'trained_context' must be at least 1, not {self.trained_context}")
+        if self.memory_segments < 0:
+            raise UserError(f"model field 'memory_segments' must be at least 0, not {self.memory_segments}")
+        if self.heads % self.kv_heads:
+            raise UserError(f"model field 'kv_heads' must divide heads: {self.heads} heads, {self.kv_heads} kv_heads")
+        if self.head_width % 2:
+            raise UserError(f"model field 'head_width' must be even, not {self.head_width}")
+        if self.attention == "fam" and not 1 <= self.fam_length <= self.block_size:
+            raise UserError(
+                f"model field 'fam_length' must be between 1 and block_size ({self.block_size}), not {self.fam_length}"
+            )
+
+    @property
+    def memory_length(self) -> int:
+        """``S``: tokens held in memory segments once they are full."""
+        return 0 if self.attention == "full" else self.memory_segments * self.block_size
+
+    @property
+    def fam_slots(self) -> int:
+        """Latents of FAM in each layer: ``fam_length``, or 0 where the attention has none."""
+        return self.fam_length if self.attention == "fam" else 0
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens one layer sees directly, ``(M + 1) x B``; ``None`` for full attention."""
+        return None if self.attention == "full" else self.memory_length + self.block_size
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Tokens that can influence an output through stacked windows, ``layers x M x B`` and the own block.
+
+        ``None`` where it is unbounded: full attention, and FAM, which carries information from block to block.
+        """
+        return self.layers * self.memory_length + self.block_size if self.attention == "bswa" else None
+
+    @classmethod
+    def from_mapping(cls, fields: Mapping[str, Any], where: str) -> ModelConfig:
+        """Builds a config from YAML, JSON or command-line values.
+
+        Args:
+            fields: field name to value; numbers may be strings.
+            where: what the error names as the place, for instance ``model preset 'fam-tiny'``.
+
+        Raises:
+            UserError: a field is unknown, missing, or not of its type.
+        """
+        hints = get_type_hints(cls)
+        values = {}
+        for name, value in fields.items():
+            if name not in hints:
+                raise unknown_name(f"field in {where}:", name, hints)
+            values[name] = _parse(value, hints[name], name, where)
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        missing = [name for name in required if name not in values]
+        if missing:
+            raise UserError(f"{where} lacks the field{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        try:
+            return cls(**values)
+        except UserError as error:
+            raise UserError(f"{where}: {error.message}", error.hint) from None
+
+    def override(self, fields: Mapping[str, Any], where: str) -> ModelConfig:
+        """A copy with some fields replaced; raises as ``from_mapping`` does."""
+        return ModelConfig.from_mapping({**dataclasses.asdict(self), **fields}, where)
+
+
+def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
+    """``value`` as the type ``hint`` asks for: ``block_size=256`` on a command line and in YAML mean the same."""
+    problem = UserError(f"{where}: field '{name}' {_expectation(hint)}, not '{value}'")
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise problem
+        return value
+    if hint == int | None:
+        if value in (None, "none", "null"):
+            return None
+        hint = int
+    if hint is bool:
+        words = {"true": True, "false": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() not in words:
+            raise problem
+        return words[str(value).lower()]
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise problem
+    try:
+        return int(str(value)) if hint is int else float(value)
+    except ValueError:
+        raise problem from None
+
+
+def _expectation(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"must be one of {', '.join(map(str, get_args(hint)))}"
+    words = {bool: "must be true or false", int: "must be a whole number", float: "must be a number"}
+    return words.get(hint, "must be a whole number or none")

@@ -1,0 +1,110 @@
+"""What a model carries from one block of a stream to the next: of a size that does not grow with the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from famcli.errors import UserError
+from famcli.files import save_tensors
+
+
+@dataclass
+class LayerState:
+    """The memory of one layer.
+
+    Attributes:
+        memory_keys, memory_values: [b, h_kv, S, k], the last S tokens of finished blocks, oldest first, filled from
+            the end. Keys are turned to their positions -S .. -1 relative to the block being read.
+        block_keys, block_values: [b, h_kv, B, k], the unfinished block, filled from the front (under full attention,
+            which has no blocks, everything read so far).
+        fam: [b, F, d], the layer's feedback attention memory.
+        fam_keys, fam_values: [b, h_kv, F, k], its keys and values as the block being read sees them.
+    """
+
+    memory_keys: Tensor
+    memory_values: Tensor
+    block_keys: Tensor
+    block_values: Tensor
+    fam: Tensor
+    fam_keys: Tensor
+    fam_values: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass
+class StreamState:
+    """A batch of streams after ``tokens_read`` tokens each.
+
+    ``Decoder.read`` consumes the state it is given: to go on twice from one place, ``fork`` it first.
+
+    Attributes:
+        layers: one ``LayerState`` a layer.
+        tokens_read: tokens every stream has read so far.
+        fresh: [b] bool, the FAM is still the learned initial one, so its first update takes no residual
+            (appendix B.1).
+    """
+
+    layers: list[LayerState]
+    tokens_read: int
+    fresh: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Number of streams."""
+        return len(self.fresh)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held by the state's tensors."""
+        return self.fresh.nbytes + sum(t.nbytes for layer in self.layers for t in layer.tensors().values())
+
+    def fork(self) -> StreamState:
+        """An independent copy: reading on from one leaves the other as it is."""
+        return self._map(Tensor.clone)
+
+    def index(self, rows: list[int] | Tensor) -> StreamState:
+        """A new state with the given rows, in that order; a row may be taken several times."""
+        rows = torch.as_tensor(rows, device=self.fresh.device)
+        return self._map(lambda tensor: tensor.index_select(0, rows))
+
+    def detach(self) -> StreamState:
+        """The same state, cut from the graph that computed it."""
+        return self._map(Tensor.detach)
+
+    def save(self, path: Path) -> None:
+        """Writes the state to a safetensors file, whole or not at all."""
+        flat = {
+            f"{i}.{name}": t.contiguous() for i, layer in enumerate(self.layers) for name, t in layer.tensors().items()
+        }
+        save_tensors({**flat, "fresh": self.fresh}, path, {"tokens_read": str(self.tokens_read)})
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> StreamState:
+        """Reads what ``save`` wrote.
+
+        Raises:
+            UserError: the file is missing or is not a saved stream state.
+        """
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tokens_read = int(file.metadata()["tokens_read"])
+            count = 1 + max(int(name.split(".")[0]) for name in flat if name != "fresh")
+            names = [f.name for f in fields(LayerState)]
+            layers = [LayerState(**{name: flat[f"{i}.{name}"] for name in names}) for i in range(count)]
+            return cls(layers, tokens_read, flat["fresh"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is not a saved stream state: {error}") from error
+        except Exception as error:  # safetensors raises its own type, which it does not export for typing
+            raise UserError(f"{path} is not a safetensors file: {error}") from error
+
+    def _map(self, change) -> StreamState:  # type: ignore[no-untyped-def]
+        layers = [LayerState(**{name: change(t) for name, t in layer.tensors().items()}) for layer in self.layers]
+        return replace(self, layers=layers, fresh=change(self.fresh))

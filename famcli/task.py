@@ -1,0 +1,214 @@
+"""The plugin contract: a task turns its samples into requests and scores the answers; it never sees a model.
+
+A plugin is a ``Task`` subclass named under the entry-point group ``famcli.tasks``; famcli's own tasks are found the
+same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+
+from famcli.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "famcli.tasks"
+
+Segment: TypeAlias = "str | NDArray[np.int64]"
+"""Text, or token ids [t] of the tokenizer that ``Task.samples`` was given."""
+
+T = TypeVar("T")
+
+
+class Encoder(Protocol):
+    """All a task needs of a tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``, without special tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model reads: segments, the document first, tokenised one by one and read one after the other."""
+
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A request to continue ``prompt`` greedily.
+
+    Attributes:
+        prompt: what is read first.
+        max_new_tokens: the generation budget in tokens, at least 1.
+        stop: strings that end the answer; it is cut before the first of them.
+    """
+
+    prompt: Prompt
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The answer to ``Generate``: its text, and the token ids it was decoded from (end of text left out)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question and its scoring.
+
+    Attributes:
+        id: unique in the task, readable, the same for the same options and seed.
+        cell: the settings whose samples are averaged together, e.g. ``{"length": 1024, "position": "start"}``.
+        reference: the right answer.
+        prompt_tokens: tokens of the prompt, known without building it.
+        request: builds the request when its turn comes, so that a long prompt exists only while it is read.
+        score: an answer's value for each of the task's metrics.
+        details: further facts about the sample that reports may need.
+    """
+
+    id: str
+    cell: Mapping[str, int | str | float]
+    reference: str
+    prompt_tokens: int
+    request: Callable[[], Generate]
+    score: Callable[[Generated], dict[str, float]]
+    details: Mapping[str, int | str | float] = field(default_factory=dict)
+
+
+def option(default: str, help: str, parse: Callable[[str], T]) -> T:
+    """A field of a task's ``Options``.
+
+    Args:
+        default: the value used where none is given, written as a user would.
+        help: one line for ``famcli list tasks``.
+        parse: turns text into the value; raises ``ValueError`` saying what the option must be.
+    """
+    value: Any = field(default=parse(default), metadata={"help": help, "default": default, "parse": parse})
+    return value  # type: ignore[no-any-return]  # a dataclass takes the field for its default
+
+
+class OptionHelp(NamedTuple):
+    """What a listing shows of an option, the default as a user would write it."""
+
+    name: str
+    default: str
+    help: str
+
+
+class Task(ABC):
+    """A benchmark.
+
+    Attributes:
+        name: what the user types.
+        version: raised whenever the same options would give other prompts or scores; part of a run's identity.
+        summary: one line for listings.
+        metrics: names of the scores every sample has, the headline first.
+        Options: a frozen dataclass whose fields are made by ``option``.
+        options: this task's options.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    summary: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    Options: ClassVar[type[Any]]
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, str]) -> Self:
+        """The task with options as typed on a command line, defaults for the rest.
+
+        Raises:
+            UserError: an option does not exist or cannot have that value.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls.Options)}
+        values = {}
+        for name, text in given.items():
+            if name not in fields:
+                raise unknown_name(f"option of task {cls.name}:", name, fields)
+            try:
+                values[name] = fields[name].metadata["parse"](text)
+            except ValueError as error:
+                raise UserError(
+                    f"task {cls.name}: option '{name}' must be {error}, not '{text}'",
+                    f"for example -o {name}={fields[name].metadata['default']}",
+                ) from None
+        return cls(cls.Options(**values))
+
+    @classmethod
+    def option_help(cls) -> list[OptionHelp]:
+        """The options as a listing shows them."""
+        return [OptionHelp(f.name, f.metadata["default"], f.metadata["help"]) for f in dataclasses.fields(cls.Options)]
+
+    @abstractmethod
+    def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
+        """The task's samples, the same for the same arguments.
+
+        Args:
+            tokenizer: the evaluated model's.
+            seed: where anything is drawn, it is drawn from this.
+            limit: at most so many samples; ``None`` is all.
+
+        Raises:
+            UserError: the options do not fit this tokenizer, or the data cannot be read.
+        """
+
+
+def available_tasks() -> dict[str, type[Task]]:
+    """Every installed task by name. A plugin that does not load is left out with a warning."""
+    tasks = {}
+    for name, entry in sorted(_entry_points().items()):
+        try:
+            tasks[name] = _load(entry)
+        except UserError as error:
+            logger.warning("warning: %s", error.message)
+    return tasks
+
+
+def load_task(name: str, options: Mapping[str, str]) -> Task:
+    """The task called ``name`` with ``options`` as typed; other plugins are not loaded.
+
+    Raises:
+        UserError: there is no such task, it does not load, or an option does not fit.
+    """
+    entries = _entry_points()
+    if name not in entries:
+        raise unknown_name("task", name, entries)
+    return _load(entries[name]).from_options(options)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        first = found.setdefault(entry.name, entry)
+        if first.value != entry.value:
+            logger.warning("warning: two plugins are called '%s': %s and %s", entry.name, first.value, entry.value)
+    return found
+
+
+def _load(entry: EntryPoint) -> type[Task]:
+    try:
+        task = entry.load()
+    except Exception as error:  # whatever a third party's module raises, the other tasks must stay usable
+        raise UserError(f"task '{entry.name}' ({entry.value}) does not load: {error!r}") from error
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise UserError(f"task '{entry.name}' ({entry.value}) is not a famcli.task.Task")
+    return task

@@ -1,0 +1,1 @@
+"""Training and fine-tuning with memory carried from block to block and from step to step."""

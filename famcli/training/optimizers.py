@@ -1,0 +1,67 @@
+"""The optimisers a recipe may ask for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from famcli.models.decoder import Decoder
+from famcli.training.recipe import Optimizer
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz iterations, for matrices (Jordan et al. 2024).
+
+    ``torch.optim.Muon`` iterates in bfloat16, which processors without bfloat16 units do ten times slower than float32;
+    this one iterates in the parameters' own dtype, all matrices of a shape at once.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float = 0.95) -> None:
+        super().__init__(groups, {"lr": 0.0, "momentum": momentum, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_shape.setdefault(p.shape, []).append(p)
+            for shape, parameters in by_shape.items():
+                updates = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in parameters]))
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                for p, update in zip(parameters, updates, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update, alpha=-group["lr"] * scale)
+
+    def _momentum(self, p: Tensor, momentum: float) -> Tensor:
+        """Nesterov momentum of the gradient of ``p``."""
+        assert p.grad is not None
+        buffer: Tensor = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        buffer.lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(buffer, momentum)
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Brings all singular values of ``matrices`` [n, rows, columns] near 1, by five quintic Newton-Schulz steps."""
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.mT
+    x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x if matrices.shape[1] <= matrices.shape[2] else x.mT
+
+
+def make_optimizers(model: Decoder, how: Optimizer) -> list[torch.optim.Optimizer]:
+    """The recipe's optimisers; parameter groups carry ``factor``, their multiple of the learning rate."""
+    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("layers.")]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    adamw: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0, "factor": 1.0}]
+    decayed = {"params": matrices, "weight_decay": how.weight_decay}
+    if how.name == "muon":
+        return [
+            Muon([{**decayed, "factor": how.muon_factor}]),
+            torch.optim.AdamW(adamw, betas=(0.9, 0.98)),
+        ]
+    return [torch.optim.AdamW([{**decayed, "factor": 1.0}, *adamw], betas=(0.9, 0.98))]

@@ -1,0 +1,1 @@
+"""famcli's own tasks, installed as ``famcli.tasks`` and found through entry points as any plugin is."""

@@ -1,0 +1,397 @@
+"""The decoder against the slow reference of ``reference.py``, and against what the paper says must hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from famcli.models.config import ModelConfig
+from famcli.models.decoder import Decoder
+
+KINDS = {
+    "full": small_config("full"),
+    **{f"bswa-M{m}": small_config("bswa", memory_segments=m) for m in (0, 1, 3)},
+    **{f"fam-M{m}": small_config("fam", memory_segments=m) for m in (0, 1, 3)},
+}
+each_kind = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+
+LENGTH = 22  # five blocks of four and half a block
+PARTITIONS = {
+    "at-once": [22],
+    "token-by-token": [1] * 22,
+    "whole-blocks": [4] * 5 + [2],
+    "threes": [3] * 7 + [1],
+    "across-blocks": [5, 9, 1, 7],
+    "ending-with-a-block": [2, 6, 4, 8, 2],
+}
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def reference_of(decoder: Decoder, tokens: Tensor, **options: Any) -> reference.Reading:
+    return reference.read(decoder.config, double_weights(decoder), tokens, **options)
+
+
+def relative_distance(found: Tensor, expected: Tensor) -> float:
+    return distance(found, expected) / expected.abs().max().item()
+
+
+def layer_outputs(decoder: Decoder, tokens: Tensor, sizes: list[int]) -> Tensor:
+    """What every layer gives: [layers, b, n, d]."""
+    seen: list[list[Tensor]] = [[] for _ in decoder.layers]
+    hooks = [
+        layer.register_forward_hook(lambda _module, _inputs, output, kept=kept: kept.append(output))
+        for layer, kept in zip(decoder.layers, seen, strict=True)
+    ]
+    read_in_chunks(decoder, tokens, sizes)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack([torch.cat(kept, dim=1) for kept in seen])
+
+
+def with_token_changed(tokens: Tensor, place: int) -> Tensor:
+    changed = tokens.clone()
+    changed[:, place] = (changed[:, place] + 1) % 40
+    return changed
+
+
+class TestChunkInvariance:
+    @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+    @pytest.mark.parametrize("sizes", PARTITIONS.values(), ids=PARTITIONS)
+    @each_kind
+    @torch.no_grad()
+    def test_any_chunking_equals_the_reference(self, config: ModelConfig, sizes: list[int], dtype: torch.dtype) -> None:
+        decoder, tokens = small_decoder(config, dtype), random_tokens(config, 2, LENGTH)
+        expected = reference_of(decoder, tokens)
+        latents, state = read_in_chunks(decoder, tokens, sizes)
+        assert latents.dtype == dtype
+        assert distance(latents, expected.latents) <= TOLERANCE[dtype]
+        assert state.tokens_read == LENGTH
+        # Logits and FAM are not normed: they are compared relative to their size, about ten.
+        assert relative_distance(decoder.logits(latents), expected.logits) <= TOLERANCE[dtype]
+        for layer, fams in zip(state.layers, expected.fams, strict=True):
+            assert not fams or relative_distance(layer.fam, fams[-1]) <= TOLERANCE[dtype]
+
+    @each_kind
+    @torch.no_grad()
+    def test_prefill_then_read_equals_the_reference(self, config: ModelConfig) -> None:
+        decoder, tokens = small_decoder(config), random_tokens(config, 2, LENGTH)
+        expected = reference_of(decoder, tokens).latents
+        for cut in range(1, LENGTH):
+            state = decoder.start(2)
+            for part in tokens[:, :cut].split((3, LENGTH)[cut % 2], dim=1):
+                state = decoder.prefill(part, state)
+            latents, _ = decoder.read(tokens[:, cut:], state)
+            assert distance(latents, expected[:, cut:]) <= 1e-10, cut
+
+    @pytest.mark.parametrize("position", ["current", "previous"])
+    @pytest.mark.parametrize("norm", ["none", "rms"])
+    @pytest.mark.parametrize("ffn", [True, False])
+    @pytest.mark.parametrize("tied", [True, False])
+    @torch.no_grad()
+    def test_every_switch_of_the_fam(self, position: Any, norm: Any, ffn: bool, tied: bool) -> None:
+        switches = {"fam_query_position": position, "fam_norm": norm, "fam_ffn": ffn, "tie_embeddings": tied}
+        decoder = small_decoder(small_config("fam", **switches))
+        tokens = random_tokens(decoder.config, 2, LENGTH)
+        expected = reference_of(decoder, tokens)
+        for sizes in (PARTITIONS["at-once"], PARTITIONS["across-blocks"]):
+            latents, _ = read_in_chunks(decoder, tokens, sizes)
+            assert distance(latents, expected.latents) <= 1e-10
+            assert distance(decoder.logits(latents), expected.logits) <= 1e-10
+
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    @torch.no_grad()
+    def test_any_shape_in_any_chunking(self, data: st.DataObject) -> None:
+        kv_heads, group, block = (data.draw(st.integers(1, top)) for top in (2, 3, 6))
+        config = ModelConfig(
+            vocab_size=17,
+            width=data.draw(st.integers(3, 9)),
+            layers=data.draw(st.integers(1, 3)),
+            heads=kv_heads * group,
+            kv_heads=kv_heads,
+            head_width=2 * data.draw(st.integers(1, 4)),
+            ffn_width=data.draw(st.integers(1, 12)),
+            attention=data.draw(st.sampled_from(["full", "bswa", "fam"])),
+            block_size=block,
+            memory_segments=data.draw(st.integers(0, 4)),
+            fam_length=data.draw(st.integers(1, block)),
+            rope_theta=data.draw(st.sampled_from([100.0, 10000.0])),
+            norm_eps=data.draw(st.sampled_from([1e-6, 1e-2])),
+        )
+        sizes = data.draw(st.lists(st.integers(1, 2 * block + 1), min_size=1, max_size=7))
+        decoder, tokens = small_decoder(config), random_tokens(config, 2, sum(sizes))
+        latents, _ = read_in_chunks(decoder, tokens, sizes)
+        assert distance(latents, reference_of(decoder, tokens).latents) <= 1e-10
+
+
+class TestWhoSeesWhom:
+    @pytest.mark.parametrize("sizes", [[11], [1] * 11, [3, 7, 1]], ids=["at-once", "token-by-token", "odd"])
+    @each_kind
+    @torch.no_grad()
+    def test_a_token_changes_nothing_before_it_in_any_layer(self, config: ModelConfig, sizes: list[int]) -> None:
+        decoder, tokens = small_decoder(config, torch.float32), random_tokens(config, 2, 11)
+        before = layer_outputs(decoder, tokens, sizes)
+        for place in range(11):
+            after = layer_outputs(decoder, with_token_changed(tokens, place), sizes)
+            assert torch.equal(after[:, :, :place], before[:, :, :place]), place
+            assert (after[:, :, place] != before[:, :, place]).any(-1).all(), place
+
+    @each_kind
+    @torch.no_grad()
+    def test_one_layer_sees_exactly_its_window(self, config: ModelConfig) -> None:
+        """Section 2.1: all of the last M blocks and the own causal prefix; the FAM hands on every earlier block."""
+        decoder = small_decoder(replace(config, layers=1))
+        tokens = random_tokens(config, 1, LENGTH)
+        before = layer_outputs(decoder, tokens, [LENGTH])[0, 0]
+        for place in range(LENGTH):
+            after = layer_outputs(decoder, with_token_changed(tokens, place), [LENGTH])[0, 0]
+            seen = (after != before).any(-1).tolist()
+            reach = config.memory_segments if config.attention == "bswa" else LENGTH
+            assert seen == [place <= i and i // 4 - place // 4 <= reach for i in range(LENGTH)], place
+
+    @torch.no_grad()
+    def test_the_fam_does_not_see_memory_segments(self) -> None:
+        """Algorithm 2: so the lowest layer's FAM, whose inputs are token embeddings, is the same for every M."""
+        fams = []
+        for segments in (0, 1, 3):
+            decoder = small_decoder(small_config("fam", memory_segments=segments))
+            _, state = read_in_chunks(decoder, random_tokens(decoder.config, 2, 20), [20])
+            fams.append([layer.fam for layer in state.layers])
+        assert torch.equal(fams[0][0], fams[1][0]) and torch.equal(fams[0][0], fams[2][0])
+        assert distance(fams[0][1], fams[1][1]) > 1e-3  # but higher up the inputs differ
+
+    @pytest.mark.parametrize(("layers", "segments"), [(1, 1), (2, 1), (3, 1), (2, 2), (3, 0)])
+    @torch.no_grad()
+    def test_nothing_beyond_the_receptive_field(self, layers: int, segments: int) -> None:
+        config = small_config("bswa", layers=layers, memory_segments=segments)
+        decoder, tokens = small_decoder(config), random_tokens(config, 1, 40)
+        assert config.receptive_field is not None
+        before, _ = read_in_chunks(decoder, tokens, [40])
+        last_outside = 39 - config.receptive_field
+        outside, _ = read_in_chunks(decoder, with_token_changed(tokens, last_outside), [40])
+        inside, _ = read_in_chunks(decoder, with_token_changed(tokens, last_outside + 1), [40])
+        assert torch.equal(outside[:, -1], before[:, -1])
+        assert distance(inside[:, -1], before[:, -1]) > 1e-9
+
+    @torch.no_grad()
+    def test_bswa_whose_memory_covers_the_text_is_full_attention(self) -> None:
+        bswa, full = (small_decoder(small_config(kind, memory_segments=5)) for kind in ("bswa", "full"))
+        tokens = random_tokens(bswa.config, 2, LENGTH)
+        for sizes in PARTITIONS.values():
+            assert distance(read_in_chunks(bswa, tokens, sizes)[0], read_in_chunks(full, tokens, sizes)[0]) <= 1e-10
+
+    @pytest.mark.parametrize("segments", [0, 1, 3])
+    @torch.no_grad()
+    def test_fam_with_fam_masked_out_is_bswa(self, segments: int) -> None:
+        """The weights themselves mask the FAM: a score of -10^6 or so, whose softmax weight is exactly zero.
+
+        Coordinate 0 is positive in every token, coordinate 1 in the FAM alone, and no layer writes to either; the
+        slowest pair of each head multiplies the two. A given FAM keeps its mark through the residual, where the
+        learned initial one would lose it in the first update.
+        """
+        fam = small_decoder(small_config("fam", memory_segments=segments))
+        weights = fam.state_dict()
+        weights["embedding.weight"][:, :2] = torch.tensor([1.0, 0.0])
+        slowest = slice(2, None, 6)  # with three pairs a head: coordinate 2 of 6, and its partner 5
+        for name, weight in weights.items():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight[:2] = 0
+            for projection, mark, strength in (("q_proj", 0, 1e6), ("k_proj", 1, 0.0)):
+                if name.endswith(f"{projection}.weight"):
+                    weight[2::6], weight[5::6] = 0, 0
+                    weight[slowest, mark] = strength
+        bswa = Decoder(small_config("bswa", memory_segments=segments)).double()
+        bswa.load_state_dict({name: weight for name, weight in weights.items() if name != "fam_embedding"})
+        given_fam = list(torch.randn(3, 2, 2, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+        for latents in given_fam:
+            latents[..., :2] = torch.tensor([0.0, 1.0])
+        tokens = random_tokens(fam.config, 2, LENGTH)
+        expected, _ = read_in_chunks(bswa, tokens, [LENGTH])
+        shown, _ = read_in_chunks(fam, tokens, [LENGTH], given_fam)
+        for name, weight in weights.items():
+            if name.endswith("k_proj.weight"):
+                weight[slowest, 1] = -1.0
+        masked, _ = read_in_chunks(fam, tokens, [LENGTH], given_fam)
+        assert distance(shown, expected) > 1e-2
+        assert distance(masked, expected) <= 1e-10
+        hidden = reference_of(fam, tokens, fam=given_fam, hide_fam=True)
+        assert distance(masked, hidden.latents) <= 1e-10
+
+    @each_kind
+    @torch.no_grad()
+    def test_rows_of_a_batch_are_strangers(self, config: ModelConfig) -> None:
+        decoder, tokens = small_decoder(config), random_tokens(config, 3, LENGTH)
+        together, _ = read_in_chunks(decoder, tokens, PARTITIONS["threes"])
+        for row in range(3):
+            alone, _ = read_in_chunks(decoder, tokens[row : row + 1], PARTITIONS["threes"])
+            assert distance(together[row : row + 1], alone) <= 1e-12
+
+
+class TestPositions:
+    @torch.no_grad()
+    def test_bswa_does_not_know_how_far_it_has_read(self) -> None:
+        config = small_config("bswa", layers=2, memory_segments=2)
+        decoder, tail = small_decoder(config), random_tokens(config, 1, 20, seed=1)
+        ends = []
+        for blocks in (0, 1, 2, 7, 500):
+            text = torch.cat([random_tokens(config, 1, blocks * 4, seed=blocks), tail], dim=1)
+            state = decoder.start(1)
+            if blocks:
+                state = decoder.prefill(text[:, : blocks * 4], state)
+            ends.append(decoder.read(tail, state)[0][:, -4:])
+        assert all(distance(end, ends[0]) <= 1e-10 for end in ends[1:])
+
+    @torch.no_grad()
+    def test_a_fam_means_the_same_anywhere_in_a_stream(self) -> None:
+        decoder = small_decoder(small_config("fam", memory_segments=0))
+        tokens = random_tokens(decoder.config, 2, 12)
+        _, early = read_in_chunks(decoder, tokens, [12])
+        late = replace(early.fork(), tokens_read=4_000_000)
+        assert torch.equal(decoder.read(tokens, early)[0], decoder.read(tokens, late)[0])
+
+
+class TestStatePassing:
+    @pytest.mark.parametrize("norm", ["none", "rms"])
+    @torch.no_grad()
+    def test_a_given_fam_is_carried_into_its_first_update(self, norm: str) -> None:
+        """Appendix B.2.3: unlike the learned initial FAM it holds context, so the first update keeps the residual."""
+        decoder = small_decoder(small_config("fam", fam_norm=norm))
+        first, second = random_tokens(decoder.config, 2, 12), random_tokens(decoder.config, 2, LENGTH, seed=1)
+        fam = [layer.fam for layer in read_in_chunks(decoder, first, [12])[1].layers]
+        expected = reference_of(decoder, second, fam=fam).latents
+        for sizes in PARTITIONS.values():
+            assert distance(read_in_chunks(decoder, second, sizes, fam)[0], expected) <= 1e-10
+
+    @torch.no_grad()
+    def test_without_memory_segments_the_fam_is_all_that_is_carried(self) -> None:
+        decoder = small_decoder(small_config("fam", memory_segments=0))
+        tokens = random_tokens(decoder.config, 2, 32)
+        whole, _ = read_in_chunks(decoder, tokens, [32])
+        _, half = read_in_chunks(decoder, tokens[:, :12], [12])
+        rest, _ = read_in_chunks(decoder, tokens[:, 12:], [20], [layer.fam for layer in half.layers])
+        assert distance(rest, whole[:, 12:]) <= 1e-10
+
+    @torch.no_grad()
+    def test_fresh_and_carried_rows_mix_in_one_batch(self) -> None:
+        decoder = small_decoder(small_config("fam"))
+        tokens = random_tokens(decoder.config, 2, LENGTH)
+        fam = [layer.fam for layer in read_in_chunks(decoder, tokens, [LENGTH])[1].layers]
+        initial = [layer.fam for layer in decoder.start(2).layers]
+        state = decoder.start(2, [torch.stack([i[0], f[1]]) for i, f in zip(initial, fam, strict=True)])
+        mixed, _ = decoder.read(tokens, replace(state, fresh=torch.tensor([True, False])))
+        assert distance(mixed[:1], reference_of(decoder, tokens[:1]).latents) <= 1e-10
+        assert distance(mixed[1:], reference_of(decoder, tokens[1:], fam=[f[1:] for f in fam]).latents) <= 1e-10
+
+
+class TestGradients:
+    """Of a loss on the fifth block; every token occurs once, so a row of the embedding's gradient is a token's own."""
+
+    TOKENS = torch.arange(20)[None]
+    SIZES = ([20], [4] * 5, [3] * 6 + [2])
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            small_config("full"),
+            small_config("bswa", memory_segments=1),
+            small_config("bswa", memory_segments=3),
+            small_config("bswa", memory_segments=3, stop_gradient=True),
+            small_config("fam", memory_segments=0),
+            small_config("fam", memory_segments=0, fam_norm="rms"),
+            small_config("fam", memory_segments=2),
+            small_config("fam", memory_segments=2, stop_gradient=True),
+        ],
+        ids=lambda c: f"{c.attention}-M{c.memory_segments}{'-SG' * c.stop_gradient}{'-rms' * (c.fam_norm == 'rms')}",
+    )
+    def test_all_equal_the_gradients_of_the_reference(self, config: ModelConfig) -> None:
+        decoder = small_decoder(config)
+        weights = {name: weight.requires_grad_() for name, weight in double_weights(decoder).items()}
+        expected = gradients(reference.read(config, weights, self.TOKENS).latents, weights)
+        for sizes in self.SIZES:
+            found = gradients(read_in_chunks(decoder, self.TOKENS, sizes)[0], dict(decoder.named_parameters()))
+            for name, gradient in expected.items():
+                assert distance(found[name], gradient) <= 1e-9, (sizes, name)
+
+    def test_survive_checkpointing(self) -> None:
+        """Reading a chunk a second time, from the state it was first read from, must not find later tokens there."""
+        decoder = small_decoder(small_config("fam", memory_segments=2))
+        state, latents = decoder.start(1), []
+        for chunk in self.TOKENS.split(3, dim=1):
+            read, state = checkpoint(decoder.read, chunk, state, use_reentrant=False)
+            latents.append(read)
+        found = gradients(torch.cat(latents, dim=1), dict(decoder.named_parameters()))
+        for name, gradient in self.of_decoder(decoder.config).items():
+            assert distance(found[name], gradient) <= 1e-9, name
+
+    def test_reach_the_initial_fam_and_the_first_block_through_the_fam_alone(self) -> None:
+        for stop_gradient in (False, True):
+            config = small_config("fam", memory_segments=0, stop_gradient=stop_gradient)
+            found = self.of_decoder(config)
+            assert (found["fam_embedding"].abs().amax(-1) > 1e-6).all()
+            assert reached_blocks(found) == [True] * 5
+
+    def test_flow_into_memory_segments(self) -> None:
+        assert reached_blocks(self.of_decoder(small_config("bswa", layers=1))) == [False, False, False, True, True]
+        assert reached_blocks(self.of_decoder(small_config("bswa", layers=3))) == [False, True, True, True, True]
+
+    @pytest.mark.parametrize("layers", [1, 3])
+    def test_stop_at_memory_segments_on_request(self, layers: int) -> None:
+        config = small_config("bswa", layers=layers, memory_segments=3, stop_gradient=True)
+        assert reached_blocks(self.of_decoder(config)) == [False, False, False, False, True]
+
+    @each_kind
+    def test_stop_at_a_detached_state(self, config: ModelConfig) -> None:
+        decoder = small_decoder(config)
+        _, state = read_in_chunks(decoder, self.TOKENS[:, :14], [14])
+        latents, _ = decoder.read(self.TOKENS[:, 14:], state.detach())
+        found = gradients(latents, dict(decoder.named_parameters()))
+        assert not found["embedding.weight"][:14].any()
+        assert found["embedding.weight"][16:20].any(-1).all()
+
+    def of_decoder(self, config: ModelConfig) -> dict[str, Tensor]:
+        decoder = small_decoder(config)
+        return gradients(read_in_chunks(decoder, self.TOKENS, [20])[0], dict(decoder.named_parameters()))
+
+
+def gradients(latents: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a random projection of the last four latents, with respect to each weight."""
+    last = latents[:, -4:]
+    probe = torch.randn(last.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = torch.autograd.grad((last * probe).sum(), list(weights.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(weights, found, strict=True))
+
+
+def reached_blocks(found: dict[str, Tensor]) -> list[bool]:
+    """Whether every token of a block got a gradient; asserts that the others got exactly none."""
+    reached = found["embedding.weight"][:20].ne(0).any(-1).unflatten(0, (5, 4))
+    assert torch.equal(reached.any(-1), reached.all(-1))
+    return reached.all(-1).tolist()
+
+
+class TestInitialise:
+    def test_depends_on_the_seed_alone(self) -> None:
+        decoders = [Decoder(small_config("fam")) for _ in range(3)]
+        for decoder, seed in zip(decoders, (7, 7, 8), strict=True):
+            decoder.initialise(seed)
+        first, same, other = (decoder.state_dict() for decoder in decoders)
+        assert all(torch.equal(first[name], same[name]) for name in first)
+        assert all(torch.equal(first[name], other[name]) == (first[name].dim() == 1) for name in first)
+
+    def test_scales_what_enters_the_residual_stream_by_depth(self) -> None:
+        decoder = Decoder(small_config("fam", width=96, ffn_width=192, vocab_size=200, fam_length=4, layers=8))
+        decoder.initialise(0)
+        for name, weight in decoder.state_dict().items():
+            if weight.dim() == 2:
+                expected = 0.005 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+                assert weight.std().item() == pytest.approx(expected, rel=0.2), name
+            else:
+                assert (weight == 1).all(), name

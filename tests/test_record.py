@@ -1,0 +1,102 @@
+"""Run records on disk: what was written is read, what is damaged is named."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from famcli.tasks.passkey import PassKey
+from small_runs import small_model
+
+from famcli.errors import UserError
+from famcli.evaluation.record import RunRecord, load_record, load_records
+from famcli.evaluation.runner import evaluate
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> RunRecord:
+    return evaluate(small_model(), PassKey.from_options({"lengths": "400", "trials": "2"}), results=tmp_path)
+
+
+def rewrite(record: RunRecord, change: Any) -> None:
+    file = record.path / "run.json"
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+def test_a_record_is_read_as_it_was_written(record: RunRecord) -> None:
+    assert load_record(record.path) == record
+    assert load_record(record.path / "run.json") == record
+    assert record.path.name == record.run_id
+
+
+def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
+    values = json.loads((record.path / "run.json").read_text())
+    assert values["status"] == "finished"
+    assert values["schema_version"] == 1
+    assert values["model"]["config"]["block_size"] == 32
+    assert values["model"]["parameters"] == sum(w.numel() for w in small_model().decoder.parameters())
+    assert values["task"] == {
+        "name": "passkey",
+        "version": 1,
+        "options": {"lengths": [400], "position": ["start"], "trials": 2, "key_digits": 5},
+    }
+    assert (values["seed"], values["limit"], values["device"], values["dtype"]) == (0, None, "cpu", "float32")
+    assert set(values["environment"]) == {"python", "torch", "famcli", "git_commit", "platform"}
+    assert set(values["metrics"]["accuracy"]) == {"value", "stderr", "n"}
+    assert values["cost"]["tokens_read"] == 2 * 390
+    assert values["cost"]["tokens_generated"] == 2 * 10
+    assert values["cost"]["peak_memory_bytes"] > 10 * 2**20
+    assert values["cost"]["state_bytes"] == small_model().decoder.start(1).nbytes
+    assert values["started"] <= values["finished"]
+    assert values["started"].endswith("+00:00")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop("cells"), "it lacks 'cells'"),
+        (lambda v: v["model"].pop("name"), "it lacks 'model.name'"),
+        (lambda v: v.update(cost=[]), "'cost' is not an object"),
+        (lambda v: v["metrics"]["accuracy"].pop("n"), "field 'metrics'"),
+        (lambda v: v.update(metrics=[1]), "field 'metrics'"),
+        (lambda v: v.update(schema_version=2), "has schema version 2; famcli .* reads version 1"),
+    ],
+)
+def test_damage_is_named_with_its_file(record: RunRecord, change: Any, message: str) -> None:
+    rewrite(record, change)
+    with pytest.raises(UserError, match=f"{record.path}/run.json .*{message}"):
+        load_record(record.path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\ufeff{}"])
+def test_what_is_no_record_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=f"the run record {tmp_path}/run.json is damaged"):
+        load_record(tmp_path)
+
+
+def test_a_missing_record_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"cannot read the run record {tmp_path}/run.json: No such file"):
+        load_record(tmp_path / "run.json")
+
+
+def test_listings_go_from_new_to_old_and_warn_of_damage(
+    record: RunRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, finished in (("b", "2020-01-01T00:00:00.000+00:00"), ("c", "2030-01-01T00:00:00.000+00:00")):
+        (tmp_path / name).mkdir()
+        text = (record.path / "run.json").read_text().replace(str(record.finished), finished)
+        (tmp_path / name / "run.json").write_text(text.replace(record.run_id, name))
+    for name, content in (("damaged", "{"), (f"{record.run_id}.old-1", (record.path / "run.json").read_text())):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    with caplog.at_level(logging.WARNING):
+        records = load_records(tmp_path)
+    assert [r.run_id for r in records] == ["c", record.run_id, "b"]
+    assert f"{tmp_path}/damaged/run.json is damaged" in caplog.text
+    assert load_records(tmp_path / "nowhere") == []
