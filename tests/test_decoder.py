@@ -14,6 +14,7 @@ from small_models import distance, double_weights, random_tokens, read_in_chunks
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from famcli.models import attention
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 
@@ -64,6 +65,15 @@ def with_token_changed(tokens: Tensor, place: int) -> Tensor:
 
 
 class TestChunkInvariance:
+    @each_kind
+    @torch.no_grad()
+    def test_long_blocks_attend_in_runs(self, config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(attention, "QUERY_RUN", 3)
+        config = replace(config, block_size=10)
+        decoder, tokens = small_decoder(config), random_tokens(config, 2, 37)
+        latents, _ = read_in_chunks(decoder, tokens, [5, 32])
+        assert distance(latents, reference_of(decoder, tokens).latents) < 1e-10
+
     @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
     @pytest.mark.parametrize("sizes", PARTITIONS.values(), ids=PARTITIONS)
     @each_kind
@@ -386,12 +396,38 @@ class TestInitialise:
         assert all(torch.equal(first[name], same[name]) for name in first)
         assert all(torch.equal(first[name], other[name]) == (first[name].dim() == 1) for name in first)
 
-    def test_scales_what_enters_the_residual_stream_by_depth(self) -> None:
+    def test_keeps_scales_and_shrinks_what_enters_the_residual_stream_by_depth(self) -> None:
         decoder = Decoder(small_config("fam", width=96, ffn_width=192, vocab_size=200, fam_length=4, layers=8))
         decoder.initialise(0)
         for name, weight in decoder.state_dict().items():
-            if weight.dim() == 2:
-                expected = 0.005 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
-                assert weight.std().item() == pytest.approx(expected, rel=0.2), name
+            if "embedding" in name:
+                assert weight.std().item() == pytest.approx(0.02, rel=0.2), name
+            elif weight.dim() == 2:
+                halves = 4 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+                assert weight.std().item() == pytest.approx(weight.shape[1] ** -0.5 / halves, rel=0.2), name
             else:
                 assert (weight == 1).all(), name
+
+    def test_first_heads_look_back_by_position(self) -> None:
+        config = small_config("bswa", qkv_bias=True, head_width=32, block_size=40, memory_segments=0)
+        decoder = Decoder(config)
+        decoder.initialise(0)
+        tokens, place = random_tokens(config, 1, 40), 30
+        for head in range(config.kv_heads - 1):
+            looks = first_layer_attention(decoder, tokens, head * 2, place)
+            assert int(looks.argmax()) == place - (head + 1)
+
+
+def first_layer_attention(decoder: Decoder, tokens: Tensor, head: int, place: int) -> Tensor:
+    """Scores of a query over the keys at its place and before, by the definition of RoPE as complex numbers."""
+    layer, width = decoder.layers[0], decoder.config.head_width
+    x = layer.attention_norm(decoder.embedding(tokens))[0, : place + 1]
+    turns = torch.outer(torch.arange(place + 1.0), 10000.0 ** (-torch.arange(0, width, 2) / width))
+
+    def turned(projected: Tensor, part: int) -> Tensor:
+        pairs = projected[:, part * width : (part + 1) * width].unflatten(-1, (2, -1))
+        return torch.polar(torch.ones_like(turns), turns) * torch.complex(pairs[:, 0], pairs[:, 1])
+
+    queries = turned(layer.attention.q_proj(x), head)
+    keys = turned(layer.attention.k_proj(x), head * decoder.config.kv_heads // decoder.config.heads)
+    return (keys * queries[place].conj()).real.sum(-1)

@@ -67,7 +67,7 @@ class Geometry:
         fam_keys: rotation of the FAM as keys, the last F positions of the block before.
         fam_queries: rotation of the FAM as queries, see ``ModelConfig.fam_query_position``.
         step_back: rotation by -B, what a block's keys take when they become memory.
-        mask: [t, n] true where a token may look, over the keys [memory; FAM; own block]; ``None`` is everywhere.
+        masks: what the tokens may look at, see ``block_masks``.
     """
 
     offset: int
@@ -78,15 +78,29 @@ class Geometry:
     fam_keys: Rotation
     fam_queries: Rotation
     step_back: Rotation
-    mask: Tensor | None
+    masks: list[Tensor] | None
 
 
-def block_mask(older: int, offset: int, count: int, device: torch.device) -> Tensor | None:
-    """Tokens see all ``older`` keys (memory, FAM) and their own block up to themselves (section 2.1, Algorithm 1)."""
+QUERY_RUN = 256
+"""Queries that attend together. A run is given no key beyond its last token, which spares half of the work."""
+
+
+def block_masks(before: int, count: int, device: torch.device) -> list[Tensor] | None:
+    """Tokens see every key before them: memory, FAM, and their own block up to themselves (section 2.1, Algorithm 1).
+
+    Args:
+        before: keys older than the first of the tokens.
+        count: tokens.
+        device: of the masks.
+
+    Returns:
+        A mask [queries, keys] for each run of ``QUERY_RUN`` queries, true where a token may look, over no more keys
+        than the run sees; ``None`` for a single token, which sees all.
+    """
     if count == 1:
         return None
-    keys = torch.arange(older + offset + count, device=device)
-    return keys <= torch.arange(count, device=device)[:, None] + (older + offset)
+    runs = torch.arange(before, before + count, device=device).split(QUERY_RUN)
+    return [torch.arange(int(run[-1]) + 1, device=device) <= run[:, None] for run in runs]
 
 
 class Attention(nn.Module):
@@ -108,10 +122,21 @@ class Attention(nn.Module):
         """[b, t, d] -> twice [b, h_kv, t, k]."""
         return rotate(self._split(self.k_proj(x), self.kv_heads), rotation), self._split(self.v_proj(x), self.kv_heads)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """One softmax over all keys: q [b, h, t, k], k and v [b, h_kv, n, k] -> [b, t, d]."""
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.kv_heads != self.heads)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, masks: list[Tensor] | None = None) -> Tensor:
+        """One softmax over the keys a query sees: q [b, h, t, k], k and v [b, h_kv, n, k] -> [b, t, d].
+
+        All of them without ``masks``, which are as ``block_masks`` makes them.
+        """
+        if masks is None:
+            mixed = self._mix(q, k, v, None)
+        else:
+            runs = zip(q.split(QUERY_RUN, dim=2), masks, strict=True)
+            seen = [(run, mask, slice(0, mask.shape[1])) for run, mask in runs]
+            mixed = torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in seen], dim=2)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.kv_heads != self.heads)
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.head_width)).transpose(1, 2)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from famcli.models.attention import Attention, Geometry, RotaryTable, block_mask, rotate
+from famcli.models.attention import Attention, Geometry, RotaryTable, block_masks, rotate
 from famcli.models.config import ModelConfig
 from famcli.models.state import LayerState, StreamState
 
@@ -67,7 +67,7 @@ class Layer(nn.Module):
                     self.attention.queries(normed, at.tokens),
                     torch.cat((state.memory_keys[:, :, recent], state.fam_keys, block_keys), dim=2),
                     torch.cat((state.memory_values[:, :, recent], state.fam_values, block_values), dim=2),
-                    at.mask,
+                    at.masks,
                 ),
             )
         if at.completes:
@@ -80,7 +80,7 @@ class Layer(nn.Module):
         """The summary embeddings one layer up, attending to one another alone: [b, f, d] -> same (appendix B.1)."""
         normed = self.attention_norm(x)
         keys, values = self.attention.keys_values(normed, at.fam_keys)
-        return self._residual(x, self.attention.attend(self.attention.queries(normed, at.fam_keys), keys, values, None))
+        return self._residual(x, self.attention.attend(self.attention.queries(normed, at.fam_keys), keys, values))
 
     def set_fam(self, state: LayerState, fam: Tensor, at: Geometry) -> None:
         """Puts ``fam`` [b, f, d] in place, with its keys and values for the block to come."""
@@ -114,7 +114,6 @@ class Layer(nn.Module):
             self.attention.queries(self.attention_norm(state.fam), at.fam_queries),
             torch.cat((state.fam_keys, block_keys), dim=2),
             torch.cat((state.fam_values, block_values), dim=2),
-            None,
         )
         carried = state.fam.masked_fill(fresh[:, None, None], 0)
         fam = self._residual(carried, attended) if self.config.fam_ffn else carried + attended
@@ -165,7 +164,7 @@ class Decoder(nn.Module):
         config = self.config
         reach = max(config.memory_length, config.block_size)
         self._rotary = RotaryTable(config.head_width, config.rope_theta, reach, config.block_size)
-        self._mask: tuple[tuple[int, int, int, torch.device], Tensor | None] | None = None
+        self._masks: tuple[tuple[int, int, torch.device], list[Tensor] | None] | None = None
 
     def initialise(self, seed: int) -> None:
         """Draws all weights anew.
@@ -265,11 +264,16 @@ class Decoder(nn.Module):
         latents = []
         for chunk in self._within_blocks(tokens, state):
             x, state = self._read_within_block(chunk, state, output=True)
+            assert x is not None
             latents.append(x)
         return self.norm(torch.cat(latents, dim=1)), state
 
     def prefill(self, tokens: Tensor, state: StreamState) -> StreamState:
-        """As ``read``, but computes only what the state needs, without the top layer's attention and feed-forward."""
+        """As ``read``, but computes only what the state needs.
+
+        That spares the top layer's attention and feed-forward, and under BSWA without memory segments, which keeps
+        nothing of a block that is over, all of a block that these tokens finish.
+        """
         for chunk in self._within_blocks(tokens, state):
             _, state = self._read_within_block(chunk, state, output=False)
         return state
@@ -285,12 +289,15 @@ class Decoder(nn.Module):
         first = self.config.block_size - state.tokens_read % self.config.block_size
         return [c for c in (tokens[:, :first], *tokens[:, first:].split(self.config.block_size, dim=1)) if c.shape[1]]
 
-    def _read_within_block(self, tokens: Tensor, state: StreamState, output: bool) -> tuple[Tensor, StreamState]:
+    def _read_within_block(self, tokens: Tensor, state: StreamState, output: bool) -> tuple[Tensor | None, StreamState]:
         at = self._geometry(state.tokens_read, tokens.shape[1])
+        if at.completes and not output and not self.config.memory_length and not self.config.fam_slots:
+            read = state.tokens_read + tokens.shape[1]
+            return None, replace(state, tokens_read=read, fresh=torch.zeros_like(state.fresh))
         x = self.embedding(tokens)
         layers = [replace(layer) for layer in state.layers]
         for i, layer in enumerate(self._stack):
-            x = layer(x, layers[i], state.fresh, at, output or i + 1 < len(self.layers))
+            x = layer(x, layers[i], state.fresh, at, output or i + 1 < len(layers))
         fresh = torch.zeros_like(state.fresh) if at.completes else state.fresh
         return x, StreamState(layers, state.tokens_read + tokens.shape[1], fresh)
 
@@ -319,12 +326,12 @@ class Decoder(nn.Module):
             fam_keys=self._rotary.at(-slots, slots, like),
             fam_queries=self._rotary.at(query_start, slots, like),
             step_back=self._rotary.at(-size, 1, like),
-            mask=self._block_mask(filled + slots, offset, count, like.device),
+            masks=self._block_masks(filled + slots + offset, count, like.device),
         )
 
-    def _block_mask(self, older: int, offset: int, count: int, device: torch.device) -> Tensor | None:
-        """The mask of whole blocks repeats from block to block, so the last one is kept."""
-        key = (older, offset, count, device)
-        if self._mask is None or self._mask[0] != key:
-            self._mask = (key, block_mask(*key))
-        return self._mask[1]
+    def _block_masks(self, before: int, count: int, device: torch.device) -> list[Tensor] | None:
+        """The masks of whole blocks repeat from block to block, so the last ones are kept."""
+        key = (before, count, device)
+        if self._masks is None or self._masks[0] != key:
+            self._masks = (key, block_masks(*key))
+        return self._masks[1]

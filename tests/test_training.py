@@ -1,0 +1,182 @@
+"""Training: streams are functions of their seed, side branches stay outside, a killed run ends at the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_config
+
+from famcli.errors import UserError
+from famcli.models.decoder import Decoder
+from famcli.models.tokenizer import ByteTokenizer
+from famcli.training.batch import Batch
+from famcli.training.loop import Trainer
+from famcli.training.optimizers import orthogonalise
+from famcli.training.recipe import Mixture, Optimizer, Phase, Recipe, load_recipe
+from famcli.training.step import Tally, read_and_ask
+from famcli.training.streams import PasskeyStreams, PlainText, draw_repeat
+
+TOKENIZER = ByteTokenizer()
+CORPUS = np.frombuffer(b"It is a truth universally acknowledged. " * 40, np.uint8).astype(np.uint16)
+
+
+def recipe(optimizer: str = "muon", **phase: object) -> Recipe:
+    fields = {
+        "steps": 4,
+        "mixture": Mixture(passkey=2, passkey_in_text=1, repeat=1, text=1),
+        "block_size": 24,
+        "blocks": 3,
+        "questions": 2,
+        "learning_rate": 0.003,
+        "final_learning_rate": 0.001,
+        "state_passing": 0.7,
+        "fam_noise": 0.1,
+        **phase,
+    }
+    first = Phase(**fields)  # type: ignore[arg-type]
+    second = dataclasses.replace(first, block_size=16, blocks=4, steps=5)
+    config = small_config(vocab_size=257, attention="fam", memory_segments=0, qkv_bias=True, fam_norm="rms")
+    how = Optimizer(name=optimizer, warmup=3)  # type: ignore[arg-type]
+    return Recipe(seed=5, model=config, phases=(first, second), optimizer=how, forget_above=9.0, checkpoint_every=3)
+
+
+def trainer(directory: Path, how: Recipe) -> Trainer:
+    return Trainer(how, TOKENIZER, CORPUS, directory)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stream_is_one_prompt_however_it_is_cut(seed: int) -> None:
+    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(seed), 100, 1000, None)
+    whole = stream.tokens(0, 2000)
+    cut = np.concatenate([stream.tokens(start, 125) for start in range(0, 2000, 125)])
+    assert (whole == cut).all()
+    text, key = TOKENIZER.decode(whole), TOKENIZER.decode(stream.question.answer).strip()
+    known_from = stream.question.known_from
+    assert text[:known_from].endswith(f"The pass key is {key}. Remember it. {key} is the pass key.\n")
+    assert text.count("pass key is") == 1
+    assert "The grass is green." in text[known_from:]
+
+
+def test_key_hides_in_plain_text_as_well() -> None:
+    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(0), 100, 1000, PlainText(CORPUS, 7))
+    rest = TOKENIZER.decode(stream.tokens(stream.question.known_from, 400))
+    assert "universally" in rest and "grass" not in rest
+
+
+def test_repeated_strings_repeat() -> None:
+    stream = draw_repeat(np.random.default_rng(1), TOKENIZER)
+    period = len(stream.unit)
+    assert (stream.tokens(0, 100) == stream.tokens(3 * period, 100)).all()
+
+
+def test_questions_leave_the_stream_as_it_was() -> None:
+    how = recipe(fam_noise=0.0)
+    model = Decoder(dataclasses.replace(how.model, block_size=24)).double()
+    model.initialise(0)
+    batch = Batch(how, TOKENIZER, CORPUS)
+    batch.begin(0, how.phases[0], first=True)
+    with torch.no_grad():
+        _, asked = read_and_ask(model, batch, how, how.phases[0], 0, tally := Tally())
+        plain = model.prefill(batch.tokens(72), model.start(5))
+    assert sum(tally.asked) > 0
+    for with_questions, without in zip(asked.layers, plain.layers, strict=True):
+        torch.testing.assert_close(with_questions.fam, without.fam, rtol=0, atol=1e-12)
+
+
+def test_rows_carry_their_own_fam_and_text_on(tmp_path: Path) -> None:
+    how = recipe(state_passing=1.0)
+    run = trainer(tmp_path, how)
+    run._one_step(Tally())
+    carried = [fam.clone() for fam in run.batch.fam]
+    offsets = [row.offset for row in run.batch.rows]
+    run.batch.begin(1, how.phases[0], first=False)
+    assert offsets == [72] * 5 and all(row.carried for row in run.batch.rows)
+    state = run.batch.start(run.model)
+    assert not state.fresh.any()
+    for layer, fam in zip(state.layers, carried, strict=True):
+        assert torch.equal(layer.fam, fam) and not fam.requires_grad
+
+
+def test_lost_streams_are_replaced(tmp_path: Path) -> None:
+    how = dataclasses.replace(recipe(state_passing=1.0, questions=8), forget_above=0.0)
+    run = trainer(tmp_path, how)
+    run._one_step(Tally())
+    carried = [row.carried for row in run.batch.rows]
+    assert carried[3:] == [True, True], "streams that are never asked have nothing to lose"
+    assert not all(carried[:3])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_killed_run_ends_at_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+    how = recipe(optimizer)
+    unbroken = trainer(tmp_path / "unbroken", how).run(lambda line: None)
+    broken = trainer(tmp_path / "broken", how)
+    for _ in range(8):  # checkpoints are taken at 3 and 6: two steps are lost and taken again
+        broken._one_step(Tally())
+        if broken.step % 3 == 0:
+            broken.save()
+    resumed = trainer(tmp_path / "broken", how)
+    resumed.resume()
+    assert resumed.step == 6
+    finished = resumed.run(lambda line: None)
+    for name, weight in unbroken.state_dict().items():
+        assert torch.equal(weight, finished.state_dict()[name]), name
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    run = trainer(tmp_path, recipe())
+    run._one_step(Tally())
+    run.save()
+    saved = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with torch.no_grad():
+        run.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(UserError, match="step 1; the last good weights are"):
+        run.run(lambda line: None)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == saved
+
+
+def test_learning_rate_is_linear_in_each_phase_after_the_warm_up() -> None:
+    how = recipe()
+    rates = [how.learning_rate(step) for step in range(how.steps)]
+    assert rates[0] == pytest.approx(0.003 / 3)
+    assert rates[3] == pytest.approx(0.001) and rates[4] == pytest.approx(0.003) and rates[-1] == pytest.approx(0.001)
+    assert rates[6] == pytest.approx(0.002)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    matrices = torch.randn(3, 20, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for shaped in (matrices, matrices.mT):
+        values = torch.linalg.svdvals(orthogonalise(shaped))
+        assert values.min() > 0.3 and values.max() < 1.3
+        u, _, v = torch.linalg.svd(shaped, full_matrices=False)
+        assert torch.nn.functional.cosine_similarity(orthogonalise(shaped), u @ v, dim=-1).min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1", "lacks the fields model, phases"),
+        ("seed: one\nmodel: {}\nphases: []", "seed must be a whole number, not 'one'"),
+        ("sede: 1", "unknown field in .*: 'sede'"),
+        ("- 1", "must be a mapping of fields, not list"),
+        ("seed: 1\nphases: []", "phases must be a list with at least one entry"),
+        ("seed: 1\nphases: [{steps: -3}]", r"phases\[0\]: steps must not be negative, not -3"),
+        ("seed: 1\noptimizer: {name: sgd}", "optimizer: name must be one of adamw, muon, not 'sgd'"),
+        ("seed: [", "is not YAML"),
+    ],
+)
+def test_bad_recipes_name_the_field(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_recipe(file)
+
+
+def test_committed_recipes_train_alike() -> None:
+    fam, bswa = (load_recipe(Path(f"configs/recipes/{name}-tiny.yaml")) for name in ("fam", "bswa"))
+    assert dataclasses.replace(bswa, model=fam.model) == fam
+    assert fam.model.attention == "fam" and bswa.model.attention == "bswa"
