@@ -11,9 +11,9 @@ RESULTS ?= results
 
 .PHONY: demo test lint slow training-text clean
 
-# The bundled FAM model recalls a pass key far beyond its window; the BSWA model forgets it.
+# The bundled FAM model recalls a pass key beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
-	$(BIN)/famcli eval --task passkey -o lengths=1k,4k,16k,64k -o trials=5 \
+	$(BIN)/famcli eval --task passkey -o lengths=512,1k,2k,4k,8k,16k -o trials=10 \
 		--model fam-tiny --model bswa-tiny --output $(RESULTS)
 	$(BIN)/famcli compare --output $(RESULTS)
 

@@ -125,7 +125,7 @@ class _Layer:
         if self.config.fam_ffn:
             fam = fam + self._feed_forward(fam)
         if self.config.fam_norm == "rms":
-            fam = fam / (fam.square().mean(-1, keepdim=True) + MACHINE_EPS).sqrt()
+            fam = self.config.fam_scale * fam / (fam.square().mean(-1, keepdim=True) + MACHINE_EPS).sqrt()
         return fam
 
     def _attend(

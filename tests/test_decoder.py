@@ -109,6 +109,7 @@ class TestChunkInvariance:
     @torch.no_grad()
     def test_every_switch_of_the_fam(self, position: Any, norm: Any, ffn: bool, tied: bool) -> None:
         switches = {"fam_query_position": position, "fam_norm": norm, "fam_ffn": ffn, "tie_embeddings": tied}
+        switches["fam_scale"] = 2.5
         decoder = small_decoder(small_config("fam", **switches))
         tokens = random_tokens(decoder.config, 2, LENGTH)
         expected = reference_of(decoder, tokens)

@@ -177,6 +177,9 @@ def test_bad_recipes_name_the_field(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_committed_recipes_train_alike() -> None:
-    fam, bswa = (load_recipe(Path(f"configs/recipes/{name}-tiny.yaml")) for name in ("fam", "bswa"))
-    assert dataclasses.replace(bswa, model=fam.model) == fam
+    recipes = Path(__file__).parent.parent / "configs" / "recipes"
+    fam, bswa = (load_recipe(recipes / f"{name}-tiny.yaml") for name in ("fam", "bswa"))
     assert fam.model.attention == "fam" and bswa.model.attention == "bswa"
+    assert dataclasses.replace(bswa.model, attention="fam") == fam.model
+    assert fam.phases[:-1] == bswa.phases[:-1]
+    assert fam.phases[-1].mixture == bswa.phases[-1].mixture and bswa.steps >= fam.steps, "the baseline gets no less"

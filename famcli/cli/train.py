@@ -67,7 +67,6 @@ def _train(recipe: Recipe, name: str, output: Path, text: Path, resume: bool, th
         trainer.resume()
         click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
     model = trainer.run(lambda line: click.echo(_readable(line, recipe.steps), err=True))
-    model.set_block_size(recipe.model.block_size)
     trained = {"recipe": name, "steps": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds)}
     save_checkpoint(model, tokenizer, output, {"trained": trained})
     click.echo(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")

@@ -32,8 +32,9 @@ class ModelConfig:
         fam_query_position: RoPE position of the FAM queries while they compress a block: ``current`` is the last F
             positions of that block, ``previous`` the last F of the block before, which are also those of the FAM's
             keys. The paper leaves it open (Algorithm 2 against appendix B.2.1).
-        fam_norm: ``rms`` divides the FAM by its root mean square after every update, without weights; ``none`` is the
-            paper's bare residual.
+        fam_norm: ``rms`` brings the FAM to the root mean square ``fam_scale`` after every update, without weights;
+            ``none`` is the paper's bare residual.
+        fam_scale: the larger it is against what attention and feed-forward add, the more slowly the FAM changes.
         fam_ffn: pass the FAM through the layer's feed-forward, as the paper does (appendix C.1).
         qkv_bias: biases on queries, keys and values, as Qwen2 has them: with them attention can go by position alone.
         trained_context: longest text in tokens that ``full`` attention was trained on, where known.
@@ -53,6 +54,7 @@ class ModelConfig:
     stop_gradient: bool = False
     fam_query_position: Literal["current", "previous"] = "current"
     fam_norm: Literal["none", "rms"] = "none"
+    fam_scale: float = 1.0
     fam_ffn: bool = True
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
@@ -64,7 +66,7 @@ class ModelConfig:
         for name in ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "block_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
-        for name in ("rope_theta", "norm_eps"):
+        for name in ("rope_theta", "norm_eps", "fam_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"model field '{name}' must be above 0, not {getattr(self, name)}")
         if self.trained_context is not None and self.trained_context < 1:

@@ -117,7 +117,9 @@ class Layer(nn.Module):
         )
         carried = state.fam.masked_fill(fresh[:, None, None], 0)
         fam = self._residual(carried, attended) if self.config.fam_ffn else carried + attended
-        return F.rms_norm(fam, fam.shape[-1:]) if self.config.fam_norm == "rms" else fam
+        if self.config.fam_norm == "none":
+            return fam
+        return self.config.fam_scale * F.rms_norm(fam, fam.shape[-1:])
 
     def _shift_memory(self, state: LayerState, block_keys: Tensor, block_values: Tensor, at: Geometry) -> None:
         """Makes the finished block the newest memory segment; the oldest one drops out."""
@@ -148,12 +150,15 @@ class Decoder(nn.Module):
         self.fam_embedding = nn.Parameter(torch.empty(config.fam_slots, config.width)) if config.fam_slots else None
         self._prepare()
 
-    def set_block_size(self, block_size: int) -> None:
-        """Goes on with another ``B``: the weights know nothing of it. States of the old one no longer fit."""
-        if block_size != self.config.block_size:
-            self.config = replace(self.config, block_size=block_size)
+    def reconfigure(self, config: ModelConfig) -> None:
+        """Goes on under a config that differs in what the weights know nothing of, such as ``block_size``.
+
+        States of the old one may no longer fit.
+        """
+        if config != self.config:
+            self.config = config
             for layer in self._stack:
-                layer.config = self.config
+                layer.config = config
             self._prepare()
 
     @property
@@ -193,8 +198,8 @@ class Decoder(nn.Module):
     def _look_back(self, head: int, tokens: int) -> None:
         """Makes a first-layer key/value head look ``tokens`` back, whatever stands there.
 
-        Copying needs to know what came just before each token. From plain random weights such heads take thousands of
-        steps to form; as a place to start from, copying is learned in some two hundred.
+        Copying needs to know what came just before each token. From plain random weights such heads are slow to form;
+        with them as a place to start from, copying is learned in some two hundred steps.
         """
         attention = self._stack[0].attention
         width, group = self.config.head_width, self.config.heads // self.config.kv_heads

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from famcli.training.step import AGE_BUCKETS, Tally, read_and_ask
 from famcli.training.streams import Ids
 
 LOG_EVERY = 10
-COLUMNS = ["step", "seconds", "tokens", "learning_rate", "recall_loss", "text_loss", "filler_loss", "gradient_norm"]
+LOSSES = ["recall_loss", "text_loss", "filler_loss", "retention_loss"]
+COLUMNS = ["step", "seconds", "tokens", "learning_rate", *LOSSES, "gradient_norm"]
 AGE_COLUMNS = [f"recall_at_{low}_updates" for low in AGE_BUCKETS]
 
 
@@ -50,7 +52,7 @@ class Trainer:
         self.seconds = 0.0
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> Decoder:
-        """Trains to the end of the recipe; ``report`` gets each line of the log.
+        """Trains to the end of the recipe, to a model of the recipe's config; ``report`` gets each line of the log.
 
         Raises:
             UserError: the loss is not finite; the last checkpoint is kept.
@@ -68,11 +70,12 @@ class Trainer:
                 tally = Tally()
             if self.step % self.recipe.checkpoint_every == 0 or self.step == self.recipe.steps:
                 self.save()
+        self.model.reconfigure(self.recipe.model)
         return self.model
 
     def _one_step(self, tally: Tally) -> dict[str, Any]:
         phase, done = self.recipe.phase_at(self.step)
-        self.model.set_block_size(phase.block_size)
+        self.model.reconfigure(replace(self.recipe.model, block_size=phase.block_size))
         self.batch.begin(self.step, phase, first=done == 0)
         losses, state = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
         if not math.isfinite(losses.total.item()):
@@ -97,6 +100,7 @@ class Trainer:
             "recall_loss": losses.recall,
             "text_loss": losses.text,
             "filler_loss": losses.filler,
+            "retention_loss": losses.changed,
             "gradient_norm": float(norm),
         }
 

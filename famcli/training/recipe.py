@@ -54,7 +54,9 @@ class Phase:
         learning_rate: at the phase's first step; ``final_learning_rate`` at its last, linear between.
         state_passing: probability that a stream goes on into the next step with the FAM it has, detached (random
             state passing, appendix B.2.3, with one state a stream in place of one for the whole minibatch).
-        fam_noise: standard deviation of Gaussian noise on the FAM after every block, relative to its root mean square.
+        fam_noise: deviation of Gaussian noise on the FAM after every block, relative to its root mean square.
+        retention: weight of the retention loss, the mean square of what an update changes in the FAM of a stream whose
+            key was read before the block, against the FAM before its noise: filler should leave a memory as it is.
         questions: random places in each block at which the streams are asked for what they read.
     """
 
@@ -66,6 +68,7 @@ class Phase:
     final_learning_rate: float
     state_passing: float = 0.8
     fam_noise: float = 0.0
+    retention: float = 0.0
     questions: int = 1
 
 
@@ -92,9 +95,9 @@ class Recipe:
 
     Attributes:
         model: the network; ``block_size`` is what the finished model is given, each phase sets its own.
-        recall_loss_weight: weight of the mean loss of answers; ``text_loss_weight`` of the next tokens of
-            repeated strings and plain text,
-            ``filler_loss_weight`` of those of key streams.
+        recall_loss_weight: weight of the mean loss of answers.
+        text_loss_weight: of the next tokens of repeated strings and plain text.
+        filler_loss_weight: of the next tokens of streams with a key.
         forget_above: a stream whose last answer lost more nats a token than this has lost its key, and is replaced.
         longest_wait: most blocks of filler before a key.
         checkpoint_every: steps between checkpoints.

@@ -43,6 +43,7 @@ class Losses:
     recall: float | None
     text: float | None
     filler: float | None
+    changed: float | None
     tokens: int
     lost: set[int]
 
@@ -78,7 +79,8 @@ def read_and_ask(
     size, keys = phase.block_size, phase.mixture.keys
     tokens = batch.tokens(size * phase.blocks + 1)
     state = batch.start(model)
-    recall, text, filler = _Mean(), _Mean(), _Mean()
+    recall, text, filler, changed = _Mean(), _Mean(), _Mean(), _Mean()
+    memory = [layer.fam.detach() for layer in state.layers]
     lost: set[int] = set()
     read = 0
     for block in range(phase.blocks):
@@ -96,15 +98,24 @@ def read_and_ask(
             if rows:
                 lost, asked = _ask(model, batch, rows, state, recall, tally, recipe, high, size)
                 read += asked
-        if phase.fam_noise and model.config.fam_slots:
+        if not model.config.fam_slots:
+            continue
+        holding = batch.askable(block * size)
+        for layer, before in zip(state.layers, memory, strict=True):
+            if phase.retention and holding:
+                scale = before[holding].square().mean(dim=-1, keepdim=True)
+                changed.add((layer.fam[holding] - before[holding]).square() / scale)
+        memory = [layer.fam.detach() for layer in state.layers]
+        if phase.fam_noise:
             model.set_fam(state, [_with_noise(layer.fam, phase.fam_noise, noise) for layer in state.layers])
     total = (
         recipe.recall_loss_weight * recall.value()
         + recipe.text_loss_weight * text.value()
         + recipe.filler_loss_weight * filler.value()
+        + phase.retention * changed.value()
     )
     assert isinstance(total, Tensor)
-    return Losses(total, recall.item(), text.item(), filler.item(), read, lost), state
+    return Losses(total, recall.item(), text.item(), filler.item(), changed.item(), read, lost), state
 
 
 def _ask(

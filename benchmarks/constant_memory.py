@@ -1,0 +1,52 @@
+"""Is memory constant and time linear? PassKey at 64k and at 1M tokens, in one process, as differences and ratios.
+
+    python benchmarks/constant_memory.py [MODEL]
+
+Prints the peak memory of the long run above that of the short one, and the time of the long run over 16 times that of
+the short one. The runs alternate, so that a machine that slows down or speeds up does so to both; the ratio is of the
+shortest times.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from famcli.evaluation.generation import generate
+from famcli.models.registry import LoadedModel, load_model
+from famcli.task import load_task
+
+SHORT, LONG = 64 * 1024, 1024 * 1024
+
+
+def seconds(model: LoadedModel, length: int) -> float:
+    """Time to read one prompt of ``length`` tokens and to answer it."""
+    (sample,) = load_task("passkey", {"lengths": str(length), "trials": "1"}).samples(model.tokenizer, 0, None)
+    begun = time.perf_counter()
+    (answer,) = generate(model.decoder, model.tokenizer, [sample.request()], lambda tokens: None)
+    taken = time.perf_counter() - begun
+    scores = sample.score(answer.generated)
+    print(f"{length:>9,} tokens: {taken:7.2f} s, state {answer.state_bytes:,} bytes, accuracy {scores['accuracy']:.0f}")
+    return taken
+
+
+def peak() -> int:
+    """Bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    model = load_model(sys.argv[1] if len(sys.argv) > 1 else "fam-tiny")
+    seconds(model, SHORT)
+    before = peak()
+    short, long = zip(*((seconds(model, SHORT), seconds(model, LONG)) for _ in range(2)), strict=True)
+    print(f"peak memory of {LONG:,} tokens above that of {SHORT:,}: {(peak() - before) / 2**20:.1f} MiB")
+    print(f"time of {LONG:,} tokens over {LONG // SHORT} times that of {SHORT:,}: {min(long) / min(short) / 16:.3f}")
+
+
+if __name__ == "__main__":
+    main()

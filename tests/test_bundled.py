@@ -1,0 +1,58 @@
+"""What the bundled weights are shipped for: FAM recalls what lies far behind its block, BSWA only what it sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from famcli.evaluation.runner import evaluate
+from famcli.models.registry import load_model
+from famcli.task import load_task
+
+
+def accuracy(name: str, results: Path, length: int, trials: int, position: str = "start") -> float:
+    model = load_model(name, device="cpu")
+    options = {"lengths": str(length), "trials": str(trials), "position": position}
+    return evaluate(model, load_task("passkey", options), results=results, seed=1).metrics["accuracy"].value
+
+
+def test_both_recall_within_a_block(tmp_path: Path) -> None:
+    assert accuracy("fam-tiny", tmp_path, 512, 16) >= 0.5
+    assert accuracy("bswa-tiny", tmp_path, 512, 16) >= 0.9
+
+
+def test_fam_alone_recalls_beyond_the_receptive_field(tmp_path: Path) -> None:
+    field = load_model("bswa-tiny").decoder.config.receptive_field
+    assert field is not None and field < 1024
+    assert accuracy("fam-tiny", tmp_path, 1024, 16) >= 0.9
+    assert accuracy("fam-tiny", tmp_path, 2048, 16) >= 0.8
+    assert accuracy("bswa-tiny", tmp_path, 1024, 16) <= 0.1
+    assert accuracy("bswa-tiny", tmp_path, 2048, 16) <= 0.1
+
+
+def test_fam_zeroed_forgets(tmp_path: Path) -> None:
+    """The recall comes from the FAM: with its output projections' reading of it removed, nothing is left."""
+    model = load_model("fam-tiny", device="cpu")
+    task = load_task("passkey", {"lengths": "2048", "trials": "8"})
+    requests = [sample.request() for sample in task.samples(model.tokenizer, 1, None)]
+    tokens = torch.tensor([[i for part in r.prompt.segments for i in encoded(part, model.tokenizer)] for r in requests])
+    with torch.no_grad():
+        state = model.decoder.prefill(tokens[:, :1536], model.decoder.start(len(requests)))
+        model.decoder.set_fam(state, [torch.zeros_like(layer.fam) for layer in state.layers])
+        latents, state = model.decoder.read(tokens[:, 1536:], state)
+        first = model.decoder.logits(latents[:, -1]).argmax(-1)
+        latents, state = model.decoder.read(first[:, None], state)
+        digits = model.tokenizer.decode(model.decoder.logits(latents[:, -1]).argmax(-1).tolist())
+    keys = [sample.reference for sample in task.samples(model.tokenizer, 1, None)]
+    assert sum(digit == key[0] for digit, key in zip(digits, keys, strict=True)) <= 4
+
+
+def encoded(part: object, tokenizer: object) -> list[int]:
+    return tokenizer.encode(part) if isinstance(part, str) else part.tolist()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_fam_recalls_a_key_at_a_random_place(tmp_path: Path) -> None:
+    assert accuracy("fam-tiny", tmp_path, 2048, 50, "random") >= 0.6
