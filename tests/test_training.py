@@ -139,6 +139,21 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path: Path) 
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == saved
 
 
+@pytest.mark.parametrize("damage", ["shape", "cut"])
+def test_checkpoint_that_does_not_fit_is_said(tmp_path: Path, damage: str) -> None:
+    how = recipe()
+    run = trainer(tmp_path, how)
+    run._one_step(Tally())
+    run.save()
+    file = tmp_path / "checkpoint.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        how = dataclasses.replace(how, model=dataclasses.replace(how.model, ffn_width=24))
+    with pytest.raises(UserError, match="is no checkpoint of this recipe"):
+        trainer(tmp_path, how).resume()
+
+
 def test_learning_rate_is_linear_in_each_phase_after_the_warm_up() -> None:
     how = recipe()
     rates = [how.learning_rate(step) for step in range(how.steps)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
@@ -124,7 +124,21 @@ class Trainer:
         return self._checkpoint.exists()
 
     def resume(self) -> None:
-        """Goes on from the checkpoint in ``directory``."""
+        """Goes on from the checkpoint in ``directory``. The recipe's phases to come may have changed.
+
+        Raises:
+            UserError: the checkpoint is damaged, or of a model of another shape.
+        """
+        try:
+            self._restore()
+        except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{self._checkpoint} is no checkpoint of this recipe: {reason}", "begin anew in another --output"
+            ) from error
+        self._cut_log()
+
+    def _restore(self) -> None:
         with safe_open(self._checkpoint, framework="pt") as file:
             place = json.loads(file.metadata()["place"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -139,7 +153,6 @@ class Trainer:
                     saved["state"].setdefault(int(j), {})[slot] = tensor
             optimizer.load_state_dict(saved)
         self.step, self.tokens, self.seconds = place["step"], place["tokens"], place["seconds"]
-        self._cut_log()
 
     def _log(self, line: dict[str, Any]) -> None:
         path = self.directory / "log.csv"
