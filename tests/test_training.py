@@ -87,6 +87,26 @@ def test_questions_leave_the_stream_as_it_was() -> None:
         torch.testing.assert_close(with_questions.fam, without.fam, rtol=0, atol=1e-12)
 
 
+def test_retention_is_what_updates_change_once_the_key_is_read() -> None:
+    how = recipe(fam_noise=0.0, retention=1.0, mixture=Mixture(passkey=6, text=1), blocks=9)
+    phase = how.phases[0]
+    model = Decoder(dataclasses.replace(how.model, block_size=24)).double()
+    model.initialise(0)
+    batch = Batch(how, TOKENIZER, CORPUS)
+    batch.begin(0, phase, first=True)
+    losses, _ = read_and_ask(model, batch, how, phase, 0, Tally())
+    state, tokens, changes = model.start(7), batch.tokens(9 * 24), []
+    for block in range(9):
+        before = [layer.fam for layer in state.layers]
+        state = model.prefill(tokens[:, block * 24 : (block + 1) * 24], state)
+        for row, stream in enumerate(batch.streams):
+            if stream.question and stream.question.known_from <= block * 24:
+                pairs = zip(state.layers, before, strict=True)
+                changes += [((a.fam[row] - b[row]).square() / b[row].square().mean(-1, True)).mean() for a, b in pairs]
+    assert changes
+    assert losses.changed == pytest.approx(torch.stack(changes).mean().item(), rel=1e-9)
+
+
 def test_rows_carry_their_own_fam_and_text_on(tmp_path: Path) -> None:
     how = recipe(state_passing=1.0)
     run = trainer(tmp_path, how)
@@ -123,6 +143,8 @@ def test_killed_run_ends_at_the_same_weights(tmp_path: Path, optimizer: str) -> 
     resumed.resume()
     assert resumed.step == 6
     finished = resumed.run(lambda line: None)
+    logged = (tmp_path / "broken" / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in logged] == ["step", "9"]
     for name, weight in unbroken.state_dict().items():
         assert torch.equal(weight, finished.state_dict()[name]), name
 

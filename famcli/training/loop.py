@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
-from famcli.files import save_tensors
+from famcli.files import replacing, save_tensors
 from famcli.models.decoder import Decoder
 from famcli.models.tokenizer import Tokenizer
 from famcli.training.batch import Batch
@@ -131,7 +131,7 @@ class Trainer:
         """
         try:
             self._restore()
-        except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{self._checkpoint} is no checkpoint of this recipe: {reason}", "begin anew in another --output"
@@ -166,9 +166,11 @@ class Trainer:
     def _cut_log(self) -> None:
         """Drops the lines of steps that will be taken again."""
         path = self.directory / "log.csv"
-        if path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                lines = [line for line in csv.DictReader(file) if int(line["step"]) <= self.step]
-            path.unlink()
-            for line in lines:
-                self._log(line)
+        if not path.exists():
+            return
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file) if int(line["step"]) <= self.step]
+        with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS + AGE_COLUMNS)
+            writer.writeheader()
+            writer.writerows(lines)

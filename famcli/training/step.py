@@ -100,9 +100,9 @@ def read_and_ask(
                 read += asked
         if not model.config.fam_slots:
             continue
-        holding = batch.askable(block * size)
+        holding = batch.askable(block * size) if phase.retention else []
         for layer, before in zip(state.layers, memory, strict=True):
-            if phase.retention and holding:
+            if holding:
                 scale = before[holding].square().mean(dim=-1, keepdim=True)
                 changed.add((layer.fam[holding] - before[holding]).square() / scale)
         memory = [layer.fam.detach() for layer in state.layers]
