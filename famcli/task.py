@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from famcli.errors import UserError, unknown_name
 
@@ -40,9 +40,16 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads: segments, the document first, tokenised one by one and read one after the other."""
+    """What the model reads: segments, the document first, tokenised one by one and read one after the other.
+
+    Attributes:
+        segments: texts or token ids.
+        document: which segment is the document; ``None`` where none is. Only the document may be cut where the user
+            asks for truncation, and only a document that comes first can be read once for many samples.
+    """
 
     segments: tuple[Segment, ...]
+    document: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,11 +68,92 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Choose:
+    """A request for the log-likelihood of each of ``options`` as what follows ``prompt``; options are not empty."""
+
+    prompt: Prompt
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A request to predict every token of ``text`` from those before it."""
+
+    text: str
+
+
+Request: TypeAlias = Generate | Choose | Read
+
+
+@dataclass(frozen=True)
 class Generated:
     """The answer to ``Generate``: its text, and the token ids it was decoded from (end of text left out)."""
 
     text: str
     token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The answer to ``Choose``.
+
+    Attributes:
+        log_likelihoods: of each option, summed over its tokens, in nats.
+        tokens: number of tokens of each option.
+    """
+
+    log_likelihoods: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def best(self) -> int:
+        """The most likely option, of equals the first."""
+        return self.log_likelihoods.index(max(self.log_likelihoods))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The answer to ``Read``: every token of the text, once each, in order.
+
+    Attributes:
+        text: what was read; shorter than the request's where the user asked for truncation.
+        log_likelihoods: [t] float32, of each token given all before it, in nats.
+        hits: [t] bool, whether the token was the most likely one.
+    """
+
+    text: str
+    log_likelihoods: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+
+
+class Weighted(NamedTuple):
+    """A score that counts ``weight`` times in a mean; with weight 0 it does not count."""
+
+    value: float
+    weight: float
+
+
+Scores: TypeAlias = Mapping[str, "float | Weighted"]
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A score that every sample of a task has.
+
+    Attributes:
+        name: what tables call it.
+        paper: whether it is what the TransformerFAM paper reports of this task.
+        higher_is_better: direction.
+        mean: how samples are averaged, by their weights: ``arithmetic``, or ``geometric`` for perplexities, whose
+            weights are the numbers of what they are perplexities of: then the mean is that of everything together.
+        complete: there is no mean where a sample has weight 0: it would not be what its name says.
+    """
+
+    name: str
+    paper: bool = False
+    higher_is_better: bool = True
+    mean: Literal["arithmetic", "geometric"] = "arithmetic"
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,19 +163,22 @@ class Sample:
     Attributes:
         id: unique in the task, readable, the same for the same options and seed.
         cell: the settings whose samples are averaged together, e.g. ``{"length": 1024, "position": "start"}``.
-        reference: the right answer.
-        prompt_tokens: tokens of the prompt, known without building it.
+        reference: the right answer, as a reader of the record should see it.
         request: builds the request when its turn comes, so that a long prompt exists only while it is read.
-        score: an answer's value for each of the task's metrics.
+        score: an answer's value for each of the task's metrics; the answer is of the request's kind.
+        prompt_tokens: tokens of the prompt where they are known without building it.
+        document: names the document the sample is about: samples with one name have the same document, and count as one
+            cluster where standard errors are estimated. ``None``: the sample stands by itself.
         details: further facts about the sample that reports may need.
     """
 
     id: str
     cell: Mapping[str, int | str | float]
     reference: str
-    prompt_tokens: int
-    request: Callable[[], Generate]
-    score: Callable[[Generated], dict[str, float]]
+    request: Callable[[], Request]
+    score: Callable[[Any], Scores]
+    prompt_tokens: int | None = None
+    document: str | None = None
     details: Mapping[str, int | str | float] = field(default_factory=dict)
 
 
@@ -118,7 +209,8 @@ class Task(ABC):
         name: what the user types.
         version: raised whenever the same options would give other prompts or scores; part of a run's identity.
         summary: one line for listings.
-        metrics: names of the scores every sample has, the headline first.
+        metrics: the scores every sample has, the headline first.
+        template: the words around the data in every prompt; its hash is part of a run's identity.
         Options: a frozen dataclass whose fields are made by ``option``.
         options: this task's options.
     """
@@ -126,7 +218,8 @@ class Task(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     summary: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
+    metrics: ClassVar[tuple[MetricSpec, ...]]
+    template: ClassVar[str] = ""
     Options: ClassVar[type[Any]]
 
     def __init__(self, options: Any) -> None:
@@ -170,6 +263,14 @@ class Task(ABC):
         Raises:
             UserError: the options do not fit this tokenizer, or the data cannot be read.
         """
+
+    def provenance(self) -> Mapping[str, Any] | None:
+        """Where the task's data comes from, for the run record; ``None`` for a task without data.
+
+        ``sha256`` in it identifies the content: it takes the place of the option ``data`` in a run's identity, so that
+        the same data elsewhere makes the same run.
+        """
+        return None
 
 
 def available_tasks() -> dict[str, type[Task]]:

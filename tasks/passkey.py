@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from famcli.errors import UserError
 from famcli.metrics.recall import first_digit_run, token_accuracy
-from famcli.task import Encoder, Generate, Generated, Prompt, Sample, Segment, Task, option
+from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Segment, Task, option
 
 DESCRIPTION = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
@@ -125,7 +125,8 @@ class PassKey(Task):
     name = "passkey"
     version = 1
     summary = "recall of a random key told once, after up to millions of tokens of filler"
-    metrics = ("accuracy", "token_accuracy")
+    metrics = (MetricSpec("accuracy", paper=True), MetricSpec("token_accuracy"))
+    template = "\n".join((DESCRIPTION, FILLER, KEY_LINE, QUESTION))
     Options = PassKeyOptions
     options: PassKeyOptions
 

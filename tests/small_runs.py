@@ -22,7 +22,8 @@ class WordTokenizer:
     """Words, spaces with the word that follows, and runs of one digit repeated: keys differ in their token counts."""
 
     name = "words"
-    end_of_text = 0
+    end_of_text: int | None = 0
+    text_start: int | None = 0
 
     def __init__(self) -> None:
         self.pieces = ["<end>"]

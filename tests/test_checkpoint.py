@@ -189,13 +189,15 @@ def test_untrained_fam_is_drawn_like_token_embeddings(tmp_path: Path) -> None:
 
 def test_hub_tokenizer_survives_a_save(tmp_path: Path) -> None:
     save_word_tokenizer(tmp_path / "tokenizer.json")
-    tokenizer = HubTokenizer(tmp_path / "tokenizer.json")
+    tokenizer = HubTokenizer(tmp_path / "tokenizer.json", {"bos_token_id": 4, "eos_token_id": [3, 2]})
+    assert (tokenizer.text_start, tokenizer.end_of_text) == (4, 3)
     assert tokenizer.encode("the pass key") == [0, 1, 2]
     assert tokenizer.decode([2, 3]) == "key is"
     decoder = small_decoder(small_config("fam", vocab_size=tokenizer.vocab_size), torch.float32)
     save_checkpoint(decoder, tokenizer, tmp_path / "model")
     again = open_checkpoint(tmp_path / "model").tokenizer
     assert (again.name, again.vocab_size, again.encode("is")) == (tokenizer.name, 5, [3])
+    assert (again.text_start, again.end_of_text) == (4, 3)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

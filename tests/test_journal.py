@@ -20,13 +20,18 @@ ENTRY = Entry(
     id="1024/start/000",
     cell={"length": 1024, "position": "start"},
     details={"depth": 0.0},
+    document="",
     prompt_sha256="0" * 64,
     prompt_tokens=1014,
     output=" 01234.\nThe ñandú 草\u2028\r\x00\ufffd",
-    output_ids=[32, 48],
+    shared_tokens=0,
+    option_tokens=0,
+    cut_tokens=0,
+    requests=1,
+    answer={"token_ids": [32, 48]},
     reference="01234",
     scores={"accuracy": 1.0},
-    truncated=False,
+    weights={},
     seconds=0.25,
     state_bytes=4096,
     peak_memory_bytes=2**31,
@@ -42,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 @given(st.text(), st.floats(allow_nan=False, allow_infinity=False), st.lists(st.integers(0, 2**31)))
 def test_an_entry_survives_its_line(output: str, score: float, ids: list[int]) -> None:
     output = output.encode(errors="replace").decode()  # a decoder's text has no lone surrogates
-    entry = replace(ENTRY, output=output, scores={"accuracy": score}, output_ids=ids)
+    entry = replace(ENTRY, output=output, scores={"accuracy": score}, answer={"token_ids": ids})
     line = entry.to_line()
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -37,18 +38,25 @@ def test_a_record_is_read_as_it_was_written(record: RunRecord) -> None:
 def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
     values = json.loads((record.path / "run.json").read_text())
     assert values["status"] == "finished"
-    assert values["schema_version"] == 1
+    assert values["schema_version"] == 2
     assert values["model"]["config"]["block_size"] == 32
     assert values["model"]["parameters"] == sum(w.numel() for w in small_model().decoder.parameters())
     assert values["task"] == {
         "name": "passkey",
         "version": 1,
         "options": {"lengths": [400], "position": ["start"], "trials": 2, "key_digits": 5},
+        "template_sha256": hashlib.sha256(PassKey.template.encode()).hexdigest(),
+        "data": None,
+        "metrics": {
+            "accuracy": {"paper": True, "higher_is_better": True, "mean": "arithmetic"},
+            "token_accuracy": {"paper": False, "higher_is_better": True, "mean": "arithmetic"},
+        },
     }
+    assert values["context"] == {"max_context": None, "truncate": None}
     assert (values["seed"], values["limit"], values["device"], values["dtype"]) == (0, None, "cpu", "float32")
     assert set(values["environment"]) == {"python", "torch", "famcli", "git_commit", "platform"}
     assert set(values["metrics"]["accuracy"]) == {"value", "stderr", "n"}
-    assert values["cost"]["tokens_read"] == 2 * 390
+    assert values["cost"]["tokens_read"] == values["cost"]["tokens_read_alone"] == 2 * 390
     assert values["cost"]["tokens_generated"] == 2 * 10
     assert values["cost"]["peak_memory_bytes"] > 10 * 2**20
     assert values["cost"]["state_bytes"] == small_model().decoder.start(1).nbytes
@@ -64,7 +72,7 @@ def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
         (lambda v: v.update(cost=[]), "'cost' is not an object"),
         (lambda v: v["metrics"]["accuracy"].pop("n"), "field 'metrics'"),
         (lambda v: v.update(metrics=[1]), "field 'metrics'"),
-        (lambda v: v.update(schema_version=2), "has schema version 2; famcli .* reads version 1"),
+        (lambda v: v.update(schema_version=1), "has schema version 1; famcli .* reads version 2"),
     ],
 )
 def test_damage_is_named_with_its_file(record: RunRecord, change: Any, message: str) -> None:

@@ -21,8 +21,9 @@ from small_runs import RuleDecoder, journal_without_times, loaded, prompt_ids, s
 
 from famcli.errors import UserError
 from famcli.evaluation import runner
-from famcli.evaluation.generation import generate
-from famcli.evaluation.plan import plan
+from famcli.evaluation.generation import Reply, answer_batch
+from famcli.evaluation.plan import Planned, plan
+from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.record import load_record
 from famcli.evaluation.runner import evaluate
 from famcli.models.tokenizer import ByteTokenizer
@@ -48,7 +49,15 @@ def forget(text: bytes) -> int:
 
 def ask(decoder: Any, *prompts: str, budget: int = 6, stop: tuple[str, ...] = ()) -> list[Generated]:
     requests = [Generate(Prompt((prompt,)), budget, stop) for prompt in prompts]
-    return [answer.generated for answer in generate(decoder, ByteTokenizer(), requests, lambda tokens: None)]
+    answers = [reply.answer for reply in reply_to(decoder, requests)]
+    return [answer for answer in answers if isinstance(answer, Generated)]
+
+
+def reply_to(
+    decoder: Any, requests: list[Generate], advance: Callable[[int], None] = lambda tokens: None
+) -> list[Reply]:
+    prompts = [PromptTokens(prompt_parts(request.prompt, ByteTokenizer(), None, None)) for request in requests]
+    return answer_batch(decoder, ByteTokenizer(), requests, prompts, None, advance)
 
 
 # Answers
@@ -116,7 +125,7 @@ def test_every_token_is_read_once_and_in_order(length: int) -> None:
     )
     read: list[int] = []
     request = Generate(Prompt(segments), 1)
-    (answer,) = generate(RuleDecoder(remember), ByteTokenizer(), [request], read.append)  # type: ignore[arg-type]
+    (answer,) = reply_to(RuleDecoder(remember), [request], read.append)
     assert seen == [text[:length].encode()]
     assert sum(read) == answer.prompt_tokens == length
     ids = np.array(prompt_ids(request.prompt, ByteTokenizer()), dtype="<i8")
@@ -165,7 +174,9 @@ def test_memory_does_not_grow_with_the_prompt() -> None:
 
     (sample,) = PassKey.from_options({"lengths": "1M", "trials": "1"}).samples(ByteTokenizer(), 0, None)
     tracemalloc.start()
-    generate(Forgetful(lambda text: END), ByteTokenizer(), [sample.request()] * 8, lambda tokens: None)  # type: ignore[arg-type]
+    request = sample.request()
+    assert isinstance(request, Generate)
+    reply_to(Forgetful(lambda text: END), [request] * 8)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 24 * 2**20
@@ -187,17 +198,18 @@ def test_batch_size_does_not_change_the_run(tmp_path: Path, attention: str) -> N
 
 
 def test_the_plan_asks_every_sample_once_in_batches_of_one_length() -> None:
-    samples = [
-        Sample(f"{length}-{i}", {}, "", length, lambda: pytest.fail("built early"), lambda answer: {})
+    planned = [
+        Planned(Sample(f"{length}-{i}", {}, "", lambda: pytest.fail("built early"), lambda answer: {}), length)
         for i, length in itertools.product(range(7), (30, 10, 20))
     ]
+    samples = [p.sample for p in planned]
     done = {"10-0", "30-4", *(f"20-{i}" for i in range(4))}
-    batches = plan(samples, 4, done)
-    assert sorted(s.id for batch in batches for s in batch) == sorted({s.id for s in samples} - done)
-    assert all(1 <= len(batch) <= 4 and len({s.prompt_tokens for s in batch}) == 1 for batch in batches)
-    assert [batch[0].prompt_tokens for batch in batches] == [10, 10, 20, 30, 30]
-    undisturbed = [{s.id for s in batch} for batch in plan(samples, 4, ())]
-    assert all(any({s.id for s in batch} <= whole for whole in undisturbed) for batch in batches)
+    ((group,), (undisturbed,)) = plan(planned, 4, done), plan(planned, 4, ())
+    assert sorted(p.sample.id for batch in group.batches for p in batch) == sorted({s.id for s in samples} - done)
+    assert all(1 <= len(batch) <= 4 and len({p.prompt_tokens for p in batch}) == 1 for batch in group.batches)
+    assert [batch[0].prompt_tokens for batch in group.batches] == [10, 10, 20, 30, 30]
+    whole = [{p.sample.id for p in batch} for batch in undisturbed.batches]
+    assert all(any({p.sample.id for p in batch} <= ids for ids in whole) for batch in group.batches)
 
 
 class Interrupting:
@@ -288,6 +300,7 @@ def test_the_run_id_tells_apart_what_may_change_an_answer(tmp_path: Path) -> Non
     others = [
         run_id(seed=1),
         run_id(limit=2),
+        run_id(max_context=512),
         run_id(task=passkey(trials="2")),
         run_id(task=version.from_options({"lengths": "400,512", "trials": "3"})),
         run_id(model=replace(small_model(), weights_sha256="1" * 64)),

@@ -17,6 +17,7 @@ from famcli.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
     from famcli.models.registry import ModelSource
     from famcli.task import Task
@@ -30,6 +31,8 @@ class RunSettings:
     dtype: str
     batch_size: int | None
     limit: int | None
+    max_context: int | None
+    truncate: Side | None
     seed: int
     results: Path
     fresh: bool
@@ -42,6 +45,9 @@ class RunSettings:
 @click.option(
     "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the tasks, e.g. -o lengths=1k,64k."
 )
+@click.option(
+    "--data", metavar="SOURCE", help="Of tasks with data: files or directories, sample (built in), or hub (downloads)."
+)
 @click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True)
 @click.option(
     "--dtype",
@@ -52,6 +58,10 @@ class RunSettings:
 )
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each task.")
+@click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer.")
+@click.option(
+    "--truncate", type=click.Choice(["left", "right", "middle"]), help="Part of a document beyond --max-context to cut."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--fresh", is_flag=True, help="Start over where there is such a run already.")
 @output
@@ -63,10 +73,13 @@ def command(
     options: tuple[str, ...],
     json_output: bool,
     output: Path,
+    data: str | None,
     device: str,
     dtype: str,
     batch_size: int | None,
     limit: int | None,
+    max_context: int | None,
+    truncate: Side | None,
     seed: int,
     fresh: bool,
 ) -> None:
@@ -75,6 +88,7 @@ def command(
     \b
     famcli eval --task passkey --model fam-tiny --model bswa-tiny -o lengths=1k,64k
     famcli eval --suite passkey --model ./my-checkpoint,attention=bswa
+    famcli eval --task quality --task pg19 --model fam-tiny --data sample
     """
     entries = [SuiteEntry(task, {}) for task in tasks]
     entries += [entry for suite in suites for entry in find_suite(suite).entries]
@@ -82,9 +96,9 @@ def command(
         raise UserError("no model given", "for example: famcli eval --task passkey --model fam-tiny")
     if not entries:
         raise UserError("no task given", f"for example: famcli eval --task passkey --model {models[0]}")
-    settings = RunSettings(device, dtype, batch_size, limit, seed, output, fresh)
+    settings = RunSettings(device, dtype, batch_size, limit, max_context, truncate, seed, output, fresh)
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
-    chosen = _load_tasks(entries, parse_options(options))
+    chosen = _load_tasks(entries, parse_options(options), data)
     records = _run_all(_check_models(models, chosen, settings), chosen, settings)
     if json_output:
         click.echo(json.dumps({"runs": [_summary(record) for record in records]}, ensure_ascii=False))
@@ -92,8 +106,11 @@ def command(
         _print_records(records)
 
 
-def _load_tasks(entries: list[SuiteEntry], given: dict[str, str]) -> list[Task]:
-    """The tasks; an option typed on the command line goes to every task that has it, and at least one must."""
+def _load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: str | None) -> list[Task]:
+    """The tasks; an option typed on the command line goes to every task that has it, and at least one must.
+
+    ``data`` is one of these options with a name of its own; tasks that need no data do without.
+    """
     from famcli.task import load_task
 
     def accepted(task: Task) -> set[str]:
@@ -104,6 +121,10 @@ def _load_tasks(entries: list[SuiteEntry], given: dict[str, str]) -> list[Task]:
         if not any(name in accepted(task) for task in bare):
             known = set().union(*map(accepted, bare))
             raise unknown_name(f"option of task {', '.join(sorted({task.name for task in bare}))}:", name, known)
+    if data is not None:
+        if "data" in given:
+            raise UserError("the data is given twice", "leave out either --data or -o data=")
+        given = {**given, "data": data}
     return [
         load_task(entry.task, {**entry.options, **{n: value for n, value in given.items() if n in accepted(task)}})
         for entry, task in zip(entries, bare, strict=True)
@@ -117,8 +138,19 @@ def _check_models(specs: tuple[str, ...], tasks: list[Task], settings: RunSettin
     sources = [find_model(spec) for spec in dict.fromkeys(specs)]
     for source in sources:
         for task in tasks:
-            task.samples(source.checkpoint.tokenizer, settings.seed, settings.limit)
+            _check_samples(source, task, settings)
     return sources
+
+
+def _check_samples(source: ModelSource, task: Task, settings: RunSettings) -> None:
+    """Draws the samples, and where the context is bounded measures them against it."""
+    from famcli.evaluation.plan import measure
+    from famcli.evaluation.runner import context_of
+
+    samples = task.samples(source.checkpoint.tokenizer, settings.seed, settings.limit)
+    context = context_of(source.config, settings.max_context, settings.truncate)
+    if context:
+        measure(samples, source.checkpoint.tokenizer, context)
 
 
 def _run_all(sources: list[ModelSource], tasks: list[Task], settings: RunSettings) -> list[RunRecord]:
@@ -144,6 +176,8 @@ def _run_all(sources: list[ModelSource], tasks: list[Task], settings: RunSetting
                 results=settings.results,
                 seed=settings.seed,
                 limit=settings.limit,
+                max_context=settings.max_context,
+                truncate=settings.truncate,
                 batch_size=settings.batch_size,
                 fresh=settings.fresh,
                 progress=make_progress(f"{source.name} on {task.name}"),
@@ -190,5 +224,13 @@ def _print_record(record: RunRecord, console: Console) -> None:
             table.add_row(f"{name}, {format_settings(settings)}", f"{format_metric(score)} (n={score.n})")
     cost = record.cost
     table.add_row("speed", f"{cost['tokens_per_second']:,.0f} tokens/s, {cost['tokens_read']:,} tokens read")
+    if cost["tokens_read_alone"] > cost["tokens_read"]:
+        times = cost["tokens_read_alone"] / cost["tokens_read"]
+        table.add_row(
+            "asked one by one", f"{cost['tokens_read_alone']:,} tokens would be read, {times:.1f} times as many"
+        )
+    if cost["tokens_cut"]:
+        table.add_row("cut", f"{cost['tokens_cut']:,} tokens of documents, {record.context['truncate']}")
+    table.add_row("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")
     table.add_row("run record", escape(str(record.path / "run.json")))
     console.print(table)

@@ -66,7 +66,9 @@ def tasks(json_output: bool) -> None:
             "name": name,
             "version": task.version,
             "summary": task.summary,
-            "metrics": list(task.metrics),
+            "metrics": [metric.name for metric in task.metrics],
+            "paper": [metric.name for metric in task.metrics if metric.paper],
+            "data": _data(task),
             "options": [help._asdict() for help in task.option_help()],
         }
         for name, task in available_tasks().items()
@@ -76,7 +78,10 @@ def tasks(json_output: bool) -> None:
         return click.echo(json.dumps({"tasks": described, "suites": suites}))
     for entry in described:
         click.echo(f"{entry['name']}: {entry['summary']}")
-        click.echo(f"  metrics: {', '.join(entry['metrics'])}")
+        papers = [f"{name} (the paper's)" if name in entry["paper"] else name for name in entry["metrics"]]
+        click.echo(f"  metrics: {', '.join(papers)}")
+        if data := entry["data"]:
+            click.echo(f"  data: {data['repo']}, {data['licence']}; {data['citation']}")
         for option in entry["options"]:
             click.echo(f"  -o {option['name']}={option['default']}\n      {option['help']}")
     click.echo("\nsuites, for --suite:")
@@ -116,6 +121,14 @@ def runs(output: Path, json_output: bool) -> None:
         score = f"{headline[0]} {format_metric(headline[1])}" if headline else ""
         rows.append([record.run_id, record.status, record.model["name"], record.task["name"], score, record.started])
     _print_table(["run", "status", "model", "task", "score", "started"], rows)
+
+
+def _data(task: type[Any]) -> JSON | None:
+    """Where a task's data lies on the hub, its licence and whom to cite; ``None`` for a task without."""
+    hub = getattr(task, "hub", None)
+    if not dataclasses.is_dataclass(hub):
+        return None
+    return {name: getattr(hub, name) for name in ("repo", "revision", "licence", "citation")}
 
 
 def _bundled_config(directory: Path) -> JSON | None:

@@ -33,6 +33,7 @@ VERBS = {
     "eval": Verb("famcli.cli.eval", "Evaluate models on tasks; the same command continues a broken run.", GOES_ON),
     "compare": Verb("famcli.cli.compare", "Set the newest runs side by side."),
     "list": Verb("famcli.cli.list", "List models, tasks or runs."),
+    "data": Verb("famcli.cli.data", "Fetch or check the data of tasks."),
     "train": Verb("famcli.cli.train", "Train a model by a recipe.", "add --resume to go on from the last checkpoint"),
 }
 

@@ -1,108 +1,97 @@
-"""Answers a batch of requests: prompts are streamed in chunks, answers decoded greedily."""
+"""Answers a batch of requests: prompts are streamed in chunks, answers decoded greedily or options weighed."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from famcli.models.decoder import Decoder
-from famcli.models.state import StreamState
-from famcli.models.tokenizer import Tokenizer
-from famcli.task import Generate, Generated, Prompt
+from famcli.evaluation.prompts import PromptTokens
+from famcli.evaluation.stream import Prefix
+from famcli.task import Choose, Chosen, Generate, Generated
+
+if TYPE_CHECKING:
+    from famcli.models.decoder import Decoder
+    from famcli.models.state import StreamState
+    from famcli.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a request gave.
+class Reply:
+    """An answer, and what it was given to.
 
     Attributes:
-        generated: the answer.
+        answer: it.
         prompt_sha256: of the prompt's token ids as little-endian 64-bit integers.
         prompt_tokens: number of tokens in the prompt.
         state_bytes: memory of this one stream's state when the prompt has been read.
     """
 
-    generated: Generated
+    answer: Generated | Chosen
     prompt_sha256: str
     prompt_tokens: int
     state_bytes: int
 
 
-class PromptTokens:
-    """The token ids of a prompt, handed out in chunks: its segments are never joined."""
-
-    def __init__(self, prompt: Prompt, tokenizer: Tokenizer) -> None:
-        self.parts: list[NDArray[np.int64]] = [
-            np.asarray(tokenizer.encode(segment) if isinstance(segment, str) else segment, dtype=np.int64)
-            for segment in prompt.segments
-        ]
-        self.ends = np.cumsum([len(part) for part in self.parts])
-        self._hash = hashlib.sha256()
-
-    def __len__(self) -> int:
-        return int(self.ends[-1]) if self.parts else 0
-
-    def take(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Token ids ``start`` .. ``stop - 1``; call it once for every token, in order, as it feeds ``sha256``."""
-        taken = []
-        for part, end in zip(self.parts, self.ends, strict=True):
-            first = end - len(part)
-            if first < stop and start < end:
-                taken.append(part[max(start - first, 0) : stop - first])
-        ids = np.concatenate(taken)
-        self._hash.update(ids.astype("<i8").tobytes())
-        return ids
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of all that was taken."""
-        return self._hash.hexdigest()
-
-
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
-def generate(
-    decoder: Decoder, tokenizer: Tokenizer, requests: Sequence[Generate], advance: Callable[[int], None]
-) -> list[Answer]:
-    """Answers requests whose prompts are equally long, as one batch.
+def answer_batch(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    requests: Sequence[Generate | Choose],
+    prompts: Sequence[PromptTokens],
+    prefix: Prefix | None,
+    advance: Callable[[int], None],
+) -> list[Reply]:
+    """Answers requests of one kind whose prompts are equally long, as one batch.
 
-    Greedy decoding: the most likely token of the tokenizer's vocabulary, of equals the lowest id, until the budget, a
-    stop string or the tokenizer's ``end_of_text``, if it has one. Memory does not grow with the prompt.
+    Generation is greedy: the most likely token of the tokenizer's vocabulary, of equals the lowest id, until the
+    budget, a stop string or the tokenizer's ``end_of_text``, if it has one. Memory does not grow with the prompt.
 
     Args:
         decoder: the model; inputs go to the device of its weights.
         tokenizer: the model's.
         requests: one a row.
-        advance: told the number of prompt tokens after each chunk.
+        prompts: one a row; what follows the ``prefix``.
+        prefix: a document that all prompts begin with, and that has been read.
+        advance: told the number of tokens after each chunk.
 
     Raises:
-        ValueError: the prompts differ in length, or are empty.
+        ValueError: the prompts differ in length, or are empty, or the requests are of both kinds.
     """
-    prompts = [PromptTokens(request.prompt, tokenizer) for request in requests]
-    length = len(prompts[0])
+    length, rows, before = len(prompts[0]), len(requests), prefix.tokens if prefix else 0
     if not length or any(len(prompt) != length for prompt in prompts):
         raise ValueError(f"a batch needs prompts of one length, not {sorted({len(p) for p in prompts})} tokens")
-    state = decoder.start(len(requests))
-    for tokens in _chunks(prompts, length - 1, decoder):
+    state = prefix.state.index([0] * rows) if prefix else decoder.start(rows)
+    for start, stop in _chunks(before, length - 1, decoder.config.block_size):
+        tokens = _stack(prompts, start, stop, decoder)
         state = decoder.prefill(tokens, state)
         advance(tokens.numel())
     last = _stack(prompts, length - 1, length, decoder)
-    advance(len(requests))
-    size = state.nbytes // len(requests)
-    rows = _decode(decoder, tokenizer, requests, last, state)
-    return [Answer(row.generated(), prompt.sha256, length, size) for row, prompt in zip(rows, prompts, strict=True)]
+    advance(rows)
+    size = state.nbytes // rows
+    generate = [request for request in requests if isinstance(request, Generate)]
+    choose = [request for request in requests if isinstance(request, Choose)]
+    if generate and choose:
+        raise ValueError("a batch needs requests of one kind")
+    answers: list[Generated | Chosen] = []
+    if generate:
+        answers += _decode(decoder, tokenizer, generate, last, state)
+    else:
+        answers += _weigh(decoder, tokenizer, choose, last, state, advance)
+    return [
+        Reply(answer, prompt.sha256, before + length, size) for answer, prompt in zip(answers, prompts, strict=True)
+    ]
 
 
-def _chunks(prompts: Sequence[PromptTokens], length: int, decoder: Decoder) -> Iterator[Tensor]:
-    """The first ``length`` tokens of all prompts [b, t], a block at a time."""
-    size = decoder.config.block_size
-    for start in range(0, length, size):
-        yield _stack(prompts, start, min(start + size, length), decoder)
+def _chunks(before: int, length: int, block_size: int) -> list[tuple[int, int]]:
+    """Bounds of the chunks of ``length`` tokens that follow ``before`` others, cut where blocks end."""
+    bounds = [0, *range(-before % block_size or block_size, length, block_size), length]
+    return [(start, stop) for start, stop in pairwise(bounds) if start < stop]
 
 
 def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, decoder: Decoder) -> Tensor:
@@ -112,7 +101,7 @@ def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, decoder: Deco
 
 def _decode(
     decoder: Decoder, tokenizer: Tokenizer, requests: Sequence[Generate], tokens: Tensor, state: StreamState
-) -> list[_Row]:
+) -> list[Generated]:
     """Decodes after ``tokens`` [b, 1]. Rows that are done are read on beside the others: rows do not meet."""
     rows = [_Row(request, tokenizer) for request in requests]
     while True:
@@ -122,8 +111,51 @@ def _decode(
         for row, token in zip(rows, chosen.tolist(), strict=True):
             row.add(token)
         if all(row.done for row in rows):
-            return rows
+            return [row.generated() for row in rows]
         tokens = chosen[:, None]
+
+
+def _weigh(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    requests: Sequence[Choose],
+    tokens: Tensor,
+    state: StreamState,
+    advance: Callable[[int], None],
+) -> list[Chosen]:
+    """Log-likelihoods of the options after ``tokens`` [b, 1]; options of one length are read together."""
+    latents, state = decoder.read(tokens, state)
+    first = decoder.logits(latents[:, -1]).float().log_softmax(-1)
+    options = [[tokenizer.encode(option) for option in request.options] for request in requests]
+    found: dict[tuple[int, int], float] = {}
+    by_length: dict[int, list[tuple[int, int]]] = {}
+    for row, choices in enumerate(options):
+        for i, option in enumerate(choices):
+            by_length.setdefault(len(option), []).append((row, i))
+    for pairs in by_length.values():
+        for start in range(0, len(pairs), len(requests)):
+            some = pairs[start : start + len(requests)]
+            ids = torch.tensor([options[row][i] for row, i in some], device=first.device)
+            values = _option_likelihoods(decoder, ids, first[[row for row, _ in some]], state, [row for row, _ in some])
+            found.update(zip(some, values, strict=True))
+            advance(ids.numel())
+    return [
+        Chosen(tuple(found[row, i] for i in range(len(choices))), tuple(map(len, choices)))
+        for row, choices in enumerate(options)
+    ]
+
+
+def _option_likelihoods(
+    decoder: Decoder, ids: Tensor, first: Tensor, state: StreamState, rows: list[int]
+) -> list[float]:
+    """Sums over the tokens of options ``ids`` [n, t], read on from ``rows`` of ``state``; ``first`` [n, v] is known."""
+    likelihoods = first.gather(1, ids[:, :1])
+    if ids.shape[1] > 1:
+        latents, _ = decoder.read(ids[:, :-1], state.index(rows))
+        later = decoder.logits(latents).float().log_softmax(-1)
+        likelihoods = torch.cat((likelihoods, later.gather(2, ids[:, 1:, None])[..., 0]), dim=1)
+    sums: list[float] = likelihoods.double().sum(1).tolist()
+    return sums
 
 
 class _Row:
@@ -132,14 +164,13 @@ class _Row:
     def __init__(self, request: Generate, tokenizer: Tokenizer) -> None:
         self.request = request
         self.tokenizer = tokenizer
-        self.end_of_text: int | None = getattr(tokenizer, "end_of_text", None)
         self.ids: list[int] = []
         self.done = False
 
     def add(self, token: int) -> None:
         if self.done:
             return
-        if token == self.end_of_text:
+        if token == self.tokenizer.end_of_text:
             self.done = True
             return
         self.ids.append(token)

@@ -22,12 +22,18 @@ class Entry:
 
     Attributes:
         id, cell, details, reference: the sample's, see ``famcli.task.Sample``.
+        document: the sample's, ``""`` where it stands by itself.
         prompt_sha256: of the prompt's token ids as little-endian 64-bit integers.
-        prompt_tokens: tokens read.
-        output: the raw text of the answer.
-        output_ids: the tokens it was decoded from.
+        prompt_tokens: tokens of the prompt as it was read.
+        shared_tokens: how many of them, at the beginning, were read once for all samples on the document.
+        option_tokens: tokens of all options, where there are any.
+        cut_tokens: tokens of the document left out, as the user asked; 0 where it was read whole.
+        requests: times a harness that asks everything by itself would read the prompt: once for each option.
+        output: the raw text of the answer, or the option that was chosen.
+        answer: what it was taken from: ``token_ids`` of a text; ``log_likelihoods`` and ``tokens`` of options; for a
+            text that was read, ``by_position`` (see ``famcli.evaluation.prediction.by_position``).
         scores: value of each metric.
-        truncated: whether anything of the prompt was cut; streams are read whole.
+        weights: weight of each metric that does not count once.
         seconds: the sample's share of the time its batch took.
         state_bytes: memory of the sample's stream state when the prompt had been read.
         peak_memory_bytes: most memory the process had used by then.
@@ -36,13 +42,18 @@ class Entry:
     id: str
     cell: dict[str, Any]
     details: dict[str, Any]
+    document: str
     prompt_sha256: str
     prompt_tokens: int
+    shared_tokens: int
+    option_tokens: int
+    cut_tokens: int
+    requests: int
     output: str
-    output_ids: list[int]
+    answer: dict[str, Any]
     reference: str
     scores: dict[str, float]
-    truncated: bool
+    weights: dict[str, float]
     seconds: float
     state_bytes: int
     peak_memory_bytes: int

@@ -18,7 +18,7 @@ from famcli.metrics.statistics import Metric
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_NAME = "run.json"
 
 
@@ -34,11 +34,26 @@ class ModelFields(TypedDict):
 
 
 class TaskFields(TypedDict):
-    """The task: all its options, defaults included."""
+    """The task: all its options, defaults included.
+
+    ``template_sha256`` is of the words around the data in its prompts; ``data`` says where the data comes from, null
+    for a task without; ``metrics`` says of each score whether it is the paper's (``paper``), whether more of it is
+    better (``higher_is_better``), and how it is averaged (``mean``).
+    """
 
     name: str
     version: int
     options: dict[str, Any]
+    template_sha256: str
+    data: dict[str, Any] | None
+    metrics: dict[str, dict[str, Any]]
+
+
+class ContextFields(TypedDict):
+    """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut."""
+
+    max_context: int | None
+    truncate: str | None
 
 
 class Environment(TypedDict):
@@ -54,12 +69,16 @@ class Environment(TypedDict):
 class Cost(TypedDict):
     """What the answers cost, over all processes of the run.
 
-    ``tokens_read`` are prompt tokens; ``tokens_per_second`` counts read and generated ones; ``peak_memory_bytes`` is
-    memory allocated on a CUDA device, elsewhere the largest resident set of the process, program and weights
-    included; ``state_bytes`` is the largest state of one stream.
+    ``tokens_read`` are tokens of prompts and options, a document counted once for all samples that share it;
+    ``tokens_read_alone`` is what a harness would read that asks each question, and weighs each option, by itself;
+    ``tokens_cut`` are those of documents left out as the user asked; ``tokens_per_second`` counts read and generated
+    ones; ``peak_memory_bytes`` is memory allocated on a CUDA device, elsewhere the largest resident set of the process,
+    program and weights included; ``state_bytes`` is the largest state of one stream.
     """
 
     tokens_read: int
+    tokens_read_alone: int
+    tokens_cut: int
     tokens_generated: int
     seconds: float
     tokens_per_second: float
@@ -77,11 +96,11 @@ class RunRecord:
         schema_version: ``SCHEMA_VERSION`` of the program that wrote it.
         status: ``running`` from the first sample to the last, also of a run that was broken off.
         model, task, environment, cost: see their types.
-        seed, limit: as given.
+        seed, limit, context: as given.
         device, dtype: as computed on, e.g. ``cuda:0``, ``float32``.
-        metrics: the task's scores over all samples, the headline first.
+        metrics: the task's scores over all samples, the headline first; those that apply to none are left out.
         cells: for each cell its settings, then for each metric its mean ``NAME`` and standard error ``NAME_stderr``,
-            then ``n``.
+            then ``n``; both null for a metric that applies to no sample of the cell.
         started, finished: ISO 8601 in UTC; of the first process, and of the last or ``None``.
     """
 
@@ -93,6 +112,7 @@ class RunRecord:
     task: TaskFields
     seed: int
     limit: int | None
+    context: ContextFields
     device: str
     dtype: str
     environment: Environment
@@ -131,7 +151,13 @@ def load_record(path: Path) -> RunRecord:
             f"famcli {__version__} reads version {SCHEMA_VERSION}"
         )
     _check(values, {f.name for f in fields(RunRecord)} - {"path"}, file, "")
-    parts: dict[str, type] = {"model": ModelFields, "task": TaskFields, "environment": Environment, "cost": Cost}
+    parts: dict[str, type] = {
+        "model": ModelFields,
+        "task": TaskFields,
+        "context": ContextFields,
+        "environment": Environment,
+        "cost": Cost,
+    }
     for name, part in parts.items():
         _check(values[name], part.__required_keys__, file, f"{name}.")  # type: ignore[attr-defined]
     try:

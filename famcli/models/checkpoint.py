@@ -95,9 +95,10 @@ def save_checkpoint(
         extra: further entries of ``config.json``, for instance the recipe; JSON values.
         dtype: what the tensors are stored as.
     """
-    names: dict[str, str] = {"tokenizer": tokenizer.name}
+    names: dict[str, Any] = {"tokenizer": tokenizer.name}
     if isinstance(tokenizer, huggingface.HubTokenizer):
         names["tokenizer"] = "tokenizer.json"
+        names |= {"bos_token_id": tokenizer.text_start, "eos_token_id": tokenizer.end_of_text}
         write_text(directory / "tokenizer.json", tokenizer.definition)
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in decoder.state_dict().items()}
     save_tensors(tensors, directory / "model.safetensors", {"format": "pt"})
@@ -121,7 +122,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
         name_of = _own_name
     elif "model_type" in fields:
         config = huggingface.decoder_config(fields, file)
-        tokenizer = huggingface.HubTokenizer(directory / "tokenizer.json")
+        tokenizer = huggingface.HubTokenizer(directory / "tokenizer.json", fields)
         name_of = huggingface.decoder_name
     else:
         raise UserError(
@@ -229,7 +230,7 @@ def _own_config(fields: Mapping[str, Any], file: Path) -> tuple[ModelConfig, Tok
     if fields["tokenizer"] == ByteTokenizer.name:
         tokenizer = ByteTokenizer()
     elif fields["tokenizer"] == "tokenizer.json":
-        tokenizer = huggingface.HubTokenizer(file.parent / "tokenizer.json")
+        tokenizer = huggingface.HubTokenizer(file.parent / "tokenizer.json", fields)
     else:
         raise UserError(
             f"{file}: field 'tokenizer' must be '{ByteTokenizer.name}' or 'tokenizer.json', not '{fields['tokenizer']}'"

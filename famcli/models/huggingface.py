@@ -117,14 +117,21 @@ def cached_directory(hub_id: str) -> Path | None:
 class HubTokenizer:
     """A ``tokenizer.json`` as a ``Tokenizer``."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, fields: Mapping[str, Any]) -> None:
         """Reads ``file``.
+
+        Args:
+            file: the tokenizer.
+            fields: of ``config.json``, which says what begins and ends a text (``bos_token_id``, ``eos_token_id``).
 
         Raises:
             UserError: the file is missing or is not a tokenizer.
         """
         import tokenizers
 
+        self.end_of_text = _token_id(fields, "eos_token_id")
+        begin = _token_id(fields, "bos_token_id")
+        self.text_start = self.end_of_text if begin is None else begin
         try:
             self.definition = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -145,3 +152,11 @@ class HubTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+
+def _token_id(fields: Mapping[str, Any], name: str) -> int | None:
+    """A special token of ``config.json``; of several that end a text the first, none where it is left open."""
+    value = fields.get(name)
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, int) else None

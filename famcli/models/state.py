@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -78,12 +79,21 @@ class StreamState:
         """The same state, cut from the graph that computed it."""
         return self._map(Tensor.detach)
 
-    def save(self, path: Path) -> None:
-        """Writes the state to a safetensors file, whole or not at all."""
+    def save(
+        self, path: Path, metadata: Mapping[str, str] | None = None, extra: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Writes the state to a safetensors file, whole or not at all.
+
+        Args:
+            path: the file.
+            metadata: texts to keep with it.
+            extra: tensors to keep with it.
+        """
         flat = {
             f"{i}.{name}": t.contiguous() for i, layer in enumerate(self.layers) for name, t in layer.tensors().items()
         }
-        save_tensors({**flat, "fresh": self.fresh}, path, {"tokens_read": str(self.tokens_read)})
+        flat |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
+        save_tensors({**flat, "fresh": self.fresh}, path, {**(metadata or {}), "tokens_read": str(self.tokens_read)})
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> StreamState:
@@ -92,14 +102,23 @@ class StreamState:
         Raises:
             UserError: the file is missing or is not a saved stream state.
         """
+        return cls.load_with(path, device)[0]
+
+    @classmethod
+    def load_with(
+        cls, path: Path, device: torch.device | str = "cpu"
+    ) -> tuple[StreamState, dict[str, str], dict[str, Tensor]]:
+        """As ``load``, with the metadata and the extra tensors; these stay on the CPU."""
         try:
-            with safe_open(path, framework="pt", device=str(device)) as file:
+            with safe_open(path, framework="pt") as file:
                 flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                tokens_read = int(file.metadata()["tokens_read"])
+                metadata = dict(file.metadata())
+            extra = {n.removeprefix("extra."): flat.pop(n) for n in list(flat) if n.startswith("extra.")}
+            flat = {name: tensor.to(device) for name, tensor in flat.items()}
             count = 1 + max(int(name.split(".")[0]) for name in flat if name != "fresh")
             names = [f.name for f in fields(LayerState)]
             layers = [LayerState(**{name: flat[f"{i}.{name}"] for name in names}) for i in range(count)]
-            return cls(layers, tokens_read, flat["fresh"])
+            return cls(layers, int(metadata.pop("tokens_read")), flat["fresh"]), metadata, extra
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a saved stream state: {error}") from error
         except Exception as error:  # safetensors raises its own type, which it does not export for typing

@@ -12,6 +12,10 @@ class Tokenizer(Protocol):
     name: str
     """Identifies the vocabulary; recorded in run records and part of a prompt's identity."""
     vocab_size: int
+    end_of_text: int | None
+    """The token that ends an answer, where there is one."""
+    text_start: int | None
+    """The token that stands before a text that is predicted from its first token on, where there is one."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without special tokens."""
@@ -30,7 +34,8 @@ class ByteTokenizer:
 
     name = "bytes"
     vocab_size = 257
-    end_of_text = 256
+    end_of_text: int | None = 256
+    text_start: int | None = 256
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))

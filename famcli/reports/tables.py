@@ -85,7 +85,8 @@ def headline_scores(record: RunRecord) -> list[tuple[str, dict[str, Setting], Me
     metric = next(iter(record.metrics), None)
     if metric is None:
         return []
-    cells = [cell_score(cell, metric, record.metrics) for cell in record.cells]
+    names = record.task["metrics"]
+    cells = [cell_score(cell, metric, names) for cell in record.cells if cell[metric] is not None]
     return [(metric, settings, score) for settings, score in cells] or [(metric, {}, record.metrics[metric])]
 
 

@@ -1,0 +1,190 @@
+"""``famcli data``: fetch a task's data for use without a network, and check one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from famcli.cli.options import as_json, parse_options
+from famcli.errors import UserError
+
+if TYPE_CHECKING:
+    from famcli.models.tokenizer import Tokenizer
+    from famcli.task import Request, Task
+    from famcli.tasks.hub import HubDataset
+
+JSON = dict[str, Any]
+EXIT_DOES_NOT_FIT = 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Fetch or check the data of tasks."""
+
+
+@command.command()
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.option("--split", help="Another split than the one the task evaluates on by default.")
+@as_json
+def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
+    """Store the hub's data of tasks on this machine, for use without a network.
+
+    \b
+    famcli data fetch quality pg19
+    famcli data fetch qasper --split test
+
+    It is kept in ~/.cache/famcli/data, or where FAMCLI_DATA says. What is there already is checked, not fetched again.
+    """
+    from famcli.task import load_task
+    from famcli.tasks.hub import fetch as fetch_from_hub
+
+    hubs = {name: _hub(load_task(name, {})) for name in tasks}
+    fetched: list[JSON] = []
+    for name, hub in hubs.items():
+        wanted = dataclasses.replace(hub, split=split) if split else hub
+        stored = fetch_from_hub(wanted)
+        size = sum(file.bytes for file in stored.files.values())
+        if not json_output:
+            click.echo(
+                f"{name}: {stored.rows:,} rows, {len(stored.files)} files, {size / 1e6:,.1f} MB of {hub.repo} "
+                f"at {stored.commit} in {stored.directory}; licence: {hub.licence}"
+            )
+        fetched.append(
+            {
+                "task": name,
+                "split": wanted.split,
+                "repo": hub.repo,
+                "revision": stored.commit,
+                "licence": hub.licence,
+                "directory": str(stored.directory),
+                "rows": stored.rows,
+                "bytes": size,
+                "files": {file: dataclasses.asdict(facts) for file, facts in stored.files.items()},
+            }
+        )
+    if json_output:
+        click.echo(json.dumps({"fetched": fetched}, ensure_ascii=False))
+
+
+@command.command()
+@click.argument("task")
+@click.option("--data", metavar="hub|sample|PATH", help="What to check; the fetched copy if not given.")
+@click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the task.")
+@click.option("--model", metavar="MODEL", help="Count tokens of this model's tokenizer; bytes if not given.")
+@as_json
+def check(task: str, data: str | None, options: tuple[str, ...], model: str | None, json_output: bool) -> int:
+    """Say what a task finds in data. The exit code is 1 where a record does not fit.
+
+    \b
+    famcli data check quality --data my-articles.jsonl
+    """
+    from famcli.task import load_task
+    from famcli.tasks.sources import RecordError
+
+    given = parse_options(options)
+    if "data" not in {help.name for help in load_task(task, {}).option_help()}:
+        raise UserError(f"task {task} needs no data", f"just type: famcli eval --task {task}")
+    plugin = load_task(task, {**given, "data": data} if data is not None else given)
+    tokenizer = _tokenizer(model)
+    found: JSON = {"task": task, "fits": True, "problem": None}
+    try:
+        found |= _survey_fields(plugin, data)
+        found |= _survey_documents(plugin, tokenizer)
+    except RecordError as error:
+        found |= {"fits": False, "problem": error.message}
+    if json_output:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _print_findings(found)
+    return 0 if found["fits"] else EXIT_DOES_NOT_FIT
+
+
+def _hub(task: Task) -> HubDataset:
+    hub: HubDataset | None = getattr(task, "hub", None)
+    if hub is None:
+        raise UserError(f"task {task.name} has no data on the hub")
+    return hub
+
+
+def _tokenizer(model: str | None) -> Tokenizer:
+    if model is None:
+        from famcli.models.tokenizer import ByteTokenizer
+
+        return ByteTokenizer()
+    from famcli.models.registry import find_model
+
+    return find_model(model).checkpoint.tokenizer
+
+
+def _survey_fields(task: Task, data: str | None) -> JSON:
+    """Where the records are from, and in how many of them each field is missing that others have."""
+    from famcli.tasks.sources import open_records
+
+    dataset = open_records(task.name, data, getattr(task, "hub", None), getattr(task, "texts", ()))
+    present: Counter[str] = Counter()
+    for record in dataset.records:
+        for name, filled in _filled(record.fields).items():
+            present[name] += filled
+    provenance = dataclasses.asdict(dataset.provenance)
+    rows = dataset.provenance.rows
+    missing = {name: rows - count for name, count in sorted(present.items()) if count < rows}
+    return {"data": provenance, "rows": rows, "missing": missing}
+
+
+def _filled(fields: Mapping[str, Any], prefix: str = "") -> dict[str, bool]:
+    """Dotted names of all fields, and whether they are filled; a field of the objects of a list is, if all have it."""
+    names: dict[str, bool] = {}
+    for name, value in fields.items():
+        names[prefix + name] = value is not None
+        if isinstance(value, Mapping):
+            names |= _filled(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            parts = [_filled(item, f"{prefix}{name}[].") for item in value]
+            names |= {part: all(found.get(part) for found in parts) for found in parts for part in found}
+    return names
+
+
+def _survey_documents(task: Task, tokenizer: Tokenizer) -> JSON:
+    """Number of samples and documents, and the longest document, as the task makes them of the records."""
+    samples = task.samples(tokenizer, seed=0, limit=None)
+    first = {sample.id if sample.document is None else sample.document: sample for sample in reversed(samples)}
+    lengths = {name: _document_tokens(sample.request(), tokenizer) for name, sample in first.items()}
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
+    return {
+        "samples": len(samples),
+        "documents": len(lengths),
+        "tokenizer": tokenizer.name,
+        "longest_tokens": lengths[longest] if longest is not None else 0,
+        "longest_document": longest,
+    }
+
+
+def _document_tokens(request: Request, tokenizer: Tokenizer) -> int:
+    """Tokens of the request's document; of the whole prompt, where no part of it is the document."""
+    from famcli.task import Read
+
+    if isinstance(request, Read):
+        return len(tokenizer.encode(request.text))
+    prompt = request.prompt
+    segments = prompt.segments if prompt.document is None else (prompt.segments[prompt.document],)
+    return sum(len(tokenizer.encode(part) if isinstance(part, str) else part) for part in segments)
+
+
+def _print_findings(found: JSON) -> None:
+    if "data" in found:
+        data = found["data"]
+        at = f" at {data['revision']}" if data["revision"] else ""
+        click.echo(f"data       {data['source']} {data['name']}{at}, sha256 {data['sha256'][:12]}")
+        click.echo(f"rows       {found['rows']:,}")
+    if "documents" in found:
+        click.echo(f"samples    {found['samples']:,}")
+        click.echo(f"documents  {found['documents']:,}")
+        click.echo(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
+    for name, rows in found.get("missing", {}).items():
+        click.echo(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
+    click.echo("every record fits" if found["fits"] else f"does not fit: {found['problem']}")

@@ -1,0 +1,165 @@
+"""Answers the samples of a group and scores the answers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from famcli.errors import UserError
+from famcli.evaluation.generation import answer_batch
+from famcli.evaluation.journal import Entry
+from famcli.evaluation.plan import Group, Planned
+from famcli.evaluation.prediction import by_position, predict
+from famcli.evaluation.prompts import Context, PromptTokens, encode, prompt_parts
+from famcli.evaluation.stream import Prefix, StateKeeper, read_document
+from famcli.task import Choose, Chosen, Generate, Predicted, Read, Request, Sample, Scores, Task, Weighted
+
+if TYPE_CHECKING:
+    from famcli.models.registry import LoadedModel
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What answering needs.
+
+    Attributes:
+        model: who answers.
+        task: whose samples these are.
+        context: the bound on prompts, if there is one.
+        keeper: keeps the state of a long document on the way.
+        advance: told the number of tokens after each chunk.
+        peak_memory: most memory used so far, in bytes.
+    """
+
+    model: LoadedModel
+    task: Task
+    context: Context | None
+    keeper: StateKeeper
+    advance: Callable[[int], None]
+    peak_memory: Callable[[], int]
+
+    def answer(self, group: Group) -> Iterator[list[Entry]]:
+        """The entries of a group's batches, one batch after the other; the shared document is read first."""
+        begun = time.perf_counter()
+        prefix = self._read_shared(group) if group.shared_tokens else None
+        for batch in group.batches:
+            requests = [(p, p.sample.request()) for p in batch]
+            for _, some in groupby(requests, key=lambda pair: type(pair[1])):
+                pairs = list(some)
+                replies = list(self._reply(pairs, prefix))
+                now = time.perf_counter()
+                share, begun = (now - begun) / len(pairs), now
+                peak = self.peak_memory()
+                yield [
+                    self._entry(p, request, *reply, share, peak)
+                    for (p, request), reply in zip(pairs, replies, strict=True)
+                ]
+
+    def _read_shared(self, group: Group) -> Prefix:
+        request = group.batches[0][0].sample.request()
+        assert not isinstance(request, Read)
+        document = encode(request.prompt.segments[0], self.model.tokenizer)
+        if self.context:
+            document = self.context.cut(document, group.shared_tokens)
+        return read_document(self.model.decoder, document, self.keeper, self.advance)
+
+    def _reply(
+        self, pairs: Sequence[tuple[Planned, Request]], prefix: Prefix | None
+    ) -> Iterator[tuple[Any, dict[str, Any], str, int, int]]:
+        """The answer to each request, what the journal keeps of it, hash and tokens of the prompt, state bytes."""
+        tokenizer = self.model.tokenizer
+        if isinstance(pairs[0][1], Read):
+            for p, request in pairs:
+                assert isinstance(request, Read)
+                yield self._predict(p, request)
+            return
+        requests = [request for _, request in pairs if isinstance(request, Generate | Choose)]
+        prompts = []
+        for (p, _), request in zip(pairs, requests, strict=True):
+            parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context)
+            prompts.append(PromptTokens(parts[1:], prefix.digest) if prefix else PromptTokens(parts))
+        for reply in answer_batch(self.model.decoder, tokenizer, requests, prompts, prefix, self.advance):
+            answer, kept = reply.answer, dict[str, Any]()
+            if isinstance(answer, Chosen):
+                kept = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
+            else:
+                kept = {"token_ids": list(answer.token_ids)}
+            yield answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.state_bytes
+
+    def _predict(self, p: Planned, request: Read) -> tuple[Predicted, dict[str, Any], str, int, int]:
+        tokenizer = self.model.tokenizer
+        ids, text = encode(request.text, tokenizer), request.text
+        if self.context and p.document_tokens is not None and p.document_tokens < len(ids):
+            ids = self.context.cut(ids, p.document_tokens)
+            text = tokenizer.decode(ids.tolist())
+        if not len(ids):
+            raise UserError(f"task {self.task.name}: sample {p.sample.id} is an empty text")
+        found = predict(self.model.decoder, tokenizer, ids, self.keeper, self.advance)
+        kept = {"by_position": by_position(found, ids, tokenizer.decode)}
+        answer = Predicted(text, found.log_likelihoods, found.hits)
+        return answer, kept, found.sha256, len(ids), found.state_bytes
+
+    def _entry(
+        self,
+        p: Planned,
+        request: Request,
+        answer: Any,
+        kept: dict[str, Any],
+        sha256: str,
+        tokens: int,
+        state_bytes: int,
+        seconds: float,
+        peak: int,
+    ) -> Entry:
+        sample = p.sample
+        if tokens != p.prompt_tokens:
+            raise UserError(
+                f"task {self.task.name}: sample {sample.id} announced {p.prompt_tokens} prompt tokens and has {tokens}"
+            )
+        scores, weights = self._scores(sample, sample.score(answer))
+        return Entry(
+            id=sample.id,
+            cell=dict(sample.cell),
+            details=dict(sample.details),
+            document=sample.document or "",
+            prompt_sha256=sha256,
+            prompt_tokens=tokens,
+            shared_tokens=p.shared_tokens,
+            option_tokens=p.option_tokens,
+            cut_tokens=p.cut_tokens,
+            requests=p.requests,
+            output=_output(request, answer),
+            answer=kept,
+            reference=sample.reference,
+            scores=scores,
+            weights=weights,
+            seconds=seconds,
+            state_bytes=state_bytes,
+            peak_memory_bytes=peak,
+        )
+
+    def _scores(self, sample: Sample, given: Scores) -> tuple[dict[str, float], dict[str, float]]:
+        """Values and weights, the latter where they are not 1."""
+        pairs = {name: v if isinstance(v, Weighted) else Weighted(float(v), 1.0) for name, v in given.items()}
+        numbers = [number for pair in pairs.values() for number in pair]
+        negative = any(pair.weight < 0 for pair in pairs.values())
+        if (
+            pairs.keys() != {metric.name for metric in self.task.metrics}
+            or negative
+            or not all(map(math.isfinite, numbers))
+        ):
+            raise UserError(
+                f"task {self.task.name}: sample {sample.id} is scored {dict(given)}, not a number for each metric"
+            )
+        weights = {name: float(pair.weight) for name, pair in pairs.items() if pair.weight != 1}
+        return {name: float(pair.value) for name, pair in pairs.items()}, weights
+
+
+def _output(request: Request, answer: Any) -> str:
+    if isinstance(request, Choose):
+        return request.options[int(answer.best)]
+    return str(answer.text) if isinstance(request, Generate) else ""

@@ -1,0 +1,99 @@
+"""A run before it runs: its record, and the name that what determines the answers gives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from famcli.evaluation.aggregate import cost
+from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
+from famcli.task import Task
+
+if TYPE_CHECKING:
+    from famcli.models.registry import LoadedModel
+
+
+def new_record(
+    model: LoadedModel, task: Task, results: Path, seed: int, limit: int | None, context: ContextFields
+) -> RunRecord:
+    """The record of a run that has not begun; the arguments are those of ``famcli.evaluation.runner.evaluate``."""
+    config = model.decoder.config
+    record = RunRecord(
+        path=results,
+        run_id="",
+        schema_version=SCHEMA_VERSION,
+        status="running",
+        model=ModelFields(
+            name=model.name,
+            config=asdict(config),
+            weights_sha256=model.weights_sha256,
+            tokenizer=model.tokenizer.name,
+            parameters=sum(weight.numel() for weight in model.decoder.parameters()),
+            receptive_field=config.receptive_field,
+        ),
+        task=_task_fields(task),
+        seed=seed,
+        limit=limit,
+        context=context,
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        environment={"python": "", "torch": "", "famcli": "", "git_commit": None, "platform": ""},
+        metrics={},
+        cells=[],
+        cost=cost([]),
+        started=now(),
+        finished=None,
+    )
+    run_id = _run_id(record, model.device.type)
+    return replace(record, run_id=run_id, path=results / run_id)
+
+
+def now() -> str:
+    """ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _task_fields(task: Task) -> TaskFields:
+    fields = TaskFields(
+        name=task.name,
+        version=task.version,
+        options=asdict(task.options),
+        template_sha256=hashlib.sha256(task.template.encode()).hexdigest(),
+        data=dict(data) if (data := task.provenance()) else None,
+        metrics={
+            metric.name: {"paper": metric.paper, "higher_is_better": metric.higher_is_better, "mean": metric.mean}
+            for metric in task.metrics
+        },
+    )
+    # Through JSON, so that a record is the same whether it was just made or read from its file.
+    same: TaskFields = json.loads(json.dumps(fields))
+    return same
+
+
+def _run_id(record: RunRecord, device_type: str) -> str:
+    """Task and model, to be readable, and 12 hex digits over all that determines the answers."""
+    task: dict[str, Any] = {**record.task}
+    if data := record.task["data"]:  # the same content elsewhere is the same run
+        task["data"] = data["sha256"]
+        task["options"] = {name: value for name, value in record.task["options"].items() if name != "data"}
+    identity = {
+        "schema_version": record.schema_version,
+        "config": record.model["config"],
+        "weights_sha256": record.model["weights_sha256"],
+        "tokenizer": record.model["tokenizer"],
+        "task": task,
+        "seed": record.seed,
+        "limit": record.limit,
+        "context": record.context,
+        "device": device_type,
+        "dtype": record.dtype,
+    }
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{record.task['name']}-{record.model['name'].rstrip('/')}")
+    return f"{readable[:80].strip('-.')}-{digest}"

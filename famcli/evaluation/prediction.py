@@ -1,0 +1,129 @@
+"""Predicts every token of a text from those before it, in a stream: memory does not grow with the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from famcli.evaluation.prompts import Ids
+from famcli.evaluation.stream import StateKeeper, chunks, token_digest
+
+if TYPE_CHECKING:
+    from famcli.models.decoder import Decoder
+    from famcli.models.tokenizer import Tokenizer
+
+LOGITS_BYTES = 64 * 1024**2
+"""Room for the logits in memory at one time; float32, [tokens, vocabulary]."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """See ``famcli.task.Predicted``; and what it took.
+
+    Attributes:
+        log_likelihoods: [t] float32 nats.
+        hits: [t] bool.
+        sha256: of the token ids as little-endian 64-bit integers.
+        state_bytes: memory of the stream's state at the end.
+    """
+
+    log_likelihoods: NDArray[np.float32]
+    hits: NDArray[np.bool_]
+    sha256: str
+    state_bytes: int
+
+
+@torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
+def predict(
+    decoder: Decoder, tokenizer: Tokenizer, ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]
+) -> Prediction:
+    """Predicts each of ``ids`` once, the first from the tokenizer's ``text_start``.
+
+    Without a ``text_start`` nothing can be known of the first token: it is taken as uniform over the vocabulary, and as
+    missed. The likelihood is over all of the model's logits; a hit is the most likely token of the tokenizer's
+    vocabulary, of equals the lowest id.
+
+    Args:
+        decoder: the model; inputs go to the device of its weights.
+        tokenizer: the model's.
+        ids: [t] token ids, at least one.
+        keeper: keeps the state, and what is known so far, on the way.
+        advance: told the number of tokens after each chunk.
+
+    Raises:
+        ValueError: there are no tokens.
+    """
+    if not len(ids):
+        raise ValueError("a text without tokens cannot be predicted")
+    device = decoder.embedding.weight.device
+    start, sha256 = tokenizer.text_start, token_digest(ids).hexdigest()
+    known = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.bool_)
+    inputs, targets, into = ids[:-1], ids[1:], 1
+    if start is not None:
+        inputs, targets, into = np.concatenate(([start], inputs)), ids, 0
+    else:
+        known[0][0] = -np.log(tokenizer.vocab_size)
+    name = f"prediction {sha256}"
+    kept = keeper.recall(name, device)
+    state = kept[0] if kept else decoder.start(1)
+    done = state.tokens_read
+    if kept:
+        for values, tensor in zip(known, (kept[1]["log_likelihoods"], kept[1]["hits"]), strict=True):
+            values[into : into + done] = tensor.numpy()
+    advance(done)
+    for chunk in chunks(done, len(inputs), decoder.config.block_size):
+        latents, state = decoder.read(torch.from_numpy(inputs[None, chunk.start : chunk.stop]).to(device), state)
+        wanted = torch.from_numpy(targets[chunk.start : chunk.stop]).to(device)
+        place = slice(into + chunk.start, into + chunk.stop)
+        known[0][place], known[1][place] = _score(decoder, tokenizer, latents[0], wanted)
+        advance(chunk.stop - chunk.start)
+        if chunk.keep:
+            so_far = {
+                n: torch.from_numpy(v[into : into + chunk.stop].copy()) for n, v in zip(_NAMES, known, strict=True)
+            }
+            keeper.keep(name, state, so_far)
+    return Prediction(*known, sha256, state.nbytes)
+
+
+_NAMES = ("log_likelihoods", "hits")
+
+
+def _score(
+    decoder: Decoder, tokenizer: Tokenizer, latents: Tensor, wanted: Tensor
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Log-likelihoods and hits [t] of the tokens ``wanted`` after ``latents`` [t, d]; few logits at a time."""
+    rows = max(1, LOGITS_BYTES // (4 * decoder.config.vocab_size))
+    likelihoods, hits = [], []
+    for some, tokens in zip(latents.split(rows), wanted.split(rows), strict=True):
+        logits = decoder.logits(some).float()
+        likelihoods.append(-F.cross_entropy(logits, tokens, reduction="none").cpu().numpy())
+        hits.append((logits[:, : tokenizer.vocab_size].argmax(-1) == tokens).cpu().numpy())
+    return np.concatenate(likelihoods), np.concatenate(hits)
+
+
+def by_position(
+    prediction: Prediction, ids: Ids, decode: Callable[[list[int]], str], parts: int = 64
+) -> list[dict[str, float]]:
+    """Sums over equal stretches of the text, for curves against the position in it.
+
+    Returns:
+        For each stretch its ``tokens``, their ``bytes`` as decoded, ``log_likelihood`` in nats and ``hits``.
+    """
+    bounds = np.linspace(0, len(ids), min(parts, len(ids)) + 1).astype(int).tolist()
+    return [
+        {
+            "tokens": high - low,
+            "bytes": len(decode(ids[low:high].tolist()).encode()),
+            "log_likelihood": float(prediction.log_likelihoods[low:high].sum(dtype=np.float64)),
+            "hits": int(prediction.hits[low:high].sum()),
+        }
+        for low, high in pairwise(bounds)
+    ]

@@ -1,0 +1,110 @@
+"""Reads a long document once; its state is kept every so many blocks, so that a killed run goes on in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from famcli.errors import UserError
+from famcli.evaluation.prompts import Ids
+from famcli.models.state import StreamState
+
+if TYPE_CHECKING:
+    from famcli.models.decoder import Decoder
+
+STATE_NAME = "state.safetensors"
+KEEP_EVERY = 64
+"""Blocks read between two states that are kept."""
+
+
+class StateKeeper:
+    """The state of the one document that a run is reading, in ``state.safetensors`` of its directory.
+
+    Args:
+        directory: the run's; ``None`` keeps nothing.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self.path = directory / STATE_NAME if directory else None
+
+    def keep(self, of: str, state: StreamState, extra: dict[str, Tensor]) -> None:
+        """Keeps the state of the reading called ``of``, and tensors that go with it, in place of the one before."""
+        if self.path:
+            state.save(self.path, {"of": of}, extra)
+
+    def recall(self, of: str, device: torch.device) -> tuple[StreamState, dict[str, Tensor]] | None:
+        """The state kept of the reading called ``of``, if there is one; any other is of no use any more."""
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            state, metadata, extra = StreamState.load_with(self.path, device)
+        except UserError:
+            self.forget()
+            return None
+        return (state, extra) if metadata.get("of") == of else None
+
+    def forget(self) -> None:
+        if self.path:
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A document that has been read, for prompts that begin with it: its state, one row, and the hash of its tokens."""
+
+    state: StreamState
+    digest: hashlib._Hash
+    tokens: int
+
+
+class Chunk(NamedTuple):
+    """Token ids ``start`` .. ``stop - 1`` of a text, within one block; ``keep``: the state is kept after it."""
+
+    start: int
+    stop: int
+    keep: bool
+
+
+def chunks(start: int, length: int, block_size: int) -> list[Chunk]:
+    """A text from ``start``, where a chunk begins, to its end, a block at a time; some end where the state is kept."""
+    every = block_size * KEEP_EVERY
+    return [
+        Chunk(at, min(at + block_size, length), (at + block_size) % every == 0 and at + block_size < length)
+        for at in range(start, length, block_size)
+    ]
+
+
+def token_digest(ids: Ids) -> hashlib._Hash:
+    """SHA-256 over token ids as little-endian 64-bit integers."""
+    return hashlib.sha256(ids.astype("<i8").tobytes())
+
+
+@torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
+def read_document(decoder: Decoder, ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]) -> Prefix:
+    """Reads a document for the prompts that begin with it, or goes on reading it.
+
+    Args:
+        decoder: the model; inputs go to the device of its weights.
+        ids: [t] token ids.
+        keeper: keeps the state on the way.
+        advance: told the number of tokens after each chunk.
+    """
+    device = decoder.embedding.weight.device
+    digest = token_digest(ids)
+    name = f"prefix {digest.hexdigest()}"
+    kept = keeper.recall(name, device)
+    state = kept[0] if kept else decoder.start(1)
+    if state.tokens_read:
+        advance(state.tokens_read)
+    for chunk in chunks(state.tokens_read, len(ids), decoder.config.block_size):
+        state = decoder.prefill(torch.from_numpy(ids[None, chunk.start : chunk.stop]).to(device), state)
+        advance(chunk.stop - chunk.start)
+        if chunk.keep:
+            keeper.keep(name, state, {})
+    return Prefix(state, digest, len(ids))

@@ -1,0 +1,325 @@
+"""What the tasks on documents share: their data, their options, their prompts, and the schema of SCROLLS."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain, count
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+
+from famcli.task import Encoder, Prompt, Request, Sample, Scores, Task, option
+
+from .sources import Dataset, HubDataset, Record, RecordError, open_records
+
+Position = Literal["after", "before", "both"]
+
+QUESTION = "Question: {question}"
+CUE = "Answer:"
+QUESTION_TEMPLATE = "{document}\n\n" + QUESTION + "\n" + CUE
+"""The prompt with the question after the document, as lm-evaluation-harness words it for SCROLLS."""
+
+BUDGET_TEXT = (
+    "Captain Whitlock's younger brother kept the sealed letter until their ship reached Saint-Malo in June 1843, "
+    "because he was afraid that someone aboard would read it and tell her father about the money. "
+)
+"""Made-up English with the names, numbers and word lengths of an answer, only for counting a tokenizer's tokens."""
+
+
+def parse_data(text: str) -> str:
+    """What ``sources.open_records`` takes; empty for the fetched copy."""
+    return text.strip()
+
+
+def parse_position(text: str) -> Position:
+    """Where the question stands."""
+    for position in get_args(Position):
+        if text.strip() == position:
+            return position  # type: ignore[no-any-return]  # get_args gives Any
+    raise ValueError(f"one of {','.join(get_args(Position))}")
+
+
+@dataclass(frozen=True)
+class DocumentOptions:
+    """Options of a task with data."""
+
+    data: str = option("", "sample, hub, or paths with commas between; empty is what was fetched from the hub before", parse_data)
+
+
+@dataclass(frozen=True)
+class QuestionOptions(DocumentOptions):
+    """Options of a task that asks about documents."""
+
+    question_position: Literal["after", "before", "both"] = option(
+        "after", "where the question stands: after the document, before it, or both", parse_position
+    )
+
+
+class DocumentTask(Task):
+    """A task on the records of a data set.
+
+    Attributes:
+        hub: its data on the hub, with licence and citation; ``None`` where there is none.
+        texts: patterns of the names of plain text files that are records.
+    """
+
+    hub: ClassVar[HubDataset | None] = None
+    texts: ClassVar[tuple[str, ...]] = ()
+    Options = DocumentOptions
+    options: DocumentOptions
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The files of records, opened once; what a task makes of them it keeps in a ``cached_property`` of its own.
+
+        Raises:
+            UserError: the option ``data`` names nothing that can be read.
+        """
+        return open_records(self.name, self.options.data or None, self.hub, self.texts)
+
+    def provenance(self) -> Mapping[str, Any]:
+        """See ``Task.provenance``: the fields of ``sources.Provenance``."""
+        return dataclasses.asdict(self.dataset.provenance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question about a document.
+
+    Attributes:
+        id: unique in the data.
+        document: name of the document.
+        text: the question.
+        references: the right answers, at least one.
+        details: further facts for the run record.
+    """
+
+    id: str
+    document: str
+    text: str
+    references: tuple[str, ...]
+    details: Mapping[str, int | str | float] = field(default_factory=dict)
+
+
+Q = TypeVar("Q", bound=Question)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Questions(Generic[Q]):
+    """The documents by name, each kept once, and the questions in the order of the data."""
+
+    documents: Mapping[str, str]
+    questions: Sequence[Q]
+
+
+class QuestionTask(DocumentTask, Generic[Q]):
+    """A task that asks questions about documents; many questions share a document."""
+
+    template = QUESTION_TEMPLATE
+    Options = QuestionOptions
+    options: QuestionOptions
+
+    @abstractmethod
+    def read(self, records: Iterator[Record]) -> Questions[Q]:
+        """What the records say; raises ``RecordError`` where one does not fit."""
+
+    @abstractmethod
+    def request(self, question: Q, tokenizer: Encoder) -> Request:
+        """What the model is asked to do."""
+
+    @abstractmethod
+    def score(self, question: Q, answer: Any) -> Scores:
+        """The answer's value for each of the task's metrics."""
+
+    @cached_property
+    def content(self) -> Questions[Q]:
+        """The data, read once."""
+        return self.read(self.dataset.records)
+
+    def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
+        """See ``Task.samples``: the questions in the order of the data, a limit takes the first. Nothing is drawn."""
+        return [
+            Sample(
+                id=question.id,
+                cell={},
+                reference=" | ".join(dict.fromkeys(question.references)),
+                request=partial(self.request, question, tokenizer),
+                score=partial(self.score, question),
+                document=question.document,
+                details=question.details,
+            )
+            for question in self.content.questions[:limit]
+        ]
+
+    def prompt(self, question: Q) -> Prompt:
+        """The document and the question in the order that the options ask for."""
+        asked = QUESTION.format(question=question.text)
+        return prompt(self.content.documents[question.document], asked, CUE, self.options.question_position)
+
+
+def prompt(document: str, question: str, cue: str, position: Position) -> Prompt:
+    """A document and a question about it; the document is a segment of its own, so that all questions can share it.
+
+    Args:
+        document: exactly as it is in the data.
+        question: what is asked, without blank lines around it.
+        cue: the words right before the answer.
+        position: ``after`` gives document, blank line, question, newline, cue; ``before`` question, blank line,
+            document, blank line, cue; ``both`` is ``after`` behind the question and a blank line.
+    """
+    if position == "after":
+        return Prompt((document, f"\n\n{question}\n{cue}"), document=0)
+    end = f"\n\n{cue}" if position == "before" else f"\n\n{question}\n{cue}"
+    return Prompt((f"{question}\n\n", document, end), document=1)
+
+
+def generation_budget(tokenizer: Encoder, characters: int) -> int:
+    """Tokens that so many characters of English take: a budget that is equally long for every tokenizer.
+
+    It depends neither on the data nor on the right answers. A byte tokenizer gets ``characters`` tokens.
+    """
+    repeated = BUDGET_TEXT * -(-characters // len(BUDGET_TEXT))
+    return len(tokenizer.encode(repeated[:characters]))
+
+
+def text_id(text: str) -> str:
+    """A stable name for a text that has none: 16 hex digits of its sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def unique_ids(wanted: Iterable[str]) -> list[str]:
+    """The ids, with ``-2``, ``-3`` ... behind one that is taken: some data sets ask a question twice."""
+    found: dict[str, None] = {}
+    for name in wanted:
+        candidates = chain([name], (f"{name}-{number}" for number in count(2)))
+        found[next(candidate for candidate in candidates if candidate not in found)] = None
+    return list(found)
+
+
+def new_id(record: Record, name: str, seen: dict[str, str]) -> str:
+    """The field's id.
+
+    Args:
+        record: of the question.
+        name: the field.
+        seen: where each id so far was; the new one is added.
+
+    Raises:
+        RecordError: it is missing, or another question has it.
+    """
+    found = record.text(name)
+    if found in seen:
+        record.fail(name, f"is '{found}' as in {seen[found]}: no two questions may have one id")
+    seen[found] = record.where
+    return found
+
+
+def read_by_schema(
+    records: Iterator[Record], marks: Mapping[str, str], readers: Mapping[str, Callable[[Iterator[Record]], T]]
+) -> T:
+    """What the reader for the schema of the records makes of them; all records must have the first one's schema.
+
+    Args:
+        records: of one source, at least one.
+        marks: schema by a field that only its records have.
+        readers: by schema.
+
+    Raises:
+        RecordError: a record has no field of ``marks``, or has one of another schema.
+    """
+    marked = _with_schema(records, marks)
+    schema, first = next(marked)
+    return readers[schema](chain([first], (record for _, record in marked)))
+
+
+def _with_schema(records: Iterator[Record], marks: Mapping[str, str]) -> Iterator[tuple[str, Record]]:
+    """Each record with the name of its schema."""
+    schema, where = "", ""
+    for record in records:
+        found = {marks[mark]: mark for mark in marks if mark in record.fields}
+        if not found:
+            known = " or ".join(f"'{mark}'" for mark, name in marks.items() if not schema or name == schema)
+            raise RecordError(f"{record.where}: field {known} is missing")
+        if len(found) > 1:
+            fields = " and ".join(f"'{mark}' ({name})" for name, mark in found.items())
+            raise RecordError(f"{record.where}: has fields of several schemas: {fields}")
+        if not schema:
+            schema, where = next(iter(found)), record.where
+        if schema not in found:
+            name, mark = next(iter(found.items()))
+            raise RecordError(
+                f"{record.where}: field '{mark}' is of the schema of {name}, but {where} has that of {schema}",
+                "give files of one schema at a time",
+            )
+        yield schema, record
+
+
+def split_input(record: Record) -> tuple[str, str]:
+    """The ``input`` of a SCROLLS record: what is asked, and after the first blank line the document.
+
+    Raises:
+        RecordError: there is no blank line, or nothing on one side of it.
+    """
+    asked, _, document = record.text("input").partition("\n\n")
+    if not asked.strip() or not document.strip():
+        record.fail("input", "must be a question, a blank line and a document")
+    return asked, document
+
+
+def read_scrolls(records: Iterable[Record]) -> Questions[Question]:
+    """The questions of records ``{id, pid, input, output}`` as SCROLLS (Shaham et al. 2022, arXiv 2201.03533) has them.
+
+    There a question with several reference answers has a row for each of them, with the same ``id``; so SCROLLS's
+    numbers of rows (5878 of NarrativeQA, 1726 of Qasper, which TransformerFAM quotes) count reference answers. They are
+    one question here, with the number of rows in its details. A document has no name in SCROLLS: it is known by its
+    text.
+
+    Raises:
+        RecordError: a row does not fit, has no answer, or has the ``id`` of another question.
+    """
+    documents: dict[str, str] = {}
+    asked: dict[str, tuple[str, str, str]] = {}
+    references: dict[str, list[str]] = {}
+    for record in records:
+        name = record.text("id")
+        question, document = split_input(record)
+        place = text_id(document)
+        documents.setdefault(place, document)
+        first = asked.setdefault(name, (place, question, record.where))
+        if first[:2] != (place, question):
+            record.fail("id", f"is '{name}' as in {first[2]}, but the input is another")
+        references.setdefault(name, []).append(reference_text(record, "output"))
+    questions = [
+        Question(
+            id=name,
+            document=place,
+            text=question,
+            references=tuple(references[name]),
+            details={"rows": len(references[name])},
+        )
+        for name, (place, question, _) in asked.items()
+    ]
+    return Questions(documents, questions)
+
+
+def reference_text(record: Record, name: str) -> str:
+    """The field with the right answer.
+
+    Raises:
+        RecordError: it is missing, as in the test splits whose answers are not public, or no text.
+    """
+    if not record.has(name) or record.optional(name) == "":
+        raise no_answers(record, name)
+    return record.text(name)
+
+
+def no_answers(record: Record, name: str) -> RecordError:
+    """The error for a record without the right answer."""
+    return RecordError(
+        f"{record.where}: field '{record.prefix}{name}' is missing: a split without right answers cannot be scored",
+        "use the validation split",
+    )

@@ -1,0 +1,249 @@
+"""Files of records: JSONL, CSV, parquet and plain text, gzipped or in a zip, streamed record by record.
+
+Nothing is skipped silently: what cannot be read is a ``RecordError`` that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from famcli.errors import UserError
+
+from .records import Record, RecordError
+
+JSONL, CSV, PARQUET, TEXT, ZIP = "JSONL", "CSV", "parquet", "text", "zip"
+KINDS = {".jsonl": JSONL, ".jsonl.gz": JSONL, ".csv": CSV, ".csv.gz": CSV, ".parquet": PARQUET, ".zip": ZIP}
+READABLE = "famcli reads .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet and a .zip of them"
+PARQUET_BATCH = 16
+"""Rows decoded together: a single row of NarrativeQA holds a whole book."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of records: one on disk, or a member of a zip.
+
+    Attributes:
+        name: path below what the user gave, ``/`` between its parts; of a zip's member its path within the zip.
+        path: the file, or the zip.
+        kind: ``JSONL``, ``CSV``, ``PARQUET`` or ``TEXT``.
+        member: the member's name in the zip.
+    """
+
+    name: str
+    path: Path
+    kind: str
+    member: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"{self.path.name}:{self.member}" if self.member else self.name
+
+    def records(self) -> Iterator[Record]:
+        """The records one by one, read as they are asked for; raises ``RecordError`` where one cannot be read.
+
+        A text is one record with the fields ``path`` and ``text``.
+        """
+        readers = {JSONL: self._json_lines, CSV: self._csv_rows, PARQUET: self._parquet_rows, TEXT: self._whole_text}
+        with self._explained():
+            yield from readers[self.kind]()
+
+    def fingerprint(self) -> tuple[int, str]:
+        """Number of records, and the sha256 of the uncompressed content.
+
+        Raises:
+            RecordError: the file cannot be read, or holds no record.
+        """
+        digest, lines = hashlib.sha256(), 0
+        with self._explained(), self._open() as stream:
+            for line in stream:
+                digest.update(line)
+                lines += not line.isspace()
+        if self.kind == PARQUET:
+            with self._explained(), self._on_disk() as path:
+                rows = _parquet_length(path, self.label)
+        else:
+            rows = lines if self.kind == JSONL else sum(1 for _ in self.records())
+        if rows == 0:
+            raise RecordError(f"{self.label} is empty")
+        return rows, digest.hexdigest()
+
+    def _json_lines(self) -> Iterator[Record]:
+        with self._open() as stream:
+            for number, line in enumerate(stream, 1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if not line.isspace():
+                    where = f"{self.label}, line {number}"
+                    yield Record(_parse_object(line, where), where, self.name)
+
+    def _csv_rows(self) -> Iterator[Record]:
+        csv.field_size_limit(sys.maxsize)  # a field may hold a book
+        with self._open() as stream:
+            reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
+            try:
+                header = next(reader, [])
+                if len(set(header)) < len(header):
+                    raise RecordError(f"{self.label}: two columns of the first line have the same name")
+                for number, row in enumerate(reader, 1):
+                    if row and len(row) != len(header):
+                        raise RecordError(f"{self.label}, row {number}: has {len(row)} fields, not {len(header)}")
+                    if row:
+                        fields = dict(zip(header, row, strict=True))
+                        yield Record(fields, f"{self.label}, row {number}", self.name)
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise RecordError(f"{self.label}, line {reader.line_num + 1}: invalid CSV: {error}") from None
+
+    def _parquet_rows(self) -> Iterator[Record]:
+        import datasets
+        import pyarrow
+
+        with self._on_disk() as path, tempfile.TemporaryDirectory() as cache:
+            try:
+                # Not load_dataset, which tells a server of every call, even for local files.
+                rows = datasets.Dataset.from_parquet(
+                    str(path), cache_dir=cache, streaming=True, batch_size=PARQUET_BATCH
+                )
+                for number, row in enumerate(rows, 1):
+                    yield Record(row, f"{self.label}, row {number}", self.name)
+            except pyarrow.ArrowException as error:
+                raise RecordError(f"{self.label} is not a parquet file that can be read: {error}") from None
+
+    def _whole_text(self) -> Iterator[Record]:
+        with self._open() as stream:
+            try:
+                yield Record({"path": self.name, "text": stream.read().decode()}, self.label, self.name)
+            except UnicodeDecodeError as error:
+                raise RecordError(f"{self.label} is not UTF-8: {error}") from None
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        """The uncompressed content."""
+        if self.member is None:
+            with open(self.path, "rb") as raw:
+                yield self._unzipped(raw)
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as raw:
+                yield self._unzipped(raw)
+
+    def _unzipped(self, raw: IO[bytes]) -> IO[bytes]:
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if self.name.endswith(".gz") else raw
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[Path]:
+        """A file with the content, unpacked for the time being where it is in a zip."""
+        if self.member is None:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, PurePosixPath(self.name).name)
+            with self._open() as stream, open(path, "wb") as copy:
+                shutil.copyfileobj(stream, copy)
+            yield path
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what a broken or forbidden file raises into a ``RecordError``."""
+        try:
+            yield
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+            raise RecordError(f"{self.label} cannot be read: {error}") from error
+
+
+def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
+    """The files of records at ``path``, sorted by name.
+
+    Args:
+        path: a file, or a directory that is searched with all its folders; hidden files and those of other kinds, such
+            as README.md, are no data.
+        texts: patterns of the names of plain text files that are records, e.g. ``*.thy``.
+
+    Raises:
+        UserError: there is nothing at ``path``, or nothing in it that can be read.
+    """
+    if path.is_dir():
+        names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+        found = [file for name in names if _kind(name, texts) for file in expand(path / name, name, texts)]
+        if not found:
+            raise UserError(f"no data in the directory {path}", READABLE)
+        return sorted(found, key=lambda file: file.label)
+    if not path.exists():
+        raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
+    if _kind(path.name, texts) is None:
+        raise UserError(f"{path} has an unknown extension", READABLE)
+    return expand(path, path.name, texts)
+
+
+def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
+    """The file itself, or the members of a zip that hold records, sorted; ``name`` is what messages call the file.
+
+    Raises:
+        UserError: the zip cannot be read (``RecordError``), or holds no records.
+    """
+    kind = _kind(name, texts)
+    if kind != ZIP:
+        return [DataFile(name, path, str(kind))]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{name} is not a zip that can be read: {error}") from error
+    kinds = {member: _kind(member, texts) for member in sorted(members)}
+    found = [DataFile(member, path, kind, member) for member, kind in kinds.items() if kind not in (None, ZIP)]
+    if not found:
+        raise UserError(f"no data in {name}", READABLE)
+    for file in found:
+        if members[file.name].flag_bits & 1:
+            raise RecordError(f"{file.label} is encrypted", f"unpack {name} and give its directory")
+    return found
+
+
+def _kind(name: str, texts: Sequence[str]) -> str | None:
+    """How the file is read; ``None`` where it is hidden or no data. ``name`` is relative to what the user gave."""
+    parts = PurePosixPath(name).parts
+    if any(part.startswith((".", "__MACOSX")) for part in parts):
+        return None
+    if any(fnmatchcase(parts[-1], pattern) for pattern in texts):
+        return TEXT
+    return next((kind for suffix, kind in KINDS.items() if parts[-1].endswith(suffix)), None)
+
+
+def _parse_object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line.decode())
+        if _SURROGATE.search(line):  # half a character is valid JSON, but no text
+            json.dumps(fields, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: invalid JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RecordError(f"{where}: must be a JSON object, not {line[:40].decode(errors='replace').strip()}")
+    return fields
+
+
+def _parquet_length(path: Path, label: str) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return int(pyarrow.parquet.read_metadata(path).num_rows)
+    except pyarrow.ArrowException as error:
+        raise RecordError(f"{label} is not a parquet file that can be read: {error}") from None

@@ -1,0 +1,129 @@
+"""Isabelle: next-token prediction of formal proofs, entries of the Archive of Formal Proofs (TransformerFAM, Table 10).
+
+As in Memorizing Transformers (Wu et al. 2022, arXiv 2203.08913, section 4.4), an entry is one document, its theories in
+the order in which they build on each other. Which entries the papers took is not published, so scores compare models
+on one's own entries; they cannot be set beside the papers'.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import PurePosixPath
+
+from famcli.task import Encoder, Read, Sample
+
+from .documents import DocumentTask, unique_ids
+from .files import JSONL, PARQUET, DataFile
+from .pg19 import READING_METRICS, reading_scores
+from .sources import Record, RecordError
+from .theories import TheoryFile, join_theories, order_theories
+
+THEORY, ROOT, ARCHIVE = ".thy", "ROOT", "thys"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry.
+
+    Attributes:
+        id: unique in the data, the entry's name.
+        title: for the reader of the record.
+        text: all its theories.
+        theories: how many; 0 where it is not known.
+    """
+
+    id: str
+    title: str
+    text: str
+    theories: int
+
+
+class Isabelle(DocumentTask):
+    """Reads each entry from its first to its last token.
+
+    The data is a directory or zip of entries, ``ENTRY/**/*.thy``, possibly below a folder ``thys`` as in a checkout of
+    the Archive; or a single entry, with theories or a ROOT file at its top; or records with ``text`` and ``entry`` or
+    ``id``, whose theories are joined already. What else lies beside theories, such as CSV, is not looked at.
+    """
+
+    name = "isabelle"
+    version = 1
+    summary = "next-token accuracy, bits per byte and perplexity over whole entries of formal proofs"
+    metrics = READING_METRICS
+    template = "{text}"
+    texts = (f"*{THEORY}", ROOT)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The data, read once.
+
+        Raises:
+            RecordError: a record does not fit, the theories of an entry cannot be brought into an order, or there are
+                both theories and records.
+        """
+        theories = [file for file in self.dataset.files if file.name.endswith(THEORY)]
+        if not theories:
+            entries = [_joined_entry(record) for record in self.dataset.records]
+            ids = unique_ids(entry.id for entry in entries)
+            return [dataclasses.replace(entry, id=id) for id, entry in zip(ids, entries, strict=True)]
+        for file in self.dataset.files:
+            if file.kind in (JSONL, PARQUET):
+                raise RecordError(f"{file.label}: records beside theories", "give either of them at a time")
+        roots = [file for file in self.dataset.files if PurePosixPath(file.name).name == ROOT]
+        return [_read_entry(name, files) for name, files in self._by_entry([*theories, *roots]).items()]
+
+    def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
+        """See ``Task.samples``; neither tokenizer nor seed plays a part.
+
+        Raises:
+            UserError: the data cannot be read, or does not fit.
+        """
+        return [
+            Sample(
+                id=entry.id,
+                cell={},
+                reference=entry.title,
+                request=partial(Read, entry.text),
+                score=reading_scores,
+                document=entry.id,
+                details={"theories": entry.theories, "bytes": len(entry.text.encode())},
+            )
+            for entry in self.entries[:limit]
+        ]
+
+    def _by_entry(self, files: Sequence[DataFile]) -> dict[str, list[tuple[str, DataFile]]]:
+        """Files with their paths below their entry, by the entry's name, sorted; only those that have theories."""
+        paths = [(PurePosixPath(file.name).parts, file) for file in files]
+        if any(ARCHIVE in parts[:-1] for parts, _ in paths):
+            paths = [(parts[parts.index(ARCHIVE) + 1 :], file) for parts, file in paths if ARCHIVE in parts[:-1]]
+        if any(len(parts) == 1 for parts, _ in paths):
+            single = PurePosixPath(self.dataset.provenance.name).name.removesuffix(".zip")
+            paths = [((single, *parts), file) for parts, file in paths]
+        entries: dict[str, list[tuple[str, DataFile]]] = {}
+        for (name, *below), file in sorted(paths, key=lambda path: path[0]):
+            entries.setdefault(name, []).append(("/".join(below), file))
+        return {name: found for name, found in entries.items() if any(path.endswith(THEORY) for path, _ in found)}
+
+
+def _joined_entry(record: Record) -> Entry:
+    if PurePosixPath(record.file).name == ROOT:
+        raise RecordError(f"{record.where} stands without theories", f"give a directory with {THEORY} files")
+    name = record.text("entry" if record.has("entry") else "id")
+    title = record.text("title") if record.has("title") else name
+    theories = len(record.texts("theories")) if record.has("theories") else 0
+    return Entry(name, title, record.text("text"), theories)
+
+
+def _read_entry(name: str, files: Sequence[tuple[str, DataFile]]) -> Entry:
+    sources = [
+        TheoryFile(path, record.text("text", blank=True), record.where)
+        for path, file in files
+        for record in file.records()
+    ]
+    theories = [source for source in sources if source.path.endswith(THEORY)]
+    roots = [source for source in sources if not source.path.endswith(THEORY)]
+    ordered = order_theories(name, theories, roots)
+    return Entry(name, name, join_theories(ordered), len(ordered))

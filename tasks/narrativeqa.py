@@ -1,0 +1,157 @@
+"""NarrativeQA: questions about whole books and film scripts (Kočiský et al. 2018, arXiv 1712.07040).
+
+The model reads the whole story, exactly as it is in the data, with Project Gutenberg's header and licence where it has
+them. The setting with summaries, which other harnesses call NarrativeQA too, is not this task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from famcli.metrics.text_overlap import rouge_l, sentence_bleu, token_f1
+from famcli.task import Encoder, Generate, Generated, MetricSpec, Scores
+
+from .documents import (
+    Question,
+    Questions,
+    QuestionTask,
+    generation_budget,
+    no_answers,
+    read_by_schema,
+    read_scrolls,
+    text_id,
+    unique_ids,
+)
+from .sources import HubDataset, Record, RecordError
+
+HUB = HubDataset(
+    repo="deepmind/narrativeqa",
+    revision="2e643e7363944af1c33a652d1c87320d0871c4e4",
+    files=("data/{split}-*.parquet",),
+    licence="Apache-2.0; stories of Project Gutenberg and film script sites, summaries of Wikipedia (CC BY-SA)",
+    citation="Kočiský et al. 2018, The NarrativeQA Reading Comprehension Challenge, arXiv 1712.07040",
+)
+SCROLLS = "SCROLLS"
+MARKS = {"document": HUB.repo, "question": HUB.repo, "text": HUB.repo, "input": SCROLLS}
+
+ANSWER_CHARACTERS = 256
+"""Generation budget in characters of English: about 60 tokens of a subword tokenizer, ZeroSCROLLS allows 64."""
+
+
+class NarrativeQA(QuestionTask[Question]):
+    """Questions about whole stories, answered in free text.
+
+    ``bleu_1`` and ``bleu_4`` take all references together and are means over sentences, the other scores are the best
+    over the references. ROUGE-L has no stemmer.
+    """
+
+    name = "narrativeqa"
+    version = 1
+    summary = "questions about whole books and film scripts, answered in free text"
+    metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), MetricSpec("bleu_1"), MetricSpec("bleu_4"))
+    hub = HUB
+
+    def read(self, records: Iterator[Record]) -> Questions[Question]:
+        """See ``QuestionTask.read``: rows of the hub's schema, or of SCROLLS."""
+        return read_by_schema(records, MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
+
+    def request(self, question: Question, tokenizer: Encoder) -> Generate:
+        """One line."""
+        return Generate(self.prompt(question), generation_budget(tokenizer, ANSWER_CHARACTERS), stop=("\n",))
+
+    def score(self, question: Question, answer: Generated) -> Scores:
+        """See the class."""
+        return {
+            "rouge_l": _best(rouge_l, answer.text, question),
+            "f1": _best(token_f1, answer.text, question),
+            "bleu_1": sentence_bleu(answer.text, question.references, max_order=1),
+            "bleu_4": sentence_bleu(answer.text, question.references, max_order=4),
+        }
+
+
+def _best(measure: Callable[[str, str], float], prediction: str, question: Question) -> float:
+    return max(measure(prediction, reference) for reference in question.references)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A question and the place of its row."""
+
+    document: str
+    question: str
+    references: tuple[str, ...]
+    has_story: bool
+    where: str
+
+
+def read_rows(records: Iterator[Record]) -> Questions[Question]:
+    """Rows ``{document, question, answers}`` of the hub's schema, the story kept once for all its questions.
+
+    A row whose ``document.text`` is empty takes the story from another row with the same ``document.id``, in any of the
+    files given. Rows that are a ``document`` by itself, without a question, are read for their stories alone. In the
+    details of a question, ``story_from`` names the row that its story was taken from where it is another one.
+
+    Raises:
+        RecordError: a row does not fit; a story is nowhere, or one document has two; a question is asked both with and
+            without its story, so that it would count twice.
+    """
+    stories: dict[str, tuple[str, str]] = {}
+    rows: dict[tuple[str, str, tuple[str, ...]], list[_Row]] = {}
+    ordered: list[_Row] = []
+    for record in records:
+        asks = "document" in record.fields or "question" in record.fields
+        document = record.record("document") if asks else record
+        name, story = document.text("id"), document.text("text", blank=True)
+        if story.strip():
+            known, where = stories.setdefault(name, (story, record.where))
+            if known != story:
+                document.fail("text", f"is another story than that of the same document in {where}")
+        if asks:
+            row = _Row(name, record.text("question.text"), _answers(record), bool(story.strip()), record.where)
+            same = rows.setdefault((name, row.question, row.references), [])
+            same.append(row)
+            if same[0].has_story != row.has_story:
+                raise RecordError(
+                    f"{row.where}: the question is also in {same[0].where}, once with and once without the story",
+                    "give only one of the two files",
+                )
+            ordered.append(row)
+    _check(ordered, stories)
+    ids = unique_ids(f"{row.document}/{text_id(row.question)}" for row in ordered)
+    return Questions(
+        {name: story for name, (story, _) in stories.items()},
+        [
+            Question(
+                id=name,
+                document=row.document,
+                text=row.question,
+                references=row.references,
+                details={} if row.has_story else {"story_from": stories[row.document][1]},
+            )
+            for name, row in zip(ids, ordered, strict=True)
+        ],
+    )
+
+
+def _answers(record: Record) -> tuple[str, ...]:
+    answers = record.records("answers") if record.has("answers") else []
+    if not answers:
+        raise no_answers(record, "answers")
+    return tuple(answer.text("text") for answer in answers)
+
+
+def _check(rows: list[_Row], stories: dict[str, tuple[str, str]]) -> None:
+    """Raises ``RecordError`` where there is nothing to ask, or nothing to read."""
+    if not rows:
+        where = next(iter(stories.values()))[1] if stories else "the data"
+        raise RecordError(f"{where}: stories without questions", "give the file with the questions too")
+    lacking = dict.fromkeys(row.document for row in rows if row.document not in stories)
+    if lacking:
+        first = next(row for row in rows if row.document in lacking)
+        documents = len(dict.fromkeys(row.document for row in rows))
+        raise RecordError(
+            f"{first.where}: field 'document.text' is empty, and no other row has the story of document "
+            f"{first.document}; {len(lacking)} of {documents} documents have none",
+            "questions on summaries alone are not this task: give only the files of questions whose stories are there",
+        )

@@ -1,0 +1,199 @@
+"""PG-19: next-token prediction of whole books (Rae et al. 2019, arXiv 1911.05507; TransformerFAM, Table 10)."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from famcli.metrics.language_model import (
+    bits_per_byte,
+    next_token_accuracy,
+    token_perplexity,
+    whitespace_words,
+    word_perplexity,
+)
+from famcli.task import Encoder, MetricSpec, Predicted, Read, Sample, Weighted, option
+
+from .documents import DocumentOptions, DocumentTask, unique_ids
+from .sources import HubDataset, Record
+
+OFFICIAL_BOOKS = {"validation": 50, "test": 100}
+OFFICIAL_WORDS = {"validation": 3_007_061, "test": 6_966_499}
+"""The denominators of the published word-level perplexities, as the data set's README fixes them."""
+
+READING_METRICS = (
+    MetricSpec("accuracy", paper=True),
+    MetricSpec("bits_per_byte", higher_is_better=False),
+    MetricSpec("token_perplexity", higher_is_better=False, mean="geometric"),
+)
+"""What ``reading_scores`` gives, for every task that reads whole texts."""
+
+
+def reading_scores(answer: Predicted) -> dict[str, Weighted]:
+    """Scores of the text that was read, weighted so that their means are those of all texts as one.
+
+    Returns:
+        ``accuracy``: share of the tokens that were the most likely one, by tokens; ``bits_per_byte``, by bytes of
+        UTF-8; ``token_perplexity``, by tokens.
+    """
+    tokens, n_bytes = len(answer.log_likelihoods), len(answer.text.encode())
+    total = log_likelihood(answer)
+    return {
+        "accuracy": Weighted(next_token_accuracy(int(answer.hits.sum()), tokens), tokens),
+        "bits_per_byte": Weighted(bits_per_byte(total, n_bytes), n_bytes),
+        "token_perplexity": Weighted(finite(token_perplexity(total, tokens)), tokens),
+    }
+
+
+def log_likelihood(answer: Predicted) -> float:
+    """Of the whole text in nats."""
+    return float(answer.log_likelihoods.sum(dtype="float64"))
+
+
+def finite(perplexity: float) -> float:
+    """The largest float for what is beyond it, because a run record holds no infinity."""
+    return min(perplexity, sys.float_info.max)
+
+
+def parse_split(text: str) -> str:
+    """``validation`` or ``test``."""
+    if text not in OFFICIAL_BOOKS:
+        raise ValueError(" or ".join(OFFICIAL_BOOKS))
+    return text
+
+
+@dataclass(frozen=True)
+class PG19Options(DocumentOptions):
+    """Options of ``PG19``."""
+
+    split: str = option("validation", "split of the data on the hub: validation (the paper's) or test", parse_split)
+
+
+@dataclass(frozen=True)
+class Book:
+    """One book.
+
+    Attributes:
+        id: unique in the data, the number that its address ends with.
+        title: of the book.
+        text: all of it, exactly as it is in the data.
+        details: ``words``, ``bytes`` and, where it is known, ``year``.
+    """
+
+    id: str
+    title: str
+    text: str
+    details: Mapping[str, int]
+
+    @property
+    def words(self) -> int:
+        """Number of white-space words."""
+        return self.details["words"]
+
+
+class PG19(DocumentTask):
+    """Reads each book from its first to its last token.
+
+    There are two perplexities of words. ``word_perplexity`` divides by the number of words that the data set publishes
+    for the split, as papers do; only books read in full count in it, and only where the run has all books of the hub's
+    split. ``perplexity_per_scored_word`` divides by the white-space words of exactly the text that was read.
+    """
+
+    name = "pg19"
+    version = 1
+    summary = "next-token accuracy, bits per byte and perplexity over whole books"
+    metrics = (
+        *READING_METRICS,
+        MetricSpec("word_perplexity", higher_is_better=False, mean="geometric"),
+        MetricSpec("perplexity_per_scored_word", higher_is_better=False, mean="geometric"),
+    )
+    template = "{text}"
+    Options = PG19Options
+    options: PG19Options
+    hub = HubDataset(
+        repo="emozilla/pg19",
+        revision="c021754c8e01c5b1cc83a1f549c1f97fbbb756b8",
+        files=("data/{split}-*.parquet",),
+        licence="Apache-2.0; the books are in the public domain in the US",
+        citation="Rae et al. 2019, Compressive Transformers for Long-Range Sequence Modelling, arXiv 1911.05507",
+    )
+
+    def __init__(self, options: PG19Options) -> None:
+        super().__init__(options)
+        self.hub = dataclasses.replace(self.hub, split=options.split)  # type: ignore[misc]  # an option chooses the split
+
+    @cached_property
+    def books(self) -> list[Book]:
+        """The data, read once.
+
+        Raises:
+            RecordError: a record does not fit.
+        """
+        books = [_read_book(record) for record in self.dataset.records]
+        ids = unique_ids(book.id for book in books)
+        return [dataclasses.replace(book, id=id) for id, book in zip(ids, books, strict=True)]
+
+    def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
+        """See ``Task.samples``; neither tokenizer nor seed plays a part.
+
+        Raises:
+            UserError: the data cannot be read, or a record of it does not fit.
+        """
+        scale = self._official_scale(limit)
+        return [
+            Sample(
+                id=book.id,
+                cell={},
+                reference=book.title,
+                request=partial(Read, book.text),
+                score=partial(score, book, scale),
+                document=book.id,
+                details=book.details,
+            )
+            for book in self.books[:limit]
+        ]
+
+    def _official_scale(self, limit: int | None) -> float:
+        """Official words for each white-space word; 0 where this is not a whole split of the hub."""
+        split, count = self.options.split, len(self.books)
+        whole = count == OFFICIAL_BOOKS[split] and (limit is None or limit >= count)
+        if not whole or self.dataset.provenance.source != "hub":
+            return 0.0
+        return OFFICIAL_WORDS[split] / sum(book.words for book in self.books)
+
+
+def _read_book(record: Record) -> Book:
+    text = record.text("text")
+    details = {"words": whitespace_words(text), "bytes": len(text.encode())}
+    if record.has("publication_date"):
+        details["year"] = record.integer("publication_date")
+    number = record.text("url").rstrip("/").rpartition("/")[2]
+    return Book(number, record.text("short_book_title"), text, details)
+
+
+def score(book: Book, scale: float, answer: Predicted) -> dict[str, Weighted]:
+    """See ``PG19``.
+
+    Args:
+        book: that was to be read.
+        scale: official words for each white-space word of the split; they are published for the whole split only, so
+            each book gets its share. The shares add up to the official number, hence the weighted mean is ``exp`` of
+            the split's negative log-likelihood over that number. 0 where it does not apply.
+        answer: what was read.
+    """
+    words = whitespace_words(answer.text)
+    official = scale if answer.text == book.text else 0.0
+    return {
+        **reading_scores(answer),
+        "word_perplexity": _per_word(answer, words, official),
+        "perplexity_per_scored_word": _per_word(answer, words, 1.0),
+    }
+
+
+def _per_word(answer: Predicted, words: int, scale: float) -> Weighted:
+    if not words * scale:
+        return Weighted(0.0, 0.0)
+    return Weighted(finite(word_perplexity(log_likelihood(answer) / scale, words)), words * scale)

@@ -1,0 +1,123 @@
+"""Where a task's records come from: the hub, the user's own files, or famcli's built-in sample.
+
+A task declares its ``HubDataset`` and calls ``open_records`` with what the user gave for ``--data``. Nothing is
+downloaded unless the user says ``hub``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from famcli.errors import UserError
+
+from .files import DataFile, list_files
+from .hub import HubDataset, fetch, find_stored
+from .records import Record, RecordError
+
+__all__ = ["Dataset", "HubDataset", "Provenance", "Record", "RecordError", "open_records"]
+
+HUB, SAMPLE = "hub", "sample"
+SAMPLES = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was made from; goes into its record.
+
+    Attributes:
+        source: where the records came from.
+        name: repository, task, or the file or directory without what is above it.
+        revision: the hub's commit; ``None`` elsewhere.
+        sha256: over the uncompressed content of the files, sorted by name, so that the same data elsewhere is the same.
+        rows: number of records.
+    """
+
+    source: Literal["hub", "sample", "path"]
+    name: str
+    revision: str | None
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Files of records, and where they are from. Records are read when they are asked for, each time anew."""
+
+    files: tuple[DataFile, ...]
+    provenance: Provenance
+
+    @property
+    def records(self) -> Iterator[Record]:
+        """All records, file by file in the order of names, one in memory at a time.
+
+        Where rows repeat a long document, keep it once by its id: ``documents.setdefault(id, text)``.
+
+        Raises:
+            RecordError: while iterating, at the first record that cannot be read.
+        """
+        for file in self.files:
+            yield from file.records()
+
+
+def open_records(task_name: str, data: str | None, hub: HubDataset | None = None, texts: Sequence[str] = ()) -> Dataset:
+    """The records to evaluate ``task_name`` on.
+
+    Args:
+        task_name: names the built-in sample.
+        data: ``hub``, ``sample``, a path or several with commas between; ``None``, or nothing, takes the fetched copy
+            of ``hub``. Of a directory that has a folder named like the task, the folder is meant.
+        hub: the task's data on the hub, if there is any. ``--data hub`` downloads it where it is not on this machine.
+        texts: patterns of the names of plain text files that are records with ``path`` and ``text``, e.g. ``*.thy``.
+
+    Raises:
+        UserError: there is no such data, or a file cannot be read or holds no records.
+    """
+    if data == SAMPLE:
+        return _dataset("sample", task_name, None, _sample_files(task_name, texts))
+    if data and data != HUB:
+        paths = _paths(data, task_name)
+        files = [file for path in paths for file in list_files(path, texts)]
+        name = ",".join(sorted(path.resolve().name for path in paths))
+        return _dataset("path", name, None, sorted(files, key=lambda file: file.label))
+    if hub is None:
+        raise UserError(f"task {task_name} has no data on the hub", "use --data sample or --data PATH")
+    stored = find_stored(hub)
+    if stored is None:
+        if not data:
+            raise no_data(task_name, hub)
+        stored = fetch(hub)
+    return _dataset("hub", hub.repo, stored.commit, stored.data_files())
+
+
+def no_data(task_name: str, hub: HubDataset) -> UserError:
+    """The error for a task that needs ``--data``."""
+    return UserError(
+        f"task {task_name} needs data, and none is on this machine",
+        f"--data sample (a few built-in records), --data hub (downloads {hub.repo}) or --data PATH",
+    )
+
+
+def _paths(data: str, task_name: str) -> list[Path]:
+    """One path, or several with commas between them; a path that exists may have commas in it."""
+    whole = Path(data).expanduser()
+    parts = [whole] if whole.exists() or "," not in data else [Path(part).expanduser() for part in data.split(",")]
+    return [path / task_name if (path / task_name).is_dir() else path for path in parts]
+
+
+def _sample_files(task_name: str, texts: Sequence[str]) -> list[DataFile]:
+    for path in (SAMPLES / f"{task_name}.jsonl", SAMPLES / task_name):
+        if path.exists():
+            return list_files(path, texts)
+    raise UserError(f"task {task_name} has no built-in sample", "use --data PATH or --data hub")
+
+
+def _dataset(
+    source: Literal["hub", "sample", "path"], name: str, revision: str | None, files: Sequence[DataFile]
+) -> Dataset:
+    fingerprints = [file.fingerprint() for file in files]
+    digest = hashlib.sha256("".join(sha256 for _, sha256 in fingerprints).encode()).hexdigest()
+    return Dataset(tuple(files), Provenance(source, name, revision, digest, sum(rows for rows, _ in fingerprints)))

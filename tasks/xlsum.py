@@ -1,0 +1,169 @@
+"""XL-Sum: a news article in one of eleven languages, summarised in a sentence (Hasan et al. 2021, arXiv 2106.13822).
+
+The eleven are those of TyDi QA: the sizes of their development sets add up to the 37,747 samples that TransformerFAM
+(Table 10) quotes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import PurePosixPath
+
+from famcli.metrics.segmentation import unicode_tokens
+from famcli.metrics.text_overlap import chrf, rouge_l
+from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Weighted
+
+from .documents import DocumentTask, unique_ids
+from .sources import HubDataset, Record, RecordError
+
+LANGUAGES = (
+    "arabic",
+    "bengali",
+    "english",
+    "indonesian",
+    "japanese",
+    "korean",
+    "russian",
+    "swahili",
+    "telugu",
+    "thai",
+    "turkish",
+)
+REQUEST = "\n\nSummarize the article above in one sentence, in {language}.\nSummary:"
+SUMMARY_CHARACTERS = 400
+"""Length of the longest answer. An answer ends at its first line break before that."""
+
+MEASURED_CHARACTERS = 2000
+"""How much of an article tells how many tokens a character of it takes."""
+
+
+@dataclass(frozen=True)
+class Article:
+    """One article with its summary.
+
+    Attributes:
+        id: unique in the data.
+        language: one of ``LANGUAGES``.
+        text: the article, exactly as it is in the data.
+        summary: the reference.
+    """
+
+    id: str
+    language: str
+    text: str
+    summary: str
+
+
+class XLSum(DocumentTask):
+    """Asks for a summary of each article in the article's language.
+
+    ROUGE-L is over words, and over single characters with their marks in Thai and Japanese (``unicode_tokens``): the
+    stock tokeniser of ``rouge-score`` sees Latin letters only. The means are means of the languages' means.
+    """
+
+    name = "xlsum"
+    version = 1
+    summary = "one-sentence summaries of news articles in eleven languages"
+    metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("chrf"))
+    template = "{document}" + REQUEST
+    hub = HubDataset(
+        repo="csebuetnlp/xlsum",
+        revision="refs/convert/parquet",
+        files=tuple(f"{language}/*{{split}}*.parquet" for language in LANGUAGES),
+        licence="CC BY-NC-SA 4.0 (not for commercial use)",
+        citation="Hasan et al. 2021, XL-Sum: Large-Scale Multilingual Abstractive Summarization, arXiv 2106.13822",
+    )
+
+    @cached_property
+    def articles(self) -> list[Article]:
+        """The data, read once.
+
+        Raises:
+            RecordError: a record does not fit, or its language is not known.
+        """
+        articles = [self._article(record) for record in self.dataset.records]
+        ids = unique_ids(article.id for article in articles)
+        return [dataclasses.replace(article, id=id) for id, article in zip(ids, articles, strict=True)]
+
+    def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
+        """See ``Task.samples``; a limit takes evenly from all languages. The seed plays no part.
+
+        Raises:
+            UserError: the data cannot be read, or a record of it does not fit.
+        """
+        articles = self._taken(limit)
+        counts = Counter(article.language for article in articles)
+        return [
+            Sample(
+                id=article.id,
+                cell={"language": article.language},
+                reference=article.summary,
+                request=partial(request, article, tokenizer),
+                score=partial(score, article.summary, 1 / counts[article.language]),
+                document=article.id,
+            )
+            for article in articles
+        ]
+
+    def _article(self, record: Record) -> Article:
+        language = self._language(record)
+        return Article(f"{language}/{record.text('id')}", language, record.text("text"), record.text("summary"))
+
+    def _taken(self, limit: int | None) -> list[Article]:
+        """The first articles of each language, equally many where there are, language by language."""
+        seen: Counter[str] = Counter()
+        places = []
+        for article in self.articles:
+            places.append((seen[article.language], LANGUAGES.index(article.language), article))
+            seen[article.language] += 1
+        taken = sorted(places, key=lambda place: place[:2])[:limit]
+        return [article for _, _, article in sorted(taken, key=lambda place: (place[1], place[0]))]
+
+    def _language(self, record: Record) -> str:
+        """From the field ``language``; else from the file's name, or the name of the nearest folder that tells it."""
+        if record.has("language"):
+            language = record.text("language").lower()
+            if language not in LANGUAGES:
+                record.fail("language", f"must be one of {', '.join(LANGUAGES)}, not '{language}'")
+            return language
+        for part in reversed(PurePosixPath(self.dataset.provenance.name, record.file).parts):
+            found: set[str] = set(re.findall("[a-z]+", part.lower())) & set(LANGUAGES)
+            if len(found) > 1:
+                raise RecordError(
+                    f"{record.where}: the name of the file is of several languages: {', '.join(sorted(found))}"
+                )
+            if found:
+                return found.pop()
+        raise RecordError(
+            f"{record.where}: no field 'language', and neither file nor folder is named after one of the languages",
+            f"name the file after its language, e.g. {record.file} is english.jsonl; known: {', '.join(LANGUAGES)}",
+        )
+
+
+def request(article: Article, tokenizer: Encoder) -> Generate:
+    """The article, then what is asked; the answer is one line."""
+    asked = REQUEST.format(language=article.language.capitalize())
+    return Generate(Prompt((article.text, asked), document=0), generation_budget(article.text, tokenizer), ("\n",))
+
+
+def generation_budget(article: str, tokenizer: Encoder) -> int:
+    """Tokens for ``SUMMARY_CHARACTERS`` characters, at the tokens a character that the beginning of the article takes.
+
+    So the budget is equally long for every tokenizer and in every script, where a byte tokenizer takes three tokens for
+    a letter of Thai; and it does not depend on the reference.
+    """
+    beginning = article[:MEASURED_CHARACTERS]
+    return -(-len(tokenizer.encode(beginning)) * SUMMARY_CHARACTERS // len(beginning))
+
+
+def score(reference: str, weight: float, answer: Generated) -> dict[str, Weighted]:
+    """ROUGE-L and chrF against the reference, both from 0 to 1."""
+    text = answer.text.strip()
+    return {
+        "rouge_l": Weighted(rouge_l(text, reference, unicode_tokens), weight),
+        "chrf": Weighted(chrf(text, reference), weight),
+    }

@@ -1,0 +1,114 @@
+"""The document tasks as a user runs them: on the sample everywhere, on real records where they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from famcli.tasks.documents import QuestionTask
+from small_runs import small_model
+
+from famcli.cli.main import main
+from famcli.evaluation.plan import measure, plan
+from famcli.evaluation.runner import evaluate
+from famcli.models.tokenizer import ByteTokenizer
+from famcli.task import load_task
+
+REAL = Path(__file__).parent.parent.parent / "shared" / "data"
+TASKS = ["isabelle", "narrativeqa", "pg19", "qasper", "quality", "xlsum"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_runs_on_its_sample(name: str, tmp_path: Path) -> None:
+    task = load_task(name, {"data": "sample"})
+    record = evaluate(small_model(), task, results=tmp_path)
+    assert record.status == "finished"
+    assert record.task["data"] is not None
+    assert (record.task["data"]["source"], record.task["data"]["rows"] > 0) == ("sample", True)
+    assert next(iter(record.metrics)) == task.metrics[0].name
+    paper = [metric.name for metric in task.metrics if metric.paper]
+    assert paper == [task.metrics[0].name], "the headline is the paper's metric"
+    sharing = isinstance(task, QuestionTask)
+    assert (record.cost["tokens_read_alone"] > 2 * record.cost["tokens_read"]) == sharing
+
+
+def test_a_suite_of_all_tasks_runs_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The cheap part of ``--suite quick``: the suite itself takes longer than a test should."""
+    arguments = ["eval", "--model", "fam-tiny,block_size=64", "--data", "sample", "--limit", "1", "--json"]
+    arguments += [word for name in ("passkey", *TASKS) for word in ("--task", name)]
+    arguments += ["-o", "lengths=512", "-o", "trials=1", "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["task"] for run in runs] == ["passkey", *TASKS]
+
+
+def test_without_data_the_choices_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAMCLI_DATA", str(tmp_path))
+    assert main(["eval", "--task", "quality", "--model", "fam-tiny", "--output", str(tmp_path / "results")]) == 2
+    errors = capsys.readouterr().err
+    assert all(choice in errors for choice in ("--data sample", "--data hub", "--data PATH"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_folder_of_folders_serves_every_task(tmp_path: Path) -> None:
+    for name, field in (("pg19", "one"), ("isabelle", "two")):
+        (tmp_path / name).mkdir()
+        row = {"short_book_title": field, "url": f"http://example.org/{field}", "publication_date": 1900, "text": field}
+        if name == "isabelle":
+            row = {"id": field, "entry": field, "text": field}
+        (tmp_path / name / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    for name, field in (("pg19", "one"), ("isabelle", "two")):
+        (sample,) = load_task(name, {"data": str(tmp_path)}).samples(ByteTokenizer(), 0, None)
+        request: Any = sample.request()
+        assert request.text == field
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "questions", "documents"),
+    [
+        ("narrativeqa", ("documents.jsonl.gz", "qas_all_no_text.jsonl.gz"), 411, 14),
+        ("quality", ("quality_original_schema.jsonl.gz",), 125, 10),
+    ],
+)
+def test_real_documents_are_read_once(name: str, files: tuple[str, ...], questions: int, documents: int) -> None:
+    """At most 1.05 times documents, questions and options, each once; here it is exactly them."""
+    paths = [REAL / name / file for file in files]
+    if not all(path.exists() for path in paths):
+        pytest.skip("the real records are not here")
+    task = load_task(name, {"data": ",".join(map(str, paths))})
+    assert isinstance(task, QuestionTask)
+    planned = measure(task.samples(ByteTokenizer(), 0, None), ByteTokenizer(), None)
+    groups = plan(planned, 16, ())
+    assert (len(planned), len(groups)) == (questions, documents)
+    once = sum(len(text.encode()) for text in task.content.documents.values())
+    rest = sum(p.own_tokens for p in planned)
+    assert sum(group.tokens for group in groups) == once + rest
+    assert rest < once
+    alone = sum(p.prompt_tokens * p.requests + p.option_tokens for p in planned)
+    assert alone > 10 * (once + rest)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_document(tmp_path: Path) -> None:
+    """Peak resident memory of reading 2 MB is within 64 MB of reading 20 kB, each in a process of its own."""
+    peaks = []
+    for size in (20_000, 2_000_000):
+        file = tmp_path / f"{size}.jsonl.gz"
+        text = "".join(f'lemma l{i}: "f {i} = g {i}" by (simp add: h{i % 7}_def)\n' for i in range(size // 40))[:size]
+        file.write_bytes(gzip.compress(json.dumps({"id": "a", "entry": "a", "text": text}).encode()))
+        program = "import sys; from famcli.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        process = [sys.executable, "-c", program, "eval", "--task", "isabelle", "--model", "bswa-tiny", "--json"]
+        process += ["--data", str(file), "--output", str(tmp_path / str(size))]
+        done = subprocess.run(process, capture_output=True, text=True, check=True)
+        (run,) = json.loads(done.stdout)["runs"]
+        record = json.loads(Path(run["path"]).read_text())
+        assert record["cost"]["tokens_read"] == size
+        peaks.append(record["cost"]["peak_memory_bytes"])
+    assert peaks[1] - peaks[0] < 64e6
