@@ -46,7 +46,7 @@ def parse_position(text: str) -> Position:
 class DocumentOptions:
     """Options of a task with data."""
 
-    data: str = option("", "sample, hub, or paths with commas between; empty is what was fetched from the hub before", parse_data)
+    data: str = option("", "sample, hub, or paths with commas between; empty: what was fetched before", parse_data)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class PG19(DocumentTask):
     summary = "next-token accuracy, bits per byte and perplexity over whole books"
     metrics = (
         *READING_METRICS,
-        MetricSpec("word_perplexity", higher_is_better=False, mean="geometric"),
+        MetricSpec("word_perplexity", complete=True, higher_is_better=False, mean="geometric"),
         MetricSpec("perplexity_per_scored_word", higher_is_better=False, mean="geometric"),
     )
     template = "{text}"
