@@ -90,7 +90,9 @@ def quality_task(articles: Iterable[Mapping[str, Any]]) -> ConfigurableTask:
         doc_to_text="{{article}}\n\nQuestion: {{question}}\nAnswer:",
         doc_to_choice="options",
         doc_to_target="gold",
-        metric_list=_means("acc", "acc_norm"),
+        metric_list=[
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
+        ],
     )
 
 
@@ -106,28 +108,10 @@ def _questions(articles: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
             }
 
 
-def reading_task(texts: Mapping[str, str]) -> ConfigurableTask:
-    """Perplexity of whole texts, by their names."""
-    rows = ({"id": name, "text": text} for name, text in texts.items())
+def reading_task(books: Iterable[Mapping[str, Any]]) -> ConfigurableTask:
+    """Perplexity of whole books ``{url, text}``, as the harness has it for texts."""
+    rows = ({"id": book["url"].rpartition("/")[2], "text": book["text"]} for book in books)
     return _task("reading", rows, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}")
-
-
-def generation_task(prompts: Mapping[str, str], references: Mapping[str, str], tokens: int) -> ConfigurableTask:
-    """Greedy answers of at most so many ``tokens`` to prompts, by their names; right where they equal the reference."""
-    rows = ({"id": name, "prompt": text, "reference": references[name]} for name, text in prompts.items())
-    return _task(
-        "generation",
-        rows,
-        output_type="generate_until",
-        doc_to_text="prompt",
-        doc_to_target="reference",
-        generation_kwargs={"until": ["\n"], "max_gen_toks": tokens},
-        metric_list=[],
-    )
-
-
-def _means(*metrics: str) -> list[dict[str, Any]]:
-    return [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in metrics]
 
 
 def _task(name: str, rows: Iterable[Mapping[str, Any]], **config: Any) -> ConfigurableTask:

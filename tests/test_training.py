@@ -16,7 +16,8 @@ from famcli.models.tokenizer import ByteTokenizer
 from famcli.training.batch import Batch
 from famcli.training.loop import Trainer
 from famcli.training.optimizers import orthogonalise
-from famcli.training.recipe import Mixture, Optimizer, Phase, Recipe, load_recipe
+from famcli.training.recipe import KeyPlaces, Mixture, Optimizer, Phase, Recipe, load_recipe
+from famcli.training.rehearsal import rehearse
 from famcli.training.step import Tally, read_and_ask
 from famcli.training.streams import PasskeyStreams, PlainText, draw_repeat
 
@@ -50,7 +51,7 @@ def trainer(directory: Path, how: Recipe) -> Trainer:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_stream_is_one_prompt_however_it_is_cut(seed: int) -> None:
-    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(seed), 100, 1000, None)
+    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(seed), KeyPlaces(), 50, 20, None)
     whole = stream.tokens(0, 2000)
     cut = np.concatenate([stream.tokens(start, 125) for start in range(0, 2000, 125)])
     assert (whole == cut).all()
@@ -62,7 +63,7 @@ def test_stream_is_one_prompt_however_it_is_cut(seed: int) -> None:
 
 
 def test_key_hides_in_plain_text_as_well() -> None:
-    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(0), 100, 1000, PlainText(CORPUS, 7))
+    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(0), KeyPlaces(), 50, 20, PlainText(CORPUS, 7))
     rest = TOKENIZER.decode(stream.tokens(stream.question.known_from, 400))
     assert "universally" in rest and "grass" not in rest
 
@@ -130,9 +131,88 @@ def test_lost_streams_are_replaced(tmp_path: Path) -> None:
     assert not all(carried[:3])
 
 
+@pytest.mark.parametrize("cut", [[24], [10, 14], [1, 22, 1]])
+def test_updating_again_is_reading_the_block_again(cut: list[int]) -> None:
+    """In a model of one layer, where keys and values depend on nothing but the block's tokens."""
+    config = dataclasses.replace(recipe().model, layers=1, block_size=24)
+    model = Decoder(config).double()
+    model.initialise(1)
+    rng = torch.Generator().manual_seed(0)
+    before, block = (torch.randint(257, (3, 24), generator=rng) for _ in range(2))
+    with torch.no_grad():
+        _, state = model.read(before, model.start(3))
+        for part in block.split(cut, dim=1):
+            _, state = model.read(part, state)
+        if cut == [24]:  # a block read at one go leaves nothing in the state
+            state.layers[0].block_keys[:], state.layers[0].block_values[:] = _keys_values(model, block)
+        _, twice = model.read(torch.cat((block, block), dim=1), state.fork())
+        rehearse(model, state, 2, 0.0, rng)
+    torch.testing.assert_close(state.layers[0].fam, twice.layers[0].fam, rtol=0, atol=1e-12)
+    torch.testing.assert_close(state.layers[0].fam_keys, twice.layers[0].fam_keys, rtol=0, atol=1e-12)
+
+
+def _keys_values(model: Decoder, block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    layer = model._stack[0]
+    return layer.attention.keys_values(layer.attention_norm(model.embedding(block)), model._geometry(0, 24).tokens)
+
+
+def test_gradient_flows_through_a_rehearsal(tmp_path: Path) -> None:
+    """The answers after it teach what the first update wrote: the FAM before all others gets a gradient from them."""
+    model = Decoder(dataclasses.replace(recipe().model, block_size=24))
+    model.initialise(1)
+    tokens = torch.randint(257, (1, 48), generator=torch.Generator().manual_seed(0))
+    _, state = model.read(tokens[:, :30], model.start(1))
+    first = state.layers[0].fam.requires_grad_()
+    first.retain_grad()
+    _, state = model.read(tokens[:, 30:], state)
+    rehearse(model, state, 9, 0.0, torch.Generator())
+    latents, _ = model.read(tokens[:, :5], state)
+    latents.square().sum().backward()
+    assert first.grad is not None and first.grad.abs().max() > 0
+
+
+def test_an_aged_memory_is_carried_on_as_if_blocks_had_been_read(tmp_path: Path) -> None:
+    how = recipe(state_passing=1.0, rehearsal=50, rehearsal_weight=1.0, fam_noise=0.0, blocks=5, steps=12)
+    run, jumps = trainer(tmp_path, how), []
+    for _ in range(12):
+        offsets = [row.offset for row in run.batch.rows] or [0] * 5
+        line = run._one_step(Tally())
+        assert (line["rehearsal_loss"] is None) or line["rehearsal_loss"] > 0
+        jumps.append([row.offset - before for row, before in zip(run.batch.rows, offsets, strict=True)][:3])
+        assert all(fam.isfinite().all() for fam in run.batch.fam)
+    moved = [jump for step in jumps for jump in step if jump > 120]
+    assert moved, "some memories were aged"
+    assert all(jump % how.phases[0].block_size == 0 for jump in moved)
+    assert not run.batch.aged
+
+
+def test_keys_stand_where_the_phase_wants_them() -> None:
+    def share(places: KeyPlaces) -> list[float]:
+        streams = PasskeyStreams(TOKENIZER)
+        rng = np.random.default_rng(0)
+        waits = [
+            stream.key_at - len(stream.head)
+            for stream in (streams.draw(rng, places, 100, 32, None) for _ in range(300))
+        ]
+        return [sum(w == 0 for w in waits) / 300, sum(0 < w < 300 for w in waits) / 300, max(waits) / 100]
+
+    assert share(KeyPlaces(at_once=1.0, soon=0.0, later=0.0)) == [1.0, 0.0, 0.0]
+    at_once, soon, longest = share(KeyPlaces(at_once=1, soon=3, later=0))
+    assert (at_once, soon) == (pytest.approx(0.25, abs=0.08), pytest.approx(0.75, abs=0.08)) and longest < 3
+    assert share(KeyPlaces(at_once=0, soon=0, later=1))[2] > 28
+
+
+def test_the_scale_of_the_fam_grows_geometrically_in_a_phase() -> None:
+    how = recipe(fam_scale=2.0, final_fam_scale=16.0)
+    scales = [how.model_at(step).fam_scale for step in range(4)]
+    assert scales == pytest.approx([2, 4, 8, 16])
+    assert how.model_at(1).block_size == 24
+    assert recipe().model_at(3).fam_scale == recipe().model.fam_scale
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_killed_run_ends_at_the_same_weights(tmp_path: Path, optimizer: str) -> None:
-    how = recipe(optimizer)
+    how = recipe(optimizer, rehearsal=6)
     unbroken = trainer(tmp_path / "unbroken", how).run(lambda line: None)
     broken = trainer(tmp_path / "broken", how)
     for _ in range(8):  # checkpoints are taken at 3 and 6: two steps are lost and taken again

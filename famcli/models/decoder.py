@@ -82,6 +82,10 @@ class Layer(nn.Module):
         keys, values = self.attention.keys_values(normed, at.fam_keys)
         return self._residual(x, self.attention.attend(self.attention.queries(normed, at.fam_keys), keys, values))
 
+    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry) -> None:
+        """See ``Decoder.update_again``."""
+        self.set_fam(state, self._update_fam(state, fresh, state.block_keys, state.block_values, at), at)
+
     def set_fam(self, state: LayerState, fam: Tensor, at: Geometry) -> None:
         """Puts ``fam`` [b, f, d] in place, with its keys and values for the block to come."""
         state.fam = fam
@@ -255,6 +259,17 @@ class Decoder(nn.Module):
         at = self._geometry(0, 1)
         for layer, layer_state, latents in zip(self._stack, state.layers, fam, strict=True):
             layer.set_fam(layer_state, latents, at)
+
+    def update_again(self, state: StreamState) -> None:
+        """Updates the FAM of every layer once more by the block just finished, in ``state``.
+
+        A layer's FAM depends on its last value and on that layer's keys and values of a block alone, so what a block of
+        filler does to a memory can be repeated without reading it again. Only the last part of a block that was read
+        in several leaves them in the state.
+        """
+        at = self._geometry(0, self.config.block_size)
+        for layer, layer_state in zip(self._stack, state.layers, strict=True):
+            layer.update_again(layer_state, state.fresh, at)
 
     def read(self, tokens: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Reads on.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from famcli.models.decoder import Decoder
-from famcli.models.state import StreamState
+from famcli.models.state import LayerState, StreamState
 from famcli.models.tokenizer import Tokenizer
 from famcli.training.recipe import Phase, Recipe
 from famcli.training.streams import Ids, PasskeyStreams, PlainText, Question, Stream, draw_repeat
@@ -38,6 +38,7 @@ class Batch:
         self.rows: list[Row] = []
         self.streams: list[Stream] = []
         self.fam: list[Tensor] = []
+        self.aged: dict[int, list[Tensor]] = {}
 
     def begin(self, step: int, phase: Phase, first: bool) -> None:
         """Draws new streams for the rows that carry nothing on, for all of them at the ``first`` step of a phase."""
@@ -84,6 +85,12 @@ class Batch:
         assert question is not None
         return question
 
+    def age(self, rows: list[int], layers: list[LayerState], updates: int, block_size: int) -> None:
+        """Takes over a FAM aged by ``updates``, as if so many blocks had been read; ``layers`` has ``rows`` alone."""
+        for row in rows:
+            self.rows[row].offset += updates * block_size
+        self.aged = {row: [layer.fam[i].detach() for layer in layers] for i, row in enumerate(rows)}
+
     def end(self, step: int, phase: Phase, read: int, state: StreamState, lost: set[int]) -> None:
         """Moves every row on by ``read`` tokens and decides which carry their FAM into the next step.
 
@@ -94,6 +101,10 @@ class Batch:
             row.offset += read
             row.carried = bool(keep[i]) and i not in lost
         self.fam = [layer.fam.detach() for layer in state.layers]
+        for i, aged in self.aged.items():
+            for fam, latents in zip(self.fam, aged, strict=True):
+                fam[i] = latents
+        self.aged = {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs besides ``fam``."""
@@ -115,5 +126,4 @@ class Batch:
         if row >= mixture.keys:
             assert text is not None
             return text
-        near, far = phase.block_size * phase.blocks // 2, phase.block_size * self.recipe.longest_wait
-        return self.passkeys.draw(rng, near, max(far, near + 1), text)
+        return self.passkeys.draw(rng, phase.key_places, phase.block_size, self.recipe.longest_wait, text)

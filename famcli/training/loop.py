@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from famcli.training.step import AGE_BUCKETS, Tally, read_and_ask
 from famcli.training.streams import Ids
 
 LOG_EVERY = 10
-LOSSES = ["recall_loss", "text_loss", "filler_loss", "retention_loss"]
+LOSSES = ["recall_loss", "rehearsal_loss", "text_loss", "filler_loss", "retention_loss"]
 COLUMNS = ["step", "seconds", "tokens", "learning_rate", *LOSSES, "gradient_norm"]
 AGE_COLUMNS = [f"recall_at_{low}_updates" for low in AGE_BUCKETS]
 
@@ -75,7 +74,7 @@ class Trainer:
 
     def _one_step(self, tally: Tally) -> dict[str, Any]:
         phase, done = self.recipe.phase_at(self.step)
-        self.model.reconfigure(replace(self.recipe.model, block_size=phase.block_size))
+        self.model.reconfigure(self.recipe.model_at(self.step))
         self.batch.begin(self.step, phase, first=done == 0)
         losses, state = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
         if not math.isfinite(losses.total.item()):
@@ -98,6 +97,7 @@ class Trainer:
         return {
             "learning_rate": rate,
             "recall_loss": losses.recall,
+            "rehearsal_loss": losses.rehearsal,
             "text_loss": losses.text,
             "filler_loss": losses.filler,
             "retention_loss": losses.changed,

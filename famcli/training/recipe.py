@@ -42,6 +42,21 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class KeyPlaces:
+    """Shares of the keys by where they stand in their stream.
+
+    Attributes:
+        at_once: at the beginning, or right after the description.
+        soon: from the middle of the first block to the end of the third: the FAM holds something already.
+        later: anywhere within the recipe's ``longest_wait``.
+    """
+
+    at_once: float = 0.5
+    soon: float = 0.25
+    later: float = 0.25
+
+
+@dataclass(frozen=True)
 class Phase:
     """A stretch of steps of one geometry. All streams start anew with it.
 
@@ -58,6 +73,12 @@ class Phase:
         retention: weight of the retention loss, the mean square of what an update changes in the FAM of a stream whose
             key was read before the block, against the FAM before its noise: filler should leave a memory as it is.
         questions: random places in each block at which the streams are asked for what they read.
+        key_places: where keys stand.
+        fam_scale: of the model at the phase's first step, ``final_fam_scale`` at its last, geometric between; 0 is the
+            model's own. The more a FAM keeps of itself, the longer it remembers, and the harder writing is to learn.
+        final_fam_scale: see ``fam_scale``.
+        rehearsal: most updates that age a FAM at the end of a step, see ``famcli.training.rehearsal``; 0 is none.
+        rehearsal_weight: of the mean loss of the answers after it.
     """
 
     steps: int
@@ -70,6 +91,11 @@ class Phase:
     fam_noise: float = 0.0
     retention: float = 0.0
     questions: int = 1
+    key_places: KeyPlaces = KeyPlaces()
+    fam_scale: float = 0.0
+    final_fam_scale: float = 0.0
+    rehearsal: int = 0
+    rehearsal_weight: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,14 @@ class Recipe:
                 return phase, step / max(1, phase.steps - 1)
             step -= phase.steps
         raise IndexError("step past the end of the recipe")
+
+    def model_at(self, step: int) -> ModelConfig:
+        """The model's config at a step: the phase's block size and scale of the FAM."""
+        phase, done = self.phase_at(step)
+        scale = self.model.fam_scale
+        if phase.fam_scale and phase.final_fam_scale:
+            scale = phase.fam_scale * (phase.final_fam_scale / phase.fam_scale) ** done
+        return dataclasses.replace(self.model, block_size=phase.block_size, fam_scale=scale)
 
     def learning_rate(self, step: int) -> float:
         """The rate at a step: linear within a phase, with the warm-up on top."""

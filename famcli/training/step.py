@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from famcli.models.decoder import Decoder
 from famcli.models.state import StreamState
 from famcli.training.batch import Batch
+from famcli.training.noise import with_noise
 from famcli.training.recipe import Phase, Recipe
+from famcli.training.rehearsal import draw_updates, rehearse
 
 AGE_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 """FAM updates since the key was read, the lower end of each bucket."""
@@ -41,6 +43,7 @@ class Losses:
 
     total: Tensor
     recall: float | None
+    rehearsal: float | None
     text: float | None
     filler: float | None
     changed: float | None
@@ -66,6 +69,10 @@ class _Mean:
         return float(torch.as_tensor(self.value()).detach()) if self.count else None
 
 
+CARRY_AGED = 0.5
+"""Probability that a rehearsed FAM is what the streams go on with."""
+
+
 def read_and_ask(
     model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally
 ) -> tuple[Losses, StreamState]:
@@ -74,77 +81,131 @@ def read_and_ask(
     A question is asked in a side branch: the state is forked, so neither question nor answer enters the stream, and one
     sequence teaches recall at every distance.
     """
-    rng = np.random.default_rng((recipe.seed, 2, step))
-    noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    size, keys = phase.block_size, phase.mixture.keys
-    tokens = batch.tokens(size * phase.blocks + 1)
-    state = batch.start(model)
-    recall, text, filler, changed = _Mean(), _Mean(), _Mean(), _Mean()
-    memory = [layer.fam.detach() for layer in state.layers]
-    lost: set[int] = set()
-    read = 0
-    for block in range(phase.blocks):
-        first = max(0, batch.first_askable() - block * size)
-        places = sorted(int(p) for p in rng.integers(first, size, phase.questions)) if first < size else []
-        for start, stop in pairwise((0, *places, size)):
+    return _Step(model, batch, recipe, phase, step, tally).run()
+
+
+class _Step:
+    """The losses of one step while they come together."""
+
+    def __init__(self, model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally) -> None:
+        self.model, self.batch, self.recipe, self.phase, self.tally = model, batch, recipe, phase, tally
+        self.rng = np.random.default_rng((recipe.seed, 2, step))
+        self.noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        self.tokens = batch.tokens(phase.block_size * phase.blocks + 1)
+        self.recall, self.rehearsal, self.changed = _Mean(), _Mean(), _Mean()
+        self.text, self.filler = _Mean(), _Mean()
+        self.lost: set[int] = set()
+        self.read = 0
+
+    def run(self) -> tuple[Losses, StreamState]:
+        recipe, phase = self.recipe, self.phase
+        state = self.batch.start(self.model)
+        memory = [layer.fam.detach() for layer in state.layers]
+        for block in range(phase.blocks):
+            state = self._read_block(block, state)
+            if self.model.config.fam_slots:
+                self._keep(block, memory, state)
+                memory = [layer.fam.detach() for layer in state.layers]
+                if phase.fam_noise:
+                    noisy = [with_noise(layer.fam, phase.fam_noise, self.noise) for layer in state.layers]
+                    self.model.set_fam(state, noisy)
+        if phase.rehearsal and self.model.config.fam_slots:
+            self._rehearse(state)
+        total = (
+            recipe.recall_loss_weight * self.recall.value()
+            + phase.rehearsal_weight * self.rehearsal.value()
+            + recipe.text_loss_weight * self.text.value()
+            + recipe.filler_loss_weight * self.filler.value()
+            + phase.retention * self.changed.value()
+        )
+        assert isinstance(total, Tensor)
+        return self._losses(total), state
+
+    def _losses(self, total: Tensor) -> Losses:
+        return Losses(
+            total=total,
+            recall=self.recall.item(),
+            rehearsal=self.rehearsal.item(),
+            text=self.text.item(),
+            filler=self.filler.item(),
+            changed=self.changed.item(),
+            tokens=self.read,
+            lost=self.lost,
+        )
+
+    def _read_block(self, block: int, state: StreamState) -> StreamState:
+        size, keys = self.phase.block_size, self.phase.mixture.keys
+        for start, stop in pairwise((0, *self._places(block), size)):
             low, high = block * size + start, block * size + stop
             if high > low:
-                latents, state = model.read(tokens[:, low:high], state)
-                losses = _next_token_losses(model, latents, tokens[:, low + 1 : high + 1])
-                filler.add(losses[:keys])
-                text.add(losses[keys:])
-                read += losses.numel()
-            rows = batch.askable(high) if stop < size else []
+                latents, state = self.model.read(self.tokens[:, low:high], state)
+                losses = _next_token_losses(self.model, latents, self.tokens[:, low + 1 : high + 1])
+                self.filler.add(losses[:keys])
+                self.text.add(losses[keys:])
+                self.read += losses.numel()
+            rows = self.batch.askable(high) if stop < size else []
             if rows:
-                lost, asked = _ask(model, batch, rows, state, recall, tally, recipe, high, size)
-                read += asked
-        if not model.config.fam_slots:
-            continue
-        holding = batch.askable(block * size) if phase.retention else []
+                self.lost = self._ask(rows, state.index(rows), self.recall, high)
+        return state
+
+    def _places(self, block: int) -> list[int]:
+        """Where in a block questions are asked."""
+        size = self.phase.block_size
+        first = max(0, self.batch.first_askable() - block * size)
+        places = sorted(int(p) for p in self.rng.integers(first, size, self.phase.questions)) if first < size else []
+        if self.phase.rehearsal and block + 1 == self.phase.blocks and not any(places):
+            places = [size // 2]  # a block read in several parts leaves its keys and values in the state
+        return places
+
+    def _keep(self, block: int, memory: list[Tensor], state: StreamState) -> None:
+        """What the block changed in the FAM of streams whose key was read before it."""
+        holding = self.batch.askable(block * self.phase.block_size) if self.phase.retention else []
         for layer, before in zip(state.layers, memory, strict=True):
             if holding:
                 scale = before[holding].square().mean(dim=-1, keepdim=True)
-                changed.add((layer.fam[holding] - before[holding]).square() / scale)
-        memory = [layer.fam.detach() for layer in state.layers]
-        if phase.fam_noise:
-            model.set_fam(state, [_with_noise(layer.fam, phase.fam_noise, noise) for layer in state.layers])
-    total = (
-        recipe.recall_loss_weight * recall.value()
-        + recipe.text_loss_weight * text.value()
-        + recipe.filler_loss_weight * filler.value()
-        + phase.retention * changed.value()
-    )
-    assert isinstance(total, Tensor)
-    return Losses(total, recall.item(), text.item(), filler.item(), changed.item(), read, lost), state
+                self.changed.add((layer.fam[holding] - before[holding]).square() / scale)
 
+    def _rehearse(self, state: StreamState) -> None:
+        """Asks the streams whose key was read before the last block twice more, each time after many updates."""
+        size, read = self.phase.block_size, self.phase.block_size * self.phase.blocks
+        rows = self.batch.askable(read - size)
+        if not rows:
+            return
+        aged, updates = state.index(rows), draw_updates(self.rng, self.phase.rehearsal)
+        for some, after in ((updates // 2, updates // 2), (updates - updates // 2, updates)):
+            rehearse(self.model, aged, some, self.phase.fam_noise, self.noise)
+            lost = self._ask(rows, aged.fork(), self.rehearsal, read + after * size)
+        if self.rng.random() < CARRY_AGED:
+            self.batch.age(rows, aged.layers, updates, size)
+            self.lost = lost
 
-def _ask(
-    model: Decoder, batch: Batch, rows: list[int], state: StreamState, recall: _Mean, tally: Tally, recipe: Recipe,
-    ahead: int, size: int,
-) -> tuple[set[int], int]:  # fmt: skip
-    """Asks ``rows``; gives those that have lost their key, and the number of tokens read for it."""
-    questions = [batch.question(row) for row in rows]
-    text = torch.from_numpy(np.stack([q.text for q in questions]))
-    answer = torch.from_numpy(np.stack([q.answer for q in questions]))
-    latents, _ = model.read(torch.cat((text, answer[:, :-1]), dim=1), state.index(rows))
-    logits = model.logits(latents[:, -answer.shape[1] :])
-    losses = F.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="none").view(answer.shape)
-    recall.add(losses)
-    right = (logits.argmax(-1) == answer).all(dim=1).tolist()
-    lost = set()
-    for row, question, ok, loss in zip(rows, questions, right, losses.mean(dim=1).tolist(), strict=True):
-        tally.add((batch.rows[row].offset + ahead) // size - question.known_from // size, ok)
-        if loss > recipe.forget_above:
-            lost.add(row)
-    return lost, text.numel() + answer.numel()
+    def _ask(self, rows: list[int], state: StreamState, into: _Mean, ahead: int) -> set[int]:
+        """Asks ``rows``, whose ``state`` is used up; gives those that have lost their key.
+
+        Args:
+            rows: of the batch.
+            state: theirs alone.
+            into: takes the losses of the answers.
+            ahead: tokens read since the step began, those that an aged FAM stands for included.
+        """
+        questions = [self.batch.question(row) for row in rows]
+        text = torch.from_numpy(np.stack([q.text for q in questions]))
+        answer = torch.from_numpy(np.stack([q.answer for q in questions]))
+        latents, _ = self.model.read(torch.cat((text, answer[:, :-1]), dim=1), state)
+        logits = self.model.logits(latents[:, -answer.shape[1] :])
+        losses = F.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="none").view(answer.shape)
+        into.add(losses)
+        self.read += text.numel() + answer.numel()
+        right = (logits.argmax(-1) == answer).all(dim=1).tolist()
+        lost, size = set(), self.phase.block_size
+        for row, question, ok, loss in zip(rows, questions, right, losses.mean(dim=1).tolist(), strict=True):
+            self.tally.add((self.batch.rows[row].offset + ahead) // size - question.known_from // size, ok)
+            if loss > self.recipe.forget_above:
+                lost.add(row)
+        return lost
 
 
 def _next_token_losses(model: Decoder, latents: Tensor, following: Tensor) -> Tensor:
     """[b, t] nats."""
     logits = model.logits(latents)
     return F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none").view(following.shape)
-
-
-def _with_noise(fam: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    spread = fam.detach().square().mean(dim=-1, keepdim=True).sqrt()
-    return fam + scale * spread * torch.randn(fam.shape, generator=generator)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from famcli.errors import UserError
 from famcli.models.tokenizer import Tokenizer
+from famcli.training.recipe import KeyPlaces
 
 Ids = NDArray[np.int64]
 
@@ -92,17 +93,22 @@ class PasskeyStreams:
     def _encode(self, text: str) -> Ids:
         return np.array(self._tokenizer.encode(text), np.int64)
 
-    def draw(self, rng: np.random.Generator, near: int, far: int, text: PlainText | None) -> KeyInFiller:
+    def draw(
+        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
+    ) -> KeyInFiller:
         """A stream with a random key; a quarter of them has the description; without it the key line can come early.
 
         Args:
             rng: what decides everything.
-            near: half of the keys come at once, a quarter uniformly within this many tokens, the rest within ``far``.
-            far: see ``near``.
+            places: shares of the keys by where they stand.
+            block_size: ``B`` in tokens.
+            longest_wait: most blocks before a key that comes later.
             text: filler to use in place of the classic one.
         """
         key = "".join(map(str, rng.integers(0, 10, 5)))
-        wait = int((0, 0, rng.integers(0, near), rng.integers(0, far))[rng.integers(0, 4)])
+        shares = np.array([places.at_once, places.soon, places.later])
+        soon, later = rng.integers(block_size // 2, 3 * block_size), rng.integers(0, block_size * longest_wait)
+        wait = int((0, soon, later)[rng.choice(3, p=shares / shares.sum())])
         line = self._encode(self._key_line.format(key=key) + "\n")
         if wait:
             line = np.concatenate((self._encode("\n"), line))
