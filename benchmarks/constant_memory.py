@@ -16,9 +16,10 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from famcli.evaluation.generation import generate
+from famcli.evaluation.generation import answer_batch
+from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.models.registry import LoadedModel, load_model
-from famcli.task import load_task
+from famcli.task import Generate, load_task
 
 SHORT, LONG = 64 * 1024, 1024 * 1024
 
@@ -27,10 +28,13 @@ def seconds(model: LoadedModel, length: int) -> float:
     """Time to read one prompt of ``length`` tokens and to answer it."""
     (sample,) = load_task("passkey", {"lengths": str(length), "trials": "1"}).samples(model.tokenizer, 0, None)
     begun = time.perf_counter()
-    (answer,) = generate(model.decoder, model.tokenizer, [sample.request()], lambda tokens: None)
+    request = sample.request()
+    assert isinstance(request, Generate)
+    prompt = PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None))
+    (reply,) = answer_batch(model.decoder, model.tokenizer, [request], [prompt], None, lambda tokens: None)
     taken = time.perf_counter() - begun
-    scores = sample.score(answer.generated)
-    print(f"{length:>9,} tokens: {taken:7.2f} s, state {answer.state_bytes:,} bytes, accuracy {scores['accuracy']:.0f}")
+    scores = sample.score(reply.answer)
+    print(f"{length:>9,} tokens: {taken:7.2f} s, state {reply.state_bytes:,} bytes, accuracy {scores['accuracy']:.0f}")
     return taken
 
 
