@@ -103,11 +103,30 @@ def test_versions_of_a_task_are_never_in_one_row() -> None:
     assert all(len(row.scores) == 1 for row in comparison.rows)
 
 
-def test_task_without_cells_is_one_row() -> None:
+def test_task_without_cells_shows_every_metric() -> None:
     run = passkey_record("fam-tiny", FAM)
-    run.cells = []
-    row = compare([run]).rows[0]
-    assert (row.metric, row.settings, row.scores) == ("accuracy", {}, {"fam-tiny": run.metrics["accuracy"]})
+    run.cells = [{"accuracy": 0.5, "accuracy_stderr": None, "n": 2}]
+    run.metrics["bits_per_byte"] = Metric(2.0, None, 2)
+    rows = {row.metric: (row.settings, row.scores) for row in compare([run]).rows}
+    assert rows == {name: ({}, {"fam-tiny": metric}) for name, metric in run.metrics.items()}
+
+
+def test_cells_named_in_words_have_a_mean() -> None:
+    run = passkey_record("fam-tiny", FAM)
+    run.cells = [{"language": name, "accuracy": 0.5, "accuracy_stderr": 0.1, "n": 2} for name in ("thai", "korean")]
+    rows = compare([run]).rows
+    assert [row.settings for row in rows] == [{}, {"language": "korean"}, {"language": "thai"}]
+    assert rows[0].scores["fam-tiny"] == run.metrics["accuracy"]
+
+
+def test_runs_on_different_data_are_never_in_one_row() -> None:
+    data = [
+        {"source": "sample", "name": "pg19", "sha256": "a" * 64},
+        {"source": "path", "name": "x", "sha256": "b" * 64},
+    ]
+    runs = [passkey_record("fam-tiny", FAM, task={"data": content}) for content in data]
+    assert {row.task for row in compare(runs).rows} == {"passkey (sample aaaaaa)", "passkey (x bbbbbb)"}
+    assert {row.task for row in compare(runs[:1]).rows} == {"passkey"}
 
 
 shares = st.lists(st.sampled_from([0.0, 0.2, 1 / 3, 1.0]), min_size=1, max_size=4)

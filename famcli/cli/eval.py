@@ -212,7 +212,7 @@ def _print_record(record: RunRecord, console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from famcli.reports.tables import format_field, format_metric, format_settings, headline_scores
+    from famcli.reports.tables import format_field, format_metric, format_settings, shown_scores
 
     console.print(f"\n[bold]{escape(record.model['name'])}[/bold] on {record.task['name']}")
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -220,7 +220,9 @@ def _print_record(record: RunRecord, console: Console) -> None:
     for name, metric in record.metrics.items():
         table.add_row(name, f"{format_metric(metric)} (n={metric.n})")
     if len(record.cells) > 1:
-        for name, settings, score in headline_scores(record):
+        for name, settings, score in shown_scores(record):
+            if not settings:
+                continue
             table.add_row(f"{name}, {format_settings(settings)}", f"{format_metric(score)} (n={score.n})")
     cost = record.cost
     table.add_row("speed", f"{cost['tokens_per_second']:,.0f} tokens/s, {cost['tokens_read']:,} tokens read")

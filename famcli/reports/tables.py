@@ -54,25 +54,22 @@ class Comparison:
 
 
 def compare(records: Sequence[RunRecord]) -> Comparison:
-    """Sets finished runs side by side by each task's headline metric.
+    """Sets finished runs side by side; rows are those of ``shown_scores``.
 
-    Of several runs of a model that have the same cell, the newest counts. Runs of a model's older weights are left out.
+    Runs of one task in different versions or on different data are in rows of their own. Of several runs of a model
+    that have the same cell, the newest counts. Runs of a model's older weights are left out.
 
     Args:
         records: the newest first.
     """
     chosen, notes = _newest_weights([record for record in records if record.status == "finished"])
-    versions: dict[str, set[int]] = {}
-    for record in chosen:
-        versions.setdefault(record.task["name"], set()).add(record.task["version"])
+    label = _labels(chosen)
     rows: dict[tuple[Any, ...], Row] = {}
     used = []
     for record in chosen:
-        task, version = record.task["name"], record.task["version"]
-        label = f"{task} (version {version})" if len(versions[task]) > 1 else task
-        new = False
-        for metric, settings, score in headline_scores(record):
-            row = rows.setdefault((label, metric, *sorted(settings.items())), Row(label, metric, settings, {}))
+        task, new = label(record), False
+        for metric, settings, score in shown_scores(record):
+            row = rows.setdefault((task, metric, *sorted(settings.items())), Row(task, metric, settings, {}))
             new |= row.scores.setdefault(record.model["name"], score) is score
         if new:
             used.append(record)
@@ -80,14 +77,48 @@ def compare(records: Sequence[RunRecord]) -> Comparison:
     return Comparison(tuple(columns.values()), tuple(sorted(rows.values(), key=_order)), (*notes, *_differences(used)))
 
 
-def headline_scores(record: RunRecord) -> list[tuple[str, dict[str, Setting], Metric]]:
-    """(headline metric, settings, score) of each cell of a run, or of the whole run where it has no cells."""
-    metric = next(iter(record.metrics), None)
-    if metric is None:
+def shown_scores(record: RunRecord) -> list[tuple[str, dict[str, Setting], Metric]]:
+    """(metric, settings, score) of what tables show of a run.
+
+    Where samples differ in settings, it is the headline metric of each cell, and over all of them unless the settings
+    are numbers: a mean over lengths says nothing. Otherwise it is every metric of the run.
+    """
+    headline = next(iter(record.metrics), None)
+    if headline is None:
         return []
     names = record.task["metrics"]
-    cells = [cell_score(cell, metric, names) for cell in record.cells if cell[metric] is not None]
-    return [(metric, settings, score) for settings, score in cells] or [(metric, {}, record.metrics[metric])]
+    cells = [cell_score(cell, headline, names) for cell in record.cells if cell[headline] is not None]
+    scores = [(headline, settings, score) for settings, score in cells if settings]
+    if not scores:
+        return [(name, {}, metric) for name, metric in record.metrics.items()]
+    if all(isinstance(value, str) for _, settings, _ in scores for value in settings.values()):
+        scores.append((headline, {}, record.metrics[headline]))
+    return scores
+
+
+def _labels(records: Sequence[RunRecord]) -> Callable[[RunRecord], str]:
+    """Names runs by task, and by what else tells apart runs that do not belong in one row."""
+    variants: dict[str, set[tuple[int, str]]] = {}
+    for record in records:
+        variants.setdefault(record.task["name"], set()).add((record.task["version"], _data(record)[1]))
+
+    def label(record: RunRecord) -> str:
+        task, version = record.task["name"], record.task["version"]
+        several = [{variant[i] for variant in variants[task]} for i in range(2)]
+        words = [f"version {version}"] if len(several[0]) > 1 else []
+        if len(several[1]) > 1:
+            name, sha256 = _data(record)
+            words.append(f"{name} {sha256[:6]}")
+        return f"{task} ({', '.join(words)})" if words else task
+
+    return label
+
+
+def _data(record: RunRecord) -> tuple[str, str]:
+    """Name and hash of a run's data."""
+    data = record.task["data"] or {}
+    name = data.get("name", "") if data.get("source") != "sample" else "sample"
+    return name, data.get("sha256", "")
 
 
 def cell_score(cell: Mapping[str, Any], metric: str, metrics: Iterable[str]) -> tuple[dict[str, Setting], Metric]:
@@ -199,7 +230,7 @@ def _differences(records: Sequence[RunRecord]) -> list[str]:
             for run in runs
         ]
         # The rows tell apart what cells are named after: an option `lengths` makes cells of one `length` each.
-        settings = {name for run in runs for _, cell, _ in headline_scores(run) for name in cell}
+        settings = {name for run in runs for _, cell, _ in shown_scores(run) for name in cell} | {"data"}
         shown = settings | {f"{name}s" for name in settings}
         for name in dict.fromkeys(name for options in told for name in options):
             values = list(dict.fromkeys(json.dumps(options.get(name)) for options in told))
