@@ -81,8 +81,19 @@ class DocumentTask(Task):
         return open_records(self.name, self.options.data or None, self.hub, self.texts)
 
     def provenance(self) -> Mapping[str, Any]:
-        """See ``Task.provenance``: the fields of ``sources.Provenance``."""
-        return dataclasses.asdict(self.dataset.provenance)
+        """See ``Task.provenance``: the fields of ``sources.Provenance``.
+
+        Raises:
+            UserError: the data cannot be read, or does not fit.
+        """
+        facts = dataclasses.asdict(self.dataset.provenance)
+        if told := self.told_by_names():
+            facts["sha256"] = hashlib.sha256("\n".join((facts["sha256"], *told)).encode()).hexdigest()
+        return facts
+
+    def told_by_names(self) -> Sequence[str]:
+        """What the task takes from the names of files and folders: the same content under other names is other data."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

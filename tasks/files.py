@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -178,19 +179,46 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
         texts: patterns of the names of plain text files that are records, e.g. ``*.thy``.
 
     Raises:
-        UserError: there is nothing at ``path``, or nothing in it that can be read.
+        UserError: there is nothing at ``path``, or nothing in it that can be read, or a part of it is forbidden.
     """
-    if path.is_dir():
-        names = (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+        names = _files_below(path) if is_folder else []
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be read: {error.strerror}") from error
+    if is_folder:
         found = [file for name in names if _kind(name, texts) for file in expand(path / name, name, texts)]
         if not found:
             raise UserError(f"no data in the directory {path}", READABLE)
         return sorted(found, key=lambda file: file.label)
-    if not path.exists():
+    if not exists:
         raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
     if _kind(path.name, texts) is None:
         raise UserError(f"{path} has an unknown extension", READABLE)
     return expand(path, path.name, texts)
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Paths below ``folder`` of its files; links are followed, each folder is searched once.
+
+    Raises:
+        OSError: a folder cannot be searched; it must not look as if it were empty.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    names, seen = [], {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders) if not _hidden(name)}
+        folders[:] = [name for name, target in real.items() if target not in seen]
+        seen.update(real.values())
+        names += [Path(place, name).relative_to(folder).as_posix() for name in files]
+    return names
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))
 
 
 def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
@@ -220,7 +248,7 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
 def _kind(name: str, texts: Sequence[str]) -> str | None:
     """How the file is read; ``None`` where it is hidden or no data. ``name`` is relative to what the user gave."""
     parts = PurePosixPath(name).parts
-    if any(part.startswith((".", "__MACOSX")) for part in parts):
+    if any(map(_hidden, parts)):
         return None
     if any(fnmatchcase(parts[-1], pattern) for pattern in texts):
         return TEXT

@@ -8,14 +8,15 @@ on one's own entries; they cannot be set beside the papers'.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from famcli.task import Encoder, Read, Sample
 
-from .documents import DocumentTask, unique_ids
+from .documents import DocumentTask, text_id, unique_ids
 from .files import JSONL, PARQUET, DataFile
 from .pg19 import READING_METRICS, reading_scores
 from .sources import Record, RecordError
@@ -54,6 +55,8 @@ class Isabelle(DocumentTask):
     summary = "next-token accuracy, bits per byte and perplexity over whole entries of formal proofs"
     metrics = READING_METRICS
     template = "{text}"
+    licence = "BSD or LGPL, as each entry says"
+    citation = "Archive of Formal Proofs, https://www.isa-afp.org, ISSN 2150-914x; cite the entries"
     texts = (f"*{THEORY}", ROOT)
 
     @cached_property
@@ -73,7 +76,7 @@ class Isabelle(DocumentTask):
             if file.kind in (JSONL, PARQUET):
                 raise RecordError(f"{file.label}: records beside theories", "give either of them at a time")
         roots = [file for file in self.dataset.files if PurePosixPath(file.name).name == ROOT]
-        return [_read_entry(name, files) for name, files in self._by_entry([*theories, *roots]).items()]
+        return [_read_entry(name, files) for name, files in _by_entry([*theories, *roots]).items()]
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
         """See ``Task.samples``; neither tokenizer nor seed plays a part.
@@ -94,18 +97,50 @@ class Isabelle(DocumentTask):
             for entry in self.entries[:limit]
         ]
 
-    def _by_entry(self, files: Sequence[DataFile]) -> dict[str, list[tuple[str, DataFile]]]:
-        """Files with their paths below their entry, by the entry's name, sorted; only those that have theories."""
-        paths = [(PurePosixPath(file.name).parts, file) for file in files]
-        if any(ARCHIVE in parts[:-1] for parts, _ in paths):
-            paths = [(parts[parts.index(ARCHIVE) + 1 :], file) for parts, file in paths if ARCHIVE in parts[:-1]]
-        if any(len(parts) == 1 for parts, _ in paths):
-            single = PurePosixPath(self.dataset.provenance.name).name.removesuffix(".zip")
-            paths = [((single, *parts), file) for parts, file in paths]
-        entries: dict[str, list[tuple[str, DataFile]]] = {}
-        for (name, *below), file in sorted(paths, key=lambda path: path[0]):
-            entries.setdefault(name, []).append(("/".join(below), file))
-        return {name: found for name, found in entries.items() if any(path.endswith(THEORY) for path, _ in found)}
+    def told_by_names(self) -> list[str]:
+        """The names of the entries and the order of their theories."""
+        return [f"{entry.id} {text_id(entry.text)}" for entry in self.entries]
+
+
+def _by_entry(files: Sequence[DataFile]) -> dict[str, list[tuple[str, DataFile]]]:
+    """Files with their paths below their entry, by the entry's name, sorted; only those that have theories.
+
+    Raises:
+        RecordError: two of the directories or zips given have an entry of one name.
+    """
+    given: dict[Path, list[DataFile]] = {}
+    for file in files:
+        given.setdefault(_root(file), []).append(file)
+    entries: dict[str, list[tuple[str, DataFile]]] = {}
+    for root, members in given.items():
+        found: dict[str, list[tuple[str, DataFile]]] = {}
+        for (name, *below), file in _below_entries(root, members):
+            found.setdefault(name, []).append(("/".join(below), file))
+        for name, paths in found.items():
+            if any(path.endswith(THEORY) for path, _ in paths):
+                if name in entries:
+                    first, second = entries[name][0][1], paths[0][1]
+                    message = f"there are two entries {name}, one at {first.path} and one at {second.path}"
+                    raise RecordError(message, "give either of them at a time")
+                entries[name] = paths
+    return dict(sorted(entries.items()))
+
+
+def _root(file: DataFile) -> Path:
+    """The directory or zip that the file's name is below."""
+    if file.member is not None:
+        return file.path
+    return Path(os.path.abspath(file.path)).parents[len(PurePosixPath(file.name).parts) - 1]
+
+
+def _below_entries(root: Path, files: Sequence[DataFile]) -> list[tuple[tuple[str, ...], DataFile]]:
+    """The parts of the files' paths, that of the entry first, sorted."""
+    paths = [(PurePosixPath(file.name).parts, file) for file in files]
+    if any(ARCHIVE in parts[:-1] for parts, _ in paths):
+        paths = [(parts[parts.index(ARCHIVE) + 1 :], file) for parts, file in paths if ARCHIVE in parts[:-1]]
+    if any(len(parts) == 1 for parts, _ in paths):
+        paths = [((root.name.removesuffix(".zip"), *parts), file) for parts, file in paths]
+    return sorted(paths, key=lambda path: path[0])
 
 
 def _joined_entry(record: Record) -> Entry:

@@ -102,10 +102,25 @@ def no_data(task_name: str, hub: HubDataset) -> UserError:
 
 
 def _paths(data: str, task_name: str) -> list[Path]:
-    """One path, or several with commas between them; a path that exists may have commas in it."""
-    whole = Path(data).expanduser()
-    parts = [whole] if whole.exists() or "," not in data else [Path(part).expanduser() for part in data.split(",")]
-    return [path / task_name if (path / task_name).is_dir() else path for path in parts]
+    """One path, or several with commas between them; a path that exists may have commas in it.
+
+    Raises:
+        UserError: there is nothing between two commas, or a path is there twice, which would count its records twice.
+    """
+    try:
+        whole = Path(data).expanduser()
+        parts = [data] if whole.exists() or "," not in data else data.split(",")
+        if not all(part.strip() for part in parts):
+            raise UserError(f"there is an empty path in '{data}'", "for example --data first.jsonl,second.jsonl")
+        given = [Path(part).expanduser() for part in parts]
+        paths = [path / task_name if (path / task_name).is_dir() else path for path in given]
+        real = [path.resolve() for path in paths]
+    except OSError as error:
+        raise UserError(f"{error.filename or data} cannot be read: {error.strerror}") from error
+    for path, twice in zip(paths, real, strict=True):
+        if real.count(twice) > 1 or any(parent in real for parent in twice.parents):
+            raise UserError(f"{path} is given twice in '{data}'", "its records would count twice: leave one out")
+    return paths
 
 
 def _sample_files(task_name: str, texts: Sequence[str]) -> list[DataFile]:

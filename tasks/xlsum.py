@@ -109,6 +109,10 @@ class XLSum(DocumentTask):
             for article in articles
         ]
 
+    def told_by_names(self) -> list[str]:
+        """The languages."""
+        return [article.language for article in self.articles]
+
     def _article(self, record: Record) -> Article:
         language = self._language(record)
         return Article(f"{language}/{record.text('id')}", language, record.text("text"), record.text("summary"))

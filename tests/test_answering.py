@@ -247,6 +247,39 @@ def test_a_broken_run_goes_on_in_the_middle_of_a_document(
     assert sorted(path.name for path in broken.path.iterdir()) == ["run.json", "samples.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "after", "again"),
+    [
+        ("read", 1000, 0),
+        ("choose", 1000, 0),
+        # One answer is in the journal, with the seconds of the whole reading; what follows block 44 is read once more.
+        ("choose", 1503, 1500 - 44 * 32),
+    ],
+)
+def test_the_seconds_of_a_broken_reading_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, after: int, again: int
+) -> None:
+    """By a clock that takes a second for each token of the document, and none for questions and options."""
+    monkeypatch.setattr(stream, "KEEP_EVERY", 4)
+    model, text, clock = small_model(), story(5, 1500), [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def timed(function: Any) -> Any:
+        def call(tokens: Any, state: Any) -> Any:
+            clock[0] += tokens.numel() if tokens.shape[1] > 1 else 0
+            return function(tokens, state)
+
+        return call
+
+    for name in ("read", "prefill"):
+        monkeypatch.setattr(model.decoder, name, timed(getattr(model.decoder, name)))
+    samples = [perplexity("x", text)] if kind == "read" else [asked(q, text, q, ("a", "b")) for q in "pq"]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, Asks(samples), results=tmp_path, batch_size=1, progress=Stop(after))
+    record = evaluate(model, Asks(samples), results=tmp_path, batch_size=1)
+    assert record.cost["seconds"] == 1500 + again
+
+
 def test_a_kept_state_of_something_else_is_not_taken(tmp_path: Path) -> None:
     model, keeper = small_model(), StateKeeper(tmp_path)
     keeper.keep("one", model.decoder.start(1), {})
@@ -321,6 +354,51 @@ def test_what_does_not_fit_is_an_error_unless_it_may_be_cut(tmp_path: Path) -> N
     without = Asks([Sample("y", {}, "", lambda: Generate(Prompt(("a" * 50,)), 5), lambda answer: {"length": 1.0})])
     with pytest.raises(UserError, match="sample y takes 55 tokens"):
         evaluate(small_model(), without, results=tmp_path, max_context=54, truncate="left")
+
+
+def test_a_text_by_itself_is_read_up_to_the_bound(tmp_path: Path) -> None:
+    """It has no question, so no question can share it, and there is no reason to leave out more than was asked."""
+    text = Sample("x", {}, "", lambda: Read(story(3, 900)), lambda answer: {"length": 1.0}, document="x")
+    record = evaluate(small_model(), Asks([text]), results=tmp_path, max_context=400, truncate="right")
+    assert (record.cost["tokens_read"], record.cost["tokens_cut"]) == (400, 500)
+
+
+@pytest.mark.parametrize(
+    ("request_", "problem"),
+    [
+        (Choose(Prompt(("story", "?"), document=0), (" a", "")), "an option has no tokens"),
+        (Choose(Prompt(("story", "?"), document=0), ()), "an option has no tokens"),
+        (Generate(Prompt(("",)), 5), "its prompt is empty"),
+        (Generate(Prompt(()), 5), "its prompt is empty"),
+        (Read(""), "its prompt is empty"),
+    ],
+)
+def test_what_has_no_tokens_is_an_error_before_anything_is_read(
+    request_: Request, problem: str, tmp_path: Path
+) -> None:
+    sample = Sample("x", {}, "", lambda: request_, lambda answer: {"length": 1.0})
+    with pytest.raises(UserError, match=f"sample x.*{problem}"):
+        evaluate(small_model(), Asks([sample]), results=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_document_leaves_the_question(tmp_path: Path) -> None:
+    samples = [asked(name, "", f"\n{name}?", (" a", " b")) for name in ("p", "q")]
+    assert evaluate(small_model(), Asks(samples), results=tmp_path).cost["tokens_read"] == 2 * (3 + 4)
+
+
+def test_a_shared_document_is_not_tokenised_for_each_question(tmp_path: Path) -> None:
+    class Counting(ByteTokenizer):
+        long = 0
+
+        def encode(self, text: str) -> list[int]:
+            self.long += len(text) > 100
+            return super().encode(text)
+
+    tokenizer = Counting()
+    samples = [asked(str(i), story(1, 300), f"\n{i}?", (" a", " b")) for i in range(9)]
+    evaluate(replace(small_model(), tokenizer=tokenizer), Asks(samples), results=tmp_path, batch_size=2)
+    assert tokenizer.long == 2, "once to measure it, once to read it"
 
 
 def test_a_document_that_is_not_first_is_read_for_each_question(tmp_path: Path) -> None:

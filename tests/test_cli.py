@@ -139,6 +139,7 @@ def test_models_that_have_learned_no_fam_are_warned_of(capsys: pytest.CaptureFix
         ("eval --task passkey --model fam,widht=3", "'widht'", "width"),
         ("eval --task passkey --model fam -o lenghts=1k", "'lenghts'", "lengths"),
         ("eval --task passkey --model fam -o lengths=long", "option 'lengths' must be", "-o lengths="),
+        ("eval --task passkey --model fam --data sample", "no task here takes data: passkey", "leave out --data"),
         ("eval --task passkey --model fam -o lengths=20", "length 20 is too short", "-o lengths="),
         ("eval --task passkey --model fam -o lengths", "'lengths' is not KEY=VALUE", "-o lengths"),
         ("eval --task passkey --model fam -o trials=1 -o trials=2", "'trials' is given twice", ""),
@@ -202,6 +203,18 @@ def test_listings(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["list", what]) == 0
     out = capsys.readouterr().out
     assert all(text in out for text in ("bswa-8b", "-o lengths=", made["run_id"]))
+
+
+def test_every_task_with_data_tells_its_version_licence_and_whom_to_cite(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = {task["name"]: task for task in run_json(capsys, "list", "tasks", "--json")["tasks"]}
+    assert tasks["passkey"]["data"] is None
+    for name in ("isabelle", "narrativeqa", "pg19", "qasper", "quality", "xlsum"):
+        assert tasks[name]["data"]["licence"] and tasks[name]["data"]["citation"]
+    assert main(["list", "tasks"]) == 0
+    out = capsys.readouterr().out
+    for task in tasks.values():
+        assert f"{task['name']} (version {task['version']}): " in out
+        assert task["data"] is None or task["data"]["citation"] in out
 
 
 @pytest.mark.usefixtures("models")

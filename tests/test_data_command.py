@@ -117,6 +117,29 @@ def test_record_that_does_not_fit_is_named_and_returns_1(capsys: pytest.CaptureF
     assert "line 1: invalid JSON" in check(capsys, "--data", "worse.jsonl", code=1)["problem"]
 
 
+def test_the_data_may_be_given_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(capsys, "-o", "data=rows.jsonl") == check(capsys, "--data", "rows.jsonl")
+    assert main(["data", "check", "stories", "--data", "rows.jsonl", "-o", "data=rows.jsonl"]) == 2
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_what_a_missing_field_would_hold_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    extra = {**ROWS[0], "source": {"url": "x", "editors": [{"name": "y"}]}}
+    write_rows(Path("more.jsonl"), [extra, *ROWS[1:]])
+    assert check(capsys, "--data", "more.jsonl")["missing"] == {"answers[].text": 2, "hard": 2, "source": 2}
+
+
+def test_check_says_the_way_on_and_finds_nothing_to_ask(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    article = {"article_id": "1", "article": "text", "questions": []}
+    write_rows(Path("articles.jsonl"), [article])
+    assert main(["data", "check", "quality", "--data", "articles.jsonl"]) == 1
+    assert "does not fit: there is nothing to ask in these records" in capsys.readouterr().out
+    question = {"question": "?", "question_unique_id": "1", "options": list("abcd")}
+    write_rows(Path("articles.jsonl"), [{**article, "questions": [question]}])
+    assert main(["data", "check", "quality", "--data", "articles.jsonl"]) == 1
+    assert "hint: use the validation split" in capsys.readouterr().out
+
+
 def test_check_takes_the_options_of_the_task(capsys: pytest.CaptureFixture[str]) -> None:
     found = check(capsys, "--data", "rows.jsonl", "-o", "shortest=30", code=1)
     assert found["problem"] == "rows.jsonl, line 1: field 'document.text' is too short"

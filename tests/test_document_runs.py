@@ -57,6 +57,17 @@ def test_without_data_the_choices_are_named(
     assert not (tmp_path / "results").exists()
 
 
+def test_with_several_tasks_an_error_of_the_data_names_its_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"short_book_title": "T", "url": "http://example.org/1", "publication_date": 1900, "text": "one"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    tasks = ["--task", "pg19", "--task", "quality"]
+    assert main(["eval", *tasks, "--model", "fam-tiny", "--data", str(tmp_path), "--output", str(tmp_path / "r")]) == 2
+    assert "error: task quality: rows.jsonl, line 1: field 'questions'" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_folder_of_folders_serves_every_task(tmp_path: Path) -> None:
     for name, field in (("pg19", "one"), ("isabelle", "two")):
         (tmp_path / name).mkdir()

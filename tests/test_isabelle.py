@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -275,6 +276,36 @@ def test_a_zip_and_a_single_entry_are_the_same_text(tmp_path: Path) -> None:
             archive.write(path, path.relative_to(tmp_path))
     for data in (tmp_path / "Stacks", tmp_path / "archive.zip"):
         assert [(sample.id, text_of(sample)) for sample in samples(data)] == [("Stacks", JOINED)]
+
+
+def test_entries_given_one_by_one_stay_apart(tmp_path: Path) -> None:
+    """Each may have a theory of the same name; none may be lost."""
+    for name in ("One", "Two"):
+        write_entry(tmp_path / "thys" / name, theory("Main_Thm.thy", body=f"lemma {name}"))
+    together = [(sample.id, text_of(sample)) for sample in samples(tmp_path)]
+    assert [name for name, _ in together] == ["One", "Two"]
+    paths = ",".join(str(tmp_path / "thys" / name) for name in ("Two", "One"))
+    assert [(sample.id, text_of(sample)) for sample in samples(paths)] == together
+
+
+def test_two_entries_of_one_name_are_told(tmp_path: Path) -> None:
+    for place in ("old", "new"):
+        write_entry(tmp_path / place / "E", theory("A.thy", body=f"lemma {place}"))
+    with pytest.raises(UserError, match="two entries E"):
+        samples(f"{tmp_path / 'old'},{tmp_path / 'new'}")
+
+
+def test_the_order_of_theories_is_part_of_what_the_data_is(tmp_path: Path) -> None:
+    """The same two texts, but the names of their files tell which of two entries they are of."""
+    texts = ("theory A imports Main begin end", "theory B imports Main begin end")
+    write_entry(tmp_path / "apart", *(TheoryFile(f"E{i}/{text[7]}.thy", text, "") for i, text in enumerate(texts)))
+    write_entry(tmp_path / "joined", *(TheoryFile(f"E0/{text[7]}.thy", text, "") for text in texts))
+    shutil.copytree(tmp_path / "apart", tmp_path / "copy" / "apart")
+    found = [
+        Isabelle.from_options({"data": str(tmp_path / place)}).provenance()["sha256"]
+        for place in ("apart", "joined", "copy/apart")
+    ]
+    assert found[0] == found[2] != found[1]
 
 
 def test_joined_entries(tmp_path: Path) -> None:

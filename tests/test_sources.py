@@ -293,6 +293,58 @@ def test_what_is_no_data_is_an_error_with_a_way_on(name: str, tmp_path: Path) ->
     assert raised.value.hint
 
 
+@pytest.mark.parametrize("data", ["a.jsonl,", ",", "a.jsonl,,b.jsonl"])
+def test_an_empty_path_is_not_the_working_directory(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, ROWS)
+    with pytest.raises(UserError, match="empty path"):
+        open_records("stories", data)
+
+
+@pytest.mark.parametrize("data", ["a.jsonl,a.jsonl", "a.jsonl,./a.jsonl", "a.jsonl,."])
+def test_records_given_twice_are_not_counted_twice(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_all(tmp_path, ROWS)
+    with pytest.raises(UserError, match="given twice"):
+        open_records("stories", data)
+
+
+def test_linked_folders_are_read_once_even_in_a_loop(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.jsonl").write_bytes(json_lines(ROWS))
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "given" / "again").symlink_to(tmp_path / "given")
+    assert [row.file for row in open_path(tmp_path / "given").records] == ["linked/a.jsonl"] * len(ROWS)
+
+
+def test_a_folder_that_cannot_be_searched_is_not_taken_for_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions do not bind a superuser, so the system's answer is made up."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.jsonl").write_bytes(json_lines(ROWS))
+    scandir = os.scandir
+
+    def guarded(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(UserError, match="closed cannot be read: Permission denied"):
+        open_path(tmp_path)
+
+
+def test_a_path_behind_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(UserError, match=r"a\.jsonl cannot be read: Permission denied"):
+        open_records("stories", str(tmp_path / "a.jsonl"))
+
+
 def record(**fields: Any) -> Record:
     return Record(fields, "x.jsonl, line 3", "x.jsonl")
 

@@ -293,6 +293,13 @@ def test_bad_recipes_name_the_field(tmp_path: Path, text: str, message: str) -> 
         load_recipe(file)
 
 
+def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "configs" / "recipes" / "bswa-tiny.yaml").read_text()
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text.replace("text_loss_weight: 1.0", "text_loss_weight: 1e-2"))
+    assert load_recipe(file).text_loss_weight == 0.01
+
+
 def test_committed_recipes_train_alike() -> None:
     recipes = Path(__file__).parent.parent / "configs" / "recipes"
     fam, bswa = (load_recipe(recipes / f"{name}-tiny.yaml") for name in ("fam", "bswa"))

@@ -124,6 +124,17 @@ def test_errors_name_file_line_and_field(tmp_path: Path, name: str, row: dict[st
         samples(tmp_path / "data")
 
 
+def test_the_same_articles_in_another_language_are_other_data(tmp_path: Path) -> None:
+    """A finished run is found by its data; the file's name alone may tell the language."""
+    for name in ("thai.jsonl", "korean.jsonl", "copy/thai.jsonl"):
+        write(tmp_path / name, article())
+    thai, korean, copy = (
+        XLSum.from_options({"data": str(tmp_path / name)}).provenance()["sha256"]
+        for name in ("thai.jsonl", "korean.jsonl", "copy/thai.jsonl")
+    )
+    assert thai == copy != korean
+
+
 @settings(max_examples=25)
 @given(
     st.dictionaries(st.sampled_from(LANGUAGES), st.integers(1, 5), min_size=1, max_size=5),

@@ -87,16 +87,21 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     from famcli.tasks.sources import RecordError
 
     given = parse_options(options)
+    if data is not None and "data" in given:
+        raise UserError("the data is given twice", "leave out either --data or -o data=")
+    data = given.get("data", data)
     if "data" not in {help.name for help in load_task(task, {}).option_help()}:
         raise UserError(f"task {task} needs no data", f"just type: famcli eval --task {task}")
     plugin = load_task(task, {**given, "data": data} if data is not None else given)
     tokenizer = _tokenizer(model)
-    found: JSON = {"task": task, "fits": True, "problem": None}
+    found: JSON = {"task": task, "fits": True, "problem": None, "hint": None}
     try:
         found |= _survey_fields(plugin, data)
         found |= _survey_documents(plugin, tokenizer)
+        if not found["samples"]:
+            found |= {"fits": False, "problem": "there is nothing to ask in these records"}
     except RecordError as error:
-        found |= {"fits": False, "problem": error.message}
+        found |= {"fits": False, "problem": error.message, "hint": error.hint}
     if json_output:
         click.echo(json.dumps(found, ensure_ascii=False))
     else:
@@ -133,7 +138,13 @@ def _survey_fields(task: Task, data: str | None) -> JSON:
     provenance = dataclasses.asdict(dataset.provenance)
     rows = dataset.provenance.rows
     missing = {name: rows - count for name, count in sorted(present.items()) if count < rows}
-    return {"data": provenance, "rows": rows, "missing": missing}
+    told = {name: count for name, count in missing.items() if missing.get(_parent(name)) != count}
+    return {"data": provenance, "rows": rows, "missing": told}
+
+
+def _parent(name: str) -> str:
+    """The field that holds this one: where it is missing, what it holds need not be told."""
+    return name.rpartition(".")[0].removesuffix("[]")
 
 
 def _filled(fields: Mapping[str, Any], prefix: str = "") -> dict[str, bool]:
@@ -181,10 +192,12 @@ def _print_findings(found: JSON) -> None:
         at = f" at {data['revision']}" if data["revision"] else ""
         click.echo(f"data       {data['source']} {data['name']}{at}, sha256 {data['sha256'][:12]}")
         click.echo(f"rows       {found['rows']:,}")
-    if "documents" in found:
+    if found.get("documents"):
         click.echo(f"samples    {found['samples']:,}")
         click.echo(f"documents  {found['documents']:,}")
         click.echo(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
     for name, rows in found.get("missing", {}).items():
         click.echo(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
     click.echo("every record fits" if found["fits"] else f"does not fit: {found['problem']}")
+    if found["hint"]:
+        click.echo(f"hint: {found['hint']}")

@@ -124,6 +124,9 @@ def _load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: str | No
     if data is not None:
         if "data" in given:
             raise UserError("the data is given twice", "leave out either --data or -o data=")
+        if not any("data" in accepted(task) for task in bare):
+            names = ", ".join(sorted({task.name for task in bare}))
+            raise UserError(f"--data is given, but no task here takes data: {names}", "leave out --data")
         given = {**given, "data": data}
     return [
         load_task(entry.task, {**entry.options, **{n: value for n, value in given.items() if n in accepted(task)}})
@@ -138,7 +141,13 @@ def _check_models(specs: tuple[str, ...], tasks: list[Task], settings: RunSettin
     sources = [find_model(spec) for spec in dict.fromkeys(specs)]
     for source in sources:
         for task in tasks:
-            _check_samples(source, task, settings)
+            try:
+                _check_samples(source, task, settings)
+            except UserError as error:
+                if len(tasks) == 1 or f"task {task.name}" in error.message:
+                    raise
+                # A file may be fine for one task and wrong for another.
+                raise UserError(f"task {task.name}: {error.message}", error.hint) from error
     return sources
 
 

@@ -77,11 +77,12 @@ def tasks(json_output: bool) -> None:
     if json_output:
         return click.echo(json.dumps({"tasks": described, "suites": suites}))
     for entry in described:
-        click.echo(f"{entry['name']}: {entry['summary']}")
+        click.echo(f"{entry['name']} (version {entry['version']}): {entry['summary']}")
         papers = [f"{name} (the paper's)" if name in entry["paper"] else name for name in entry["metrics"]]
         click.echo(f"  metrics: {', '.join(papers)}")
         if data := entry["data"]:
-            click.echo(f"  data: {data['repo']}, {data['licence']}; {data['citation']}")
+            repo = f"{data['repo']}, " if data["repo"] else ""
+            click.echo(f"  data: {repo}{data['licence']}; {data['citation']}")
         for option in entry["options"]:
             click.echo(f"  -o {option['name']}={option['default']}\n      {option['help']}")
     click.echo("\nsuites, for --suite:")
@@ -124,11 +125,14 @@ def runs(output: Path, json_output: bool) -> None:
 
 
 def _data(task: type[Any]) -> JSON | None:
-    """Where a task's data lies on the hub, its licence and whom to cite; ``None`` for a task without."""
+    """Where a task's data lies on the hub, its licence and whom to cite; ``None`` for a task without.
+
+    A task whose data is not on the hub may say licence and citation itself.
+    """
     hub = getattr(task, "hub", None)
-    if not dataclasses.is_dataclass(hub):
-        return None
-    return {name: getattr(hub, name) for name in ("repo", "revision", "licence", "citation")}
+    told = hub if dataclasses.is_dataclass(hub) else task
+    found = {name: getattr(told, name, None) for name in ("repo", "revision", "licence", "citation")}
+    return found if found["citation"] else None
 
 
 def _bundled_config(directory: Path) -> JSON | None:

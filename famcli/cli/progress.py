@@ -72,8 +72,8 @@ class PlainProgress:
         if now - self._last >= PLAIN_EVERY_SECONDS:
             self._last = now
             speed = self.read / (now - self._begun)
-            left = (self.total - self.read) / speed
-            self._print(f"{100 * self.read / self.total:.0f}%, {speed:,.0f} tokens/s, {left:,.0f} s left")
+            left = f"{(self.total - self.read) / speed:,.0f} s left" if speed else "nothing read yet"
+            self._print(f"{100 * self.read / max(self.total, 1):.0f}%, {speed:,.0f} tokens/s, {left}")
 
     def end(self) -> None:
         pass

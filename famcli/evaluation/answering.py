@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -44,15 +43,17 @@ class Answering:
 
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
-        begun = time.perf_counter()
+        self.keeper.begin()
         prefix = self._read_shared(group) if group.shared_tokens else None
+        if group.begun:
+            self.keeper.earlier = 0.0  # the journal has them: with the answers that are there
         for batch in group.batches:
             requests = [(p, p.sample.request()) for p in batch]
             for _, some in groupby(requests, key=lambda pair: type(pair[1])):
                 pairs = list(some)
                 replies = list(self._reply(pairs, prefix))
-                now = time.perf_counter()
-                share, begun = (now - begun) / len(pairs), now
+                share = self.keeper.seconds / len(pairs)
+                self.keeper.begin()
                 peak = self.peak_memory()
                 yield [
                     self._entry(p, request, *reply, share, peak)
@@ -80,8 +81,12 @@ class Answering:
         requests = [request for _, request in pairs if isinstance(request, Generate | Choose)]
         prompts = []
         for (p, _), request in zip(pairs, requests, strict=True):
-            parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context)
-            prompts.append(PromptTokens(parts[1:], prefix.digest) if prefix else PromptTokens(parts))
+            if prefix:  # a long document takes seconds to tokenise, and there may be many questions
+                parts = [encode(segment, tokenizer) for segment in request.prompt.segments[1:]]
+                prompts.append(PromptTokens(parts, prefix.digest))
+            else:
+                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context)
+                prompts.append(PromptTokens(parts))
         for reply in answer_batch(self.model.decoder, tokenizer, requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from famcli.errors import UserError
-from famcli.evaluation.prompts import Context, answer_tokens, document_of, encode
-from famcli.task import Choose, Read, Request, Sample, Segment
+from famcli.evaluation.prompts import Context, document_of, encode, option_lengths
+from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
 if TYPE_CHECKING:
     from famcli.models.tokenizer import Tokenizer
@@ -47,10 +47,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Group:
-    """Batches whose prompts begin with the same ``shared_tokens`` tokens; the prompts of a batch are of one length."""
+    """Batches whose prompts begin with the same ``shared_tokens`` tokens; the prompts of a batch are of one length.
+
+    ``begun``: some of those that share them have been answered before.
+    """
 
     shared_tokens: int
     batches: list[list[Planned]]
+    begun: bool = False
 
     @property
     def tokens(self) -> int:
@@ -62,7 +66,8 @@ def measure(samples: Sequence[Sample], tokenizer: Tokenizer, context: Context | 
     """What each sample takes; every document is tokenised once, and only its length is kept.
 
     Raises:
-        UserError: a sample does not fit the context, or one name stands for two documents.
+        UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
+            documents.
     """
     lengths = _Documents(tokenizer)
     return [_measure(sample, tokenizer, context, lengths.tokens) for sample in samples]
@@ -92,17 +97,24 @@ def _measure(
     if sample.prompt_tokens is not None and context is None:
         return Planned(sample, sample.prompt_tokens)
     request = sample.request()
-    document, own, answer = document_of(request), _tokens_around(request, tokenizer), answer_tokens(request, tokenizer)
+    document, own = document_of(request), _tokens_around(request, tokenizer)
+    options = option_lengths(request, tokenizer)
+    if isinstance(request, Choose) and not all(options or [0]):
+        # It would be the most likely one: certain, as it says nothing.
+        raise UserError(f"sample {sample.id}: an option has no tokens: {list(request.options)}")
+    answer = request.max_new_tokens if isinstance(request, Generate) else max(options, default=0)
     whole = 0 if document is None else document_tokens(sample, document)
     kept = context.kept(whole, own + answer, f"sample {sample.id}") if context else whole
+    if not kept + own:
+        raise UserError(f"sample {sample.id} has nothing to read: its prompt is empty")
     named = sample.document is not None and own > 0
     return Planned(
         sample,
         prompt_tokens=kept + own,
         document_tokens=None if document is None else kept,
         shared_tokens=kept if named and not isinstance(request, Read) and request.prompt.document == 0 else 0,
-        option_tokens=sum(len(tokenizer.encode(o)) for o in request.options) if isinstance(request, Choose) else 0,
-        requests=len(request.options) if isinstance(request, Choose) else 1,
+        option_tokens=sum(options),
+        requests=max(len(options), 1),
         cut_tokens=whole - kept,
     )
 
@@ -131,7 +143,11 @@ def plan(planned: Iterable[Planned], batch_size: int, done: Collection[str]) -> 
     for p in planned:
         key = (p.sample.document or "", p.shared_tokens) if p.shared_tokens else ("", 0)
         groups.setdefault(key, []).append(p)
-    shared = [Group(key[1], _pending(members, batch_size, done)) for key, members in groups.items() if key[1]]
+    shared = [
+        Group(key[1], _pending(members, batch_size, done), any(p.sample.id in done for p in members))
+        for key, members in groups.items()
+        if key[1]
+    ]
     alone = Group(0, _pending(groups.get(("", 0), []), batch_size, done))
     return [group for group in (alone, *shared) if group.batches]
 

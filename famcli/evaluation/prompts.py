@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from famcli.errors import UserError
-from famcli.task import Choose, Generate, Prompt, Read, Request, Segment
+from famcli.task import Choose, Prompt, Read, Request, Segment
 
 if TYPE_CHECKING:
     from famcli.models.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ class Context:
                 f"{where} takes {document + rest:,} tokens, more than the context of {self.tokens:,}",
                 "cut documents with --truncate left, right or middle, or raise --max-context",
             )
-        kept = room // CUT_STEP * CUT_STEP if room >= CUT_STEP else room
+        kept = room // CUT_STEP * CUT_STEP if rest and room >= CUT_STEP else room  # a text by itself shares nothing
         if kept < 1:
             raise UserError(
                 f"{where}: question and answer alone take {rest:,} tokens of a context of {self.tokens:,}",
@@ -78,13 +78,9 @@ def encode(segment: Segment, tokenizer: Tokenizer) -> Ids:
     return np.asarray(tokenizer.encode(segment) if isinstance(segment, str) else segment, dtype=np.int64)
 
 
-def answer_tokens(request: Request, tokenizer: Tokenizer) -> int:
-    """The most tokens an answer may take: the generation budget, or the longest option."""
-    if isinstance(request, Generate):
-        return request.max_new_tokens
-    if isinstance(request, Choose):
-        return max(len(tokenizer.encode(option)) for option in request.options)
-    return 0
+def option_lengths(request: Request, tokenizer: Tokenizer) -> list[int]:
+    """Tokens of each option; none where nothing is to be chosen."""
+    return [len(tokenizer.encode(option)) for option in request.options] if isinstance(request, Choose) else []
 
 
 def document_of(request: Request) -> Segment | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +29,28 @@ class StateKeeper:
 
     Args:
         directory: the run's; ``None`` keeps nothing.
+
+    Attributes:
+        earlier: seconds that earlier processes took for what was recalled since ``begin``.
     """
 
     def __init__(self, directory: Path | None) -> None:
         self.path = directory / STATE_NAME if directory else None
+        self.begin()
+
+    def begin(self) -> None:
+        """Counts ``seconds`` from here."""
+        self.earlier, self._begun = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since ``begin``, those of earlier processes included."""
+        return self.earlier + time.perf_counter() - self._begun
 
     def keep(self, of: str, state: StreamState, extra: dict[str, Tensor]) -> None:
         """Keeps the state of the reading called ``of``, and tensors that go with it, in place of the one before."""
         if self.path:
-            state.save(self.path, {"of": of}, extra)
+            state.save(self.path, {"of": of, "seconds": repr(self.seconds)}, extra)
 
     def recall(self, of: str, device: torch.device) -> tuple[StreamState, dict[str, Tensor]] | None:
         """The state kept of the reading called ``of``, if there is one; any other is of no use any more."""
@@ -47,7 +61,10 @@ class StateKeeper:
         except UserError:
             self.forget()
             return None
-        return (state, extra) if metadata.get("of") == of else None
+        if metadata.get("of") != of:
+            return None
+        self.earlier += float(metadata.get("seconds", 0))
+        return state, extra
 
     def forget(self) -> None:
         if self.path:

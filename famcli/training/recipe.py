@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,6 +223,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value not in get_args(hint):
             raise UserError(f"{where} must be one of {', '.join(get_args(hint))}, not '{value}'")
         return value
+    if hint is float and isinstance(value, str) and re.fullmatch(r"[0-9.]+e[+-]?[0-9]+", value):
+        value = float(value)  # what YAML 1.1 takes for text: 1e-5
     if isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else int):
         raise UserError(f"{where} must be a {'number' if hint is float else 'whole number'}, not '{value}'")
     if value < 0:
