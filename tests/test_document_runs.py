@@ -68,6 +68,24 @@ def test_with_several_tasks_an_error_of_the_data_names_its_task(
     assert not (tmp_path / "r").exists()
 
 
+def test_each_task_may_have_data_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    book = {"short_book_title": "A", "url": "http://example.org/7", "publication_date": 1900, "text": "one book"}
+    (tmp_path / "books=new.jsonl").write_text(json.dumps(book) + "\n")
+    arguments = ["eval", "--model", "bswa-tiny", "--output", str(tmp_path / "results"), "--json"]
+    arguments += ["--task", "isabelle", "--task", "pg19", "--data", "sample"]
+    assert main([*arguments, "--data", f"pg19={tmp_path}/books=new.jsonl"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    records = [json.loads(Path(run["path"]).read_text()) for run in runs]
+    assert [record["task"]["data"]["source"] for record in records] == ["sample", "path"]
+    assert records[1]["cost"]["tokens_read"] == len("one book")
+    for wrong in (["pg19=sample", "pg19=hub"], ["sample", "hub"]):
+        given = [word for source in wrong for word in ("--data", source)]
+        assert main([*arguments[:-2], *given]) == 2
+        assert "given twice" in capsys.readouterr().err
+    assert main(["eval", "--model", "bswa-tiny", "--task", "passkey", "--data", "passkey=sample"]) == 2
+    assert "no task here takes data: passkey" in capsys.readouterr().err
+
+
 def test_a_folder_of_folders_serves_every_task(tmp_path: Path) -> None:
     for name, field in (("pg19", "one"), ("isabelle", "two")):
         (tmp_path / name).mkdir()

@@ -46,7 +46,11 @@ class RunSettings:
     "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the tasks, e.g. -o lengths=1k,64k."
 )
 @click.option(
-    "--data", metavar="SOURCE", help="Of tasks with data: files or directories, sample (built in), or hub (downloads)."
+    "--data",
+    "data",
+    multiple=True,
+    metavar="[TASK=]SOURCE",
+    help="Of tasks with data: files or directories, sample (built in), or hub (downloads).",
 )
 @click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True)
 @click.option(
@@ -73,7 +77,7 @@ def command(
     options: tuple[str, ...],
     json_output: bool,
     output: Path,
-    data: str | None,
+    data: tuple[str, ...],
     device: str,
     dtype: str,
     batch_size: int | None,
@@ -106,10 +110,10 @@ def command(
         _print_records(records)
 
 
-def _load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: str | None) -> list[Task]:
+def _load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: tuple[str, ...]) -> list[Task]:
     """The tasks; an option typed on the command line goes to every task that has it, and at least one must.
 
-    ``data`` is one of these options with a name of its own; tasks that need no data do without.
+    ``data`` is one of these options with a name of its own, for one task or for all; tasks that need none do without.
     """
     from famcli.task import load_task
 
@@ -121,17 +125,35 @@ def _load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: str | No
         if not any(name in accepted(task) for task in bare):
             known = set().union(*map(accepted, bare))
             raise unknown_name(f"option of task {', '.join(sorted({task.name for task in bare}))}:", name, known)
-    if data is not None:
-        if "data" in given:
-            raise UserError("the data is given twice", "leave out either --data or -o data=")
-        if not any("data" in accepted(task) for task in bare):
-            names = ", ".join(sorted({task.name for task in bare}))
+    sources = _sources(data, {task.name: "data" in accepted(task) for task in bare})
+    if sources and "data" in given:
+        raise UserError("the data is given twice", "leave out either --data or -o data=")
+
+    def options(entry: SuiteEntry, task: Task) -> dict[str, str]:
+        typed = {name: value for name, value in given.items() if name in accepted(task)}
+        source = sources.get(task.name, sources.get(""))
+        return entry.options | typed | ({"data": source} if source and "data" in accepted(task) else {})
+
+    return [load_task(entry.task, options(entry, task)) for entry, task in zip(entries, bare, strict=True)]
+
+
+def _sources(data: tuple[str, ...], takes_data: dict[str, bool]) -> dict[str, str]:
+    """What ``--data`` says by task, ``""`` for all others.
+
+    Raises:
+        UserError: a task has two sources, or none takes data.
+    """
+    sources: dict[str, str] = {}
+    for text in data:
+        name, equals, source = text.partition("=")
+        name, source = (name, source) if equals and name in takes_data else ("", text)
+        if not (takes_data[name] if name else any(takes_data.values())):
+            names = name or ", ".join(sorted(takes_data))
             raise UserError(f"--data is given, but no task here takes data: {names}", "leave out --data")
-        given = {**given, "data": data}
-    return [
-        load_task(entry.task, {**entry.options, **{n: value for n, value in given.items() if n in accepted(task)}})
-        for entry, task in zip(entries, bare, strict=True)
-    ]
+        if name in sources:
+            raise UserError(f"the data {f'of {name} ' if name else ''}is given twice: {sources[name]} and {source}")
+        sources[name] = source
+    return sources
 
 
 def _check_models(specs: tuple[str, ...], tasks: list[Task], settings: RunSettings) -> list[ModelSource]:

@@ -129,7 +129,9 @@ def cell_score(cell: Mapping[str, Any], metric: str, metrics: Iterable[str]) -> 
 
 
 def format_metric(metric: Metric) -> str:
-    """``0.980 ± 0.020``."""
+    """``0.980 ± 0.020``; ``2.149e+06 ± 8.7e+04`` where three decimals would say nothing."""
+    if metric.value >= 1e5:
+        return f"{metric.value:.4g}" if metric.stderr is None else f"{metric.value:.4g} ± {metric.stderr:.2g}"
     return f"{metric.value:.3f}" if metric.stderr is None else f"{metric.value:.3f} ± {metric.stderr:.3f}"
 
 
