@@ -68,6 +68,15 @@ def test_with_several_tasks_an_error_of_the_data_names_its_task(
     assert not (tmp_path / "r").exists()
 
 
+def test_full_attention_beyond_what_was_trained_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", "--task", "pg19", "--data", "sample", "--output", str(tmp_path), "--limit", "1"]
+    arguments += ["--model", "bswa-tiny,attention=full"]
+    assert main(arguments) == 2
+    assert "more than the context of 512" in capsys.readouterr().err
+    assert main([*arguments, "--truncate", "right"]) == 0
+    assert main([*arguments, "--max-context", "4000"]) == 0
+
+
 def test_each_task_may_have_data_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     book = {"short_book_title": "A", "url": "http://example.org/7", "publication_date": 1900, "text": "one book"}
     (tmp_path / "books=new.jsonl").write_text(json.dumps(book) + "\n")

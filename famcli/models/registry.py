@@ -146,7 +146,10 @@ def find_model(spec: str) -> ModelSource:
     config = checkpoint.config
     if preset and preset.config:
         config = replace(preset.config, **{field: getattr(config, field) for field in _FROM_WEIGHTS})
+    trained = config
     config = config.override(overrides, f"model '{spec}'")
+    if config.attention == "full" and trained.window is not None and config.trained_context is None:
+        config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
     return ModelSource(spec, config, checkpoint)
 
