@@ -186,6 +186,23 @@ def test_an_aged_memory_is_carried_on_as_if_blocks_had_been_read(tmp_path: Path)
     assert not run.batch.aged
 
 
+def test_memories_are_aged_before_their_key_too(tmp_path: Path) -> None:
+    places = KeyPlaces(at_once=0, soon=0, later=1)
+    how = recipe(state_passing=1.0, waiting=40, fam_noise=0.0, key_places=places)
+    plain = trainer(
+        tmp_path / "plain",
+        dataclasses.replace(how, phases=recipe(state_passing=1.0, fam_noise=0.0, key_places=places).phases),
+    )
+    aged = trainer(tmp_path / "aged", how)
+    for run in (plain, aged):
+        run._one_step(Tally())
+    waiting = [s.key_at >= 72 for s in plain.batch.streams[:3]]
+    assert any(waiting)
+    assert [row.offset for row in aged.batch.rows] == [row.offset for row in plain.batch.rows]
+    for row, waits in enumerate(waiting):
+        assert torch.equal(aged.batch.fam[0][row], plain.batch.fam[0][row]) != waits
+
+
 def test_keys_stand_where_the_phase_wants_them() -> None:
     def share(places: KeyPlaces) -> list[float]:
         streams = PasskeyStreams(TOKENIZER)

@@ -14,7 +14,7 @@ from famcli.models.decoder import Decoder
 from famcli.models.state import LayerState, StreamState
 from famcli.models.tokenizer import Tokenizer
 from famcli.training.recipe import Phase, Recipe
-from famcli.training.streams import Ids, PasskeyStreams, PlainText, Question, Stream, draw_repeat
+from famcli.training.streams import Ids, KeyInFiller, PasskeyStreams, PlainText, Question, Stream, draw_repeat
 
 
 @dataclass
@@ -85,11 +85,16 @@ class Batch:
         assert question is not None
         return question
 
-    def age(self, rows: list[int], layers: list[LayerState], updates: int, block_size: int) -> None:
-        """Takes over a FAM aged by ``updates``, as if so many blocks had been read; ``layers`` has ``rows`` alone."""
+    def age(self, rows: list[int], layers: list[LayerState], skipped: int) -> None:
+        """Takes over an aged FAM, as if ``skipped`` more tokens had been read; ``layers`` has ``rows`` alone."""
         for row in rows:
-            self.rows[row].offset += updates * block_size
-        self.aged = {row: [layer.fam[i].detach() for layer in layers] for i, row in enumerate(rows)}
+            self.rows[row].offset += skipped
+        self.aged |= {row: [layer.fam[i].detach() for layer in layers] for i, row in enumerate(rows)}
+
+    def waiting(self, ahead: int) -> list[int]:
+        """Rows whose key begins no sooner than ``ahead`` tokens from here."""
+        rows = enumerate(zip(self.streams, self.rows, strict=True))
+        return [i for i, (s, row) in rows if isinstance(s, KeyInFiller) and s.key_at >= row.offset + ahead]
 
     def end(self, step: int, phase: Phase, read: int, state: StreamState, lost: set[int]) -> None:
         """Moves every row on by ``read`` tokens and decides which carry their FAM into the next step.

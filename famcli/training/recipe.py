@@ -80,6 +80,8 @@ class Phase:
         final_fam_scale: see ``fam_scale``.
         rehearsal: most updates that age a FAM at the end of a step, see ``famcli.training.rehearsal``; 0 is none.
         rehearsal_weight: of the mean loss of the answers after it.
+        waiting: most updates that age the FAM of a stream whose key is still to come, with no gradient: keys must be
+            taken in after any length of filler.
     """
 
     steps: int
@@ -97,6 +99,7 @@ class Phase:
     final_fam_scale: float = 0.0
     rehearsal: int = 0
     rehearsal_weight: float = 0.5
+    waiting: int = 0
 
 
 @dataclass(frozen=True)

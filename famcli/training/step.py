@@ -112,8 +112,11 @@ class _Step:
                 if phase.fam_noise:
                     noisy = [with_noise(layer.fam, phase.fam_noise, self.noise) for layer in state.layers]
                     self.model.set_fam(state, noisy)
-        if phase.rehearsal and self.model.config.fam_slots:
-            self._rehearse(state)
+        if self.model.config.fam_slots:
+            if phase.rehearsal:
+                self._rehearse(state)
+            if phase.waiting:
+                self._wait(state)
         total = (
             recipe.recall_loss_weight * self.recall.value()
             + phase.rehearsal_weight * self.rehearsal.value()
@@ -156,7 +159,7 @@ class _Step:
         size = self.phase.block_size
         first = max(0, self.batch.first_askable() - block * size)
         places = sorted(int(p) for p in self.rng.integers(first, size, self.phase.questions)) if first < size else []
-        if self.phase.rehearsal and block + 1 == self.phase.blocks and not any(places):
+        if (self.phase.rehearsal or self.phase.waiting) and block + 1 == self.phase.blocks and not any(places):
             places = [size // 2]  # a block read in several parts leaves its keys and values in the state
         return places
 
@@ -180,8 +183,18 @@ class _Step:
             rehearse(self.model, aged, some, self.phase.fam_noise, self.noise)
             lost = self._ask(rows, aged.fork(), self.rehearsal, read + after * size)
         if self.rng.random() < CARRY_AGED:
-            self.batch.age(rows, aged.layers, updates, size)
+            self.batch.age(rows, aged.layers, updates * size)
             self.lost = (self.lost - set(rows)) | lost
+
+    @torch.no_grad()
+    def _wait(self, state: StreamState) -> None:
+        """Ages the FAM of streams whose key is still to come."""
+        rows = self.batch.waiting(self.phase.block_size * self.phase.blocks)
+        if rows:
+            aged = state.index(rows)
+            updates = draw_updates(self.rng, self.phase.waiting)
+            rehearse(self.model, aged, updates, self.phase.fam_noise, self.noise)
+            self.batch.age(rows, aged.layers, 0)
 
     def _ask(self, rows: list[int], state: StreamState, into: _Mean, ahead: int) -> set[int]:
         """Asks ``rows``, whose ``state`` is used up; gives those that have lost their key.
