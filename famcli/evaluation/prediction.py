@@ -66,10 +66,8 @@ def predict(
     device = decoder.embedding.weight.device
     start, sha256 = tokenizer.text_start, token_digest(ids).hexdigest()
     known = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.bool_)
-    inputs, targets, into = ids[:-1], ids[1:], 1
-    if start is not None:
-        inputs, targets, into = np.concatenate(([start], inputs)), ids, 0
-    else:
+    into = 1 if start is None else 0
+    if start is None:
         known[0][0] = -np.log(tokenizer.vocab_size)
     name = f"prediction {sha256}"
     kept = keeper.recall(name, device)
@@ -79,10 +77,10 @@ def predict(
         for values, tensor in zip(known, (kept[1]["log_likelihoods"], kept[1]["hits"]), strict=True):
             values[into : into + done] = tensor.numpy()
     advance(done)
-    for chunk in chunks(done, len(inputs), decoder.config.block_size):
-        latents, state = decoder.read(torch.from_numpy(inputs[None, chunk.start : chunk.stop]).to(device), state)
-        wanted = torch.from_numpy(targets[chunk.start : chunk.stop]).to(device)
+    for chunk in chunks(done, len(ids) - into, decoder.config.block_size):
         place = slice(into + chunk.start, into + chunk.stop)
+        wanted = torch.from_numpy(ids[place]).to(device)
+        latents, state = decoder.read(torch.from_numpy(_before(ids, place, start)[None]).to(device), state)
         known[0][place], known[1][place] = _score(decoder, tokenizer, latents[0], wanted)
         advance(chunk.stop - chunk.start)
         if chunk.keep:
@@ -94,6 +92,14 @@ def predict(
 
 
 _NAMES = ("log_likelihoods", "hits")
+
+
+def _before(ids: Ids, place: slice, start: int | None) -> Ids:
+    """For each token of ``place`` the one before it: ids shifted as a whole would be one more copy of a long text."""
+    if place.start:
+        return ids[place.start - 1 : place.stop - 1]
+    assert start is not None
+    return np.concatenate(([start], ids[: place.stop - 1]), dtype=np.int64)
 
 
 def _score(

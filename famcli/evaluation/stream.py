@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,7 +100,7 @@ def chunks(start: int, length: int, block_size: int) -> list[Chunk]:
 
 def token_digest(ids: Ids) -> hashlib._Hash:
     """SHA-256 over token ids as little-endian 64-bit integers."""
-    return hashlib.sha256(ids.astype("<i8").tobytes())
+    return hashlib.sha256(np.ascontiguousarray(ids, "<i8").data)
 
 
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
