@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizers
 import torch
+from hub_models import save_hub_model, save_word_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_models import distance, random_tokens, small_config, small_decoder
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from famcli.errors import UserError
 from famcli.models.checkpoint import check_fits, load_decoder, open_checkpoint, save_checkpoint
@@ -31,31 +30,6 @@ def save_small(directory: Path, attention: str = "fam", **fields: Any) -> Decode
     decoder = small_decoder(small_config(attention, **{"vocab_size": 257, **fields}), torch.float32)
     save_checkpoint(decoder, ByteTokenizer(), directory, {"recipe": "none"})
     return decoder
-
-
-def save_word_tokenizer(file: Path) -> None:
-    words = {word: i for i, word in enumerate(["the", "pass", "key", "is", "[UNK]"])}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.save(str(file))
-
-
-def save_hub_model(directory: Path, kind: str = "llama", shard: str = "1GB", **fields: Any) -> Any:
-    """A random model of transformers, saved as the hub keeps it."""
-    config_class, model_class = {
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "mistral": (MistralConfig, MistralForCausalLM),
-    }[kind]
-    shape = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    torch.manual_seed(0)
-    model = model_class(config_class(**{**shape, **heads, "initializer_range": 0.2, **fields})).eval()
-    for name, weight in model.named_parameters():
-        if "norm" in name:
-            torch.nn.init.uniform_(weight, 0.5, 1.5)
-    model.save_pretrained(directory, max_shard_size=shard)
-    save_word_tokenizer(directory / "tokenizer.json")
-    return model
 
 
 def edit_config(directory: Path, **fields: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def now() -> str:
 
 
 def _task_fields(task: Task) -> TaskFields:
-    fields = TaskFields(
+    described = TaskFields(
         name=task.name,
         version=task.version,
         options=asdict(task.options),
@@ -71,8 +72,16 @@ def _task_fields(task: Task) -> TaskFields:
         },
     )
     # Through JSON, so that a record is the same whether it was just made or read from its file.
-    same: TaskFields = json.loads(json.dumps(fields))
+    same: TaskFields = json.loads(json.dumps(described))
     return same
+
+
+def _off_default(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config sets: a switch that ``ModelConfig`` gains later leaves the names of older runs as they are."""
+    from famcli.models.config import ModelConfig
+
+    defaults = {field.name: field.default for field in fields(ModelConfig)}
+    return {name: value for name, value in config.items() if value != defaults.get(name, MISSING)}
 
 
 def _run_id(record: RunRecord, device_type: str) -> str:
@@ -83,7 +92,7 @@ def _run_id(record: RunRecord, device_type: str) -> str:
         task["options"] = {name: value for name, value in record.task["options"].items() if name != "data"}
     identity = {
         "schema_version": record.schema_version,
-        "config": record.model["config"],
+        "config": _off_default(record.model["config"]),
         "weights_sha256": record.model["weights_sha256"],
         "tokenizer": record.model["tokenizer"],
         "task": task,

@@ -5,6 +5,7 @@ Shapes: ``b`` batch, ``t`` tokens read at once, ``d`` width, ``h`` heads, ``k`` 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,21 @@ Rotation = tuple[Tensor, Tensor]
 """Cosines and sines [t, k] that turn queries or keys to their positions."""
 
 
+def rope_frequencies(config: ModelConfig, local: bool) -> Tensor:
+    """RoPE's radians a token [k / 2], in float64; ``llama3`` scaling as in the Llama 3.1 release."""
+    theta = config.rope_local_theta if local and config.rope_local_theta else config.rope_theta
+    steps = torch.arange(0, config.head_width, 2, dtype=torch.float64, device="cpu")
+    frequencies = theta ** (-steps / config.head_width)
+    if local or config.rope_scaling == "none":
+        return frequencies
+    if config.rope_scaling == "linear":
+        return frequencies / config.rope_factor
+    turns = frequencies * config.rope_original_context / (2 * math.pi)
+    low, high = config.rope_low_frequency, config.rope_high_frequency
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / config.rope_factor)
+
+
 class RotaryTable:
     """RoPE rotations for the positions -``reach`` .. (in-block offsets are 0 .. B-1, everything older is negative).
 
@@ -24,8 +40,13 @@ class RotaryTable:
     endless stream never meets a position it was not built for.
     """
 
-    def __init__(self, head_width: int, theta: float, reach: int, length: int) -> None:
-        self.frequencies = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float64, device="cpu") / head_width)
+    def __init__(self, frequencies: Tensor, reach: int, length: int) -> None:
+        """Args:
+        frequencies: [k / 2] radians a token, see ``rope_frequencies``.
+        reach: largest negative position.
+        length: positions from 0 on to begin with; more are made when they are asked for.
+        """
+        self.frequencies = frequencies
         self.reach = reach
         self._grow(length)
 
@@ -85,22 +106,38 @@ QUERY_RUN = 256
 """Queries that attend together. A run is given no key beyond its last token, which spares half of the work."""
 
 
-def block_masks(before: int, count: int, device: torch.device) -> list[Tensor] | None:
+def block_masks(
+    filled: int, slots: int, offset: int, count: int, window: int | None, device: torch.device
+) -> list[Tensor] | None:
     """Tokens see every key before them: memory, FAM, and their own block up to themselves (section 2.1, Algorithm 1).
 
     Args:
-        before: keys older than the first of the tokens.
+        filled: tokens in the memory segments.
+        slots: latents of FAM.
+        offset: tokens of the block before these.
         count: tokens.
+        window: newest tokens, its own included, that a token sees in a local layer; ``None`` in the others.
         device: of the masks.
 
     Returns:
         A mask [queries, keys] for each run of ``QUERY_RUN`` queries, true where a token may look, over no more keys
-        than the run sees; ``None`` for a single token, which sees all.
+        than the run sees; ``None`` for a single token that sees all.
     """
-    if count == 1:
+    if window is not None and window >= filled + offset + count:
+        window = None
+    if count == 1 and window is None:
         return None
-    runs = torch.arange(before, before + count, device=device).split(QUERY_RUN)
-    return [torch.arange(int(run[-1]) + 1, device=device) <= run[:, None] for run in runs]
+    before = filled + slots
+    masks = []
+    for run in torch.arange(offset, offset + count, device=device).split(QUERY_RUN):
+        keys = torch.arange(before + int(run[-1]) + 1, device=device)
+        mask = keys <= before + run[:, None]
+        if window is not None:
+            positions = torch.where(keys < filled, keys - filled, keys - before)
+            fam = (keys >= filled) & (keys < before)
+            mask &= fam | (run[:, None] - positions < window)
+        masks.append(mask)
+    return masks
 
 
 class Attention(nn.Module):
@@ -109,18 +146,23 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
+        self.scale = config.attention_scale
         self.q_proj = nn.Linear(config.width, self.heads * self.head_width, bias=config.qkv_bias)
         self.k_proj = nn.Linear(config.width, self.kv_heads * self.head_width, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.width, self.kv_heads * self.head_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(self.heads * self.head_width, config.width, bias=False)
+        self.over_heads = config.qk_norm == "width"
+        self.q_norm = self._norm(config, self.heads)
+        self.k_norm = self._norm(config, self.kv_heads)
 
     def queries(self, x: Tensor, rotation: Rotation) -> Tensor:
         """[b, t, d] -> [b, h, t, k]."""
-        return rotate(self._split(self.q_proj(x), self.heads), rotation)
+        return rotate(self._normed(self.q_proj(x), self.heads, self.q_norm), rotation)
 
     def keys_values(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """[b, t, d] -> twice [b, h_kv, t, k]."""
-        return rotate(self._split(self.k_proj(x), self.kv_heads), rotation), self._split(self.v_proj(x), self.kv_heads)
+        keys = self._normed(self.k_proj(x), self.kv_heads, self.k_norm)
+        return rotate(keys, rotation), self._split(self.v_proj(x), self.kv_heads)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, masks: list[Tensor] | None = None) -> Tensor:
         """One softmax over the keys a query sees: q [b, h, t, k], k and v [b, h_kv, n, k] -> [b, t, d].
@@ -136,7 +178,20 @@ class Attention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=self.kv_heads != self.heads)
+        grouped = self.kv_heads != self.heads
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=grouped)
+
+    @staticmethod
+    def _norm(config: ModelConfig, heads: int) -> nn.RMSNorm | None:
+        if config.qk_norm == "none":
+            return None
+        return nn.RMSNorm(config.head_width * (heads if config.qk_norm == "width" else 1), eps=config.norm_eps)
+
+    def _normed(self, x: Tensor, heads: int, norm: nn.RMSNorm | None) -> Tensor:
+        """[b, t, heads k] -> [b, heads, t, k], through ``qk_norm``."""
+        if norm is None:
+            return self._split(x, heads)
+        return self._split(norm(x), heads) if self.over_heads else norm(self._split(x, heads))
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.unflatten(-1, (heads, self.head_width)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Decoders as files: famcli's own directories, and Hugging Face directories of Llama or Mistral layout.
+"""Decoders as files: famcli's own directories, and Hugging Face directories.
 
 An own directory holds ``config.json`` (``{"format": "famcli", "tokenizer": ..., "model": {ModelConfig fields}}`` and
 whatever else the writer wants to keep) and ``model.safetensors`` with the names of ``Decoder.state_dict()``. Only
@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,19 @@ _FAM_SEED = 0
 
 @dataclass(frozen=True)
 class Stored:
-    """Where one tensor of a decoder lies: ``file``, its ``name`` and ``shape`` there, and the safetensors ``dtype``."""
+    """Where one tensor of a decoder lies.
+
+    Attributes:
+        file: the safetensors file.
+        name, shape, dtype: of the tensor there; the dtype as safetensors spells it.
+        offset: to be added to its values, see ``huggingface.norm_offset``.
+    """
 
     file: Path
     name: str
     shape: tuple[int, ...]
     dtype: str
+    offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,25 +126,25 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     fields = _read_json(file)
     if fields.get("format") == "famcli":
         config, tokenizer = _own_config(fields, file)
-        name_of = _own_name
+        name_of, norm_offset = _own_name, 0.0
     elif "model_type" in fields:
         config = huggingface.decoder_config(fields, file)
         tokenizer = huggingface.HubTokenizer(directory / "tokenizer.json", fields)
-        name_of = huggingface.decoder_name
+        name_of, norm_offset = huggingface.decoder_name, huggingface.norm_offset(fields)
     else:
         raise UserError(
             f"{file} has neither the field 'format' (famcli) nor 'model_type' (Hugging Face)",
-            "give a directory that `famcli train` wrote, or one of a Llama or Mistral model",
+            f"give a directory that `famcli train` wrote, or one of a {', '.join(huggingface.FAMILIES)} model",
         )
     tensors = {}
     for weights in _weight_files(directory):
         for stored in _stored_tensors(weights):
             try:
-                name = name_of(stored.name)
+                name = name_of(stored.name, config)
             except KeyError:
                 raise UserError(f"{weights}: unexpected tensor '{stored.name}'") from None
             if name is not None and not (name == "head.weight" and config.tie_embeddings):
-                tensors[name] = stored
+                tensors[name] = replace(stored, offset=norm_offset) if name.endswith("norm.weight") else stored
     checkpoint = Checkpoint(directory, config, tokenizer, tensors)
     check_fits(checkpoint, config)
     return checkpoint
@@ -193,7 +200,10 @@ def load_decoder(checkpoint: Checkpoint, config: ModelConfig, device: torch.devi
                 for name, stored in checkpoint.tensors.items():
                     if stored.file == file and name in wanted:
                         # A copy, because the tensor may be a view of the mapped file, which could be replaced.
-                        _place(decoder, name, weights.get_tensor(stored.name).to(device, dtype, copy=True))
+                        tensor = weights.get_tensor(stored.name)
+                        if stored.offset:
+                            tensor = tensor.float() + stored.offset
+                        _place(decoder, name, tensor.to(device, dtype, copy=True))
         except (SafetensorError, OSError) as error:
             raise _corrupt(file, error) from error
     if checkpoint.lacks_fam(config):
@@ -216,7 +226,7 @@ def _expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in Decoder(config).state_dict().items()}
 
 
-def _own_name(tensor: str) -> str | None:
+def _own_name(tensor: str, config: ModelConfig) -> str | None:
     return tensor
 
 

@@ -12,6 +12,18 @@ from famcli.errors import UserError, unknown_name
 
 AttentionKind = Literal["full", "bswa", "fam"]
 
+_POSITIVE = (
+    "rope_theta",
+    "rope_local_theta",
+    "rope_factor",
+    "rope_low_frequency",
+    "rope_high_frequency",
+    "norm_eps",
+    "fam_scale",
+    "embedding_scale",
+    "attention_scale",
+)
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -36,7 +48,21 @@ class ModelConfig:
             ``none`` is the paper's bare residual.
         fam_scale: the larger it is against what attention and feed-forward add, the more slowly the FAM changes.
         fam_ffn: pass the FAM through the layer's feed-forward, as the paper does (appendix C.1).
+        rope_theta: base of the RoPE wavelengths; ``rope_local_theta`` that of local layers, where it differs.
+        rope_scaling: how the wavelengths of a longer context were made: ``linear`` divides all frequencies by
+            ``rope_factor``, ``llama3`` only the slow ones, by the four fields named ``rope_*`` after it. Local layers
+            are not scaled.
+        norm_eps: added under the root of every norm.
+        norm_placement: of the RMS norms around attention and feed-forward: ``pre`` before each (Llama), ``post`` after
+            each (OLMo 2), or ``both`` (Gemma 3).
+        qk_norm: RMS norm of queries and keys: of each ``head`` (Qwen3, Gemma 3) or over the whole ``width`` (OLMo 2).
         qkv_bias: biases on queries, keys and values, as Qwen2 has them: with them attention can go by position alone.
+        activation: of the feed-forward's gate: ``silu``, or ``gelu`` in its tanh form (Gemma 3).
+        embedding_scale: what token embeddings, the FAM's among them, are multiplied by (Gemma 3).
+        attention_scale: what scores are multiplied by; ``none`` is one over the root of ``head_width``.
+        local_window: tokens, its own included, that a token sees in local layers; ``none`` where no layer is local. The
+            FAM is seen in every layer: it is no token of the text.
+        global_every: with ``local_window``, every so many-th layer is not local; 0 where all are.
         trained_context: longest text in tokens that ``full`` attention was trained on, where known.
     """
 
@@ -57,22 +83,40 @@ class ModelConfig:
     fam_scale: float = 1.0
     fam_ffn: bool = True
     rope_theta: float = 10000.0
+    rope_local_theta: float | None = None
+    rope_scaling: Literal["none", "linear", "llama3"] = "none"
+    rope_factor: float = 1.0
+    rope_low_frequency: float = 1.0
+    rope_high_frequency: float = 4.0
+    rope_original_context: int = 8192
     norm_eps: float = 1e-5
-    tie_embeddings: bool = True
+    norm_placement: Literal["pre", "post", "both"] = "pre"
+    qk_norm: Literal["none", "head", "width"] = "none"
     qkv_bias: bool = False
+    activation: Literal["silu", "gelu"] = "silu"
+    embedding_scale: float = 1.0
+    attention_scale: float | None = None
+    local_window: int | None = None
+    global_every: int = 0
+    tie_embeddings: bool = True
     trained_context: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "block_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
-        for name in ("rope_theta", "norm_eps", "fam_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"model field '{name}' must be above 0, not {getattr(self, name)}")
-        if self.trained_context is not None and self.trained_context < 1:
-            raise UserError(f"model field 'trained_context' must be at least 1, not {self.trained_context}")
-        if self.memory_segments < 0:
-            raise UserError(f"model field 'memory_segments' must be at least 0, not {self.memory_segments}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"model field '{name}' must be above 0, not {value}")
+        for name in ("trained_context", "local_window", "rope_original_context"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
+        for name in ("memory_segments", "global_every"):
+            if getattr(self, name) < 0:
+                raise UserError(f"model field '{name}' must be at least 0, not {getattr(self, name)}")
+        if self.rope_low_frequency >= self.rope_high_frequency:
+            raise UserError("model field 'rope_low_frequency' must be below rope_high_frequency")
         if self.heads % self.kv_heads:
             raise UserError(f"model field 'kv_heads' must divide heads: {self.heads} heads, {self.kv_heads} kv_heads")
         if self.head_width % 2:
@@ -91,6 +135,10 @@ class ModelConfig:
     def fam_slots(self) -> int:
         """Latents of FAM in each layer: ``fam_length``, or 0 where the attention has none."""
         return self.fam_length if self.attention == "fam" else 0
+
+    def is_local(self, layer: int) -> bool:
+        """Layer number ``layer``, counted from 0, sees ``local_window`` tokens and no more."""
+        return self.local_window is not None and not (self.global_every and (layer + 1) % self.global_every == 0)
 
     @property
     def window(self) -> int | None:
@@ -143,10 +191,10 @@ def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
         if value not in get_args(hint):
             raise problem
         return value
-    if hint == int | None:
+    if hint in (int | None, float | None):
         if value in (None, "none", "null"):
             return None
-        hint = int
+        hint = int if hint == int | None else float
     if hint is bool:
         words = {"true": True, "false": False}
         if isinstance(value, bool):
@@ -165,5 +213,7 @@ def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
 def _expectation(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"must be one of {', '.join(map(str, get_args(hint)))}"
-    words = {bool: "must be true or false", int: "must be a whole number", float: "must be a number"}
-    return words.get(hint, "must be a whole number or none")
+    if hint is bool:
+        return "must be true or false"
+    words = "must be a whole number" if hint in (int, int | None) else "must be a number"
+    return words if hint in (int, float) else f"{words} or none"

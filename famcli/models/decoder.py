@@ -13,34 +13,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from famcli.models.attention import Attention, Geometry, RotaryTable, block_masks, rotate
+from famcli.models.attention import Attention, Geometry, RotaryTable, block_masks, rope_frequencies, rotate
 from famcli.models.config import ModelConfig
 from famcli.models.state import LayerState, StreamState
 
 
 class FeedForward(nn.Module):
-    """SwiGLU, shared by tokens and FAM."""
+    """A gated feed-forward (SwiGLU or GeGLU), shared by tokens and FAM."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.width, config.ffn_width, bias=False)
         self.up_proj = nn.Linear(config.width, config.ffn_width, bias=False)
         self.down_proj = nn.Linear(config.ffn_width, config.width, bias=False)
+        self.tanh_gelu = config.activation == "gelu"
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate = self.gate_proj(x)
+        gate = F.gelu(gate, approximate="tanh") if self.tanh_gelu else F.silu(gate)
+        return self.down_proj(gate * self.up_proj(x))
 
 
 class Layer(nn.Module):
     """One decoder layer: block attention over [memory segments; FAM; own causal prefix], then the FAM's own update."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, number: int) -> None:
         super().__init__()
-        self.config = config
-        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.config, self.local = config, config.is_local(number)
+        before, after = config.norm_placement != "post", config.norm_placement != "pre"
+        self.attention_norm = self._norm(config, before)
         self.attention = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention_out_norm = self._norm(config, after)
+        self.ffn_norm = self._norm(config, before)
         self.ffn = FeedForward(config)
+        self.ffn_out_norm = self._norm(config, after)
+
+    @staticmethod
+    def _norm(config: ModelConfig, wanted: bool) -> nn.Module:
+        return nn.RMSNorm(config.width, eps=config.norm_eps) if wanted else nn.Identity()
 
     def forward(self, x: Tensor, state: LayerState, fresh: Tensor, at: Geometry, output: bool) -> Tensor | None:
         """Reads tokens of one block into ``state`` (changed in place) and gives their latents.
@@ -92,8 +102,8 @@ class Layer(nn.Module):
         state.fam_keys, state.fam_values = self.attention.keys_values(self.attention_norm(fam), at.fam_keys)
 
     def _residual(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + attended
-        return x + self.ffn(self.ffn_norm(x))
+        x = x + self.attention_out_norm(attended)
+        return x + self.ffn_out_norm(self.ffn(self.ffn_norm(x)))
 
     def _own_block(self, state: LayerState, keys: Tensor, values: Tensor, at: Geometry) -> tuple[Tensor, Tensor]:
         """Keys and values of the block up to and including the new tokens; what is unfinished is kept in ``state``."""
@@ -120,7 +130,7 @@ class Layer(nn.Module):
             torch.cat((state.fam_values, block_values), dim=2),
         )
         carried = state.fam.masked_fill(fresh[:, None, None], 0)
-        fam = self._residual(carried, attended) if self.config.fam_ffn else carried + attended
+        fam = self._residual(carried, attended) if self.config.fam_ffn else carried + self.attention_out_norm(attended)
         if self.config.fam_norm == "none":
             return fam
         return self.config.fam_scale * F.rms_norm(fam, fam.shape[-1:])
@@ -142,16 +152,21 @@ class Decoder(nn.Module):
 
     A model reads a stream: ``start`` a state, ``read`` tokens in any chunking, turn the latents that are needed into
     ``logits``. Any chunking gives the same latents.
+
+    Attributes:
+        position_offset: added to every position. Rotary attention knows only differences of positions, so it changes
+            nothing but rounding; the paper draws it at random in training (appendix B.2.2).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
         self.fam_embedding = nn.Parameter(torch.empty(config.fam_slots, config.width)) if config.fam_slots else None
+        self.position_offset = 0
         self._prepare()
 
     def reconfigure(self, config: ModelConfig) -> None:
@@ -172,8 +187,11 @@ class Decoder(nn.Module):
     def _prepare(self) -> None:
         config = self.config
         reach = max(config.memory_length, config.block_size)
-        self._rotary = RotaryTable(config.head_width, config.rope_theta, reach, config.block_size)
-        self._masks: tuple[tuple[int, int, torch.device], list[Tensor] | None] | None = None
+        self._rotary = {
+            local: RotaryTable(rope_frequencies(config, local), reach, config.block_size)
+            for local in {layer.local for layer in self._stack}
+        }
+        self._masks: dict[bool, tuple[tuple[object, ...], list[Tensor] | None]] = {}
 
     def initialise(self, seed: int) -> None:
         """Draws all weights anew.
@@ -207,7 +225,7 @@ class Decoder(nn.Module):
         """
         attention = self._stack[0].attention
         width, group = self.config.head_width, self.config.heads // self.config.kv_heads
-        angles = -tokens * self._rotary.frequencies
+        angles = -tokens * self._rotary[self._stack[0].local].frequencies
         towards, ahead = (
             torch.cat((angles.cos(), angles.sin())),
             torch.cat((torch.ones_like(angles), torch.zeros_like(angles))),
@@ -256,9 +274,9 @@ class Decoder(nn.Module):
 
     def set_fam(self, state: StreamState, fam: Sequence[Tensor]) -> None:
         """Replaces the FAM of every layer, one [b, f, d] each, in ``state``."""
-        at = self._geometry(0, 1)
+        at = self._geometries(0, 1)
         for layer, layer_state, latents in zip(self._stack, state.layers, fam, strict=True):
-            layer.set_fam(layer_state, latents, at)
+            layer.set_fam(layer_state, latents, at[layer.local])
 
     def update_again(self, state: StreamState) -> None:
         """Updates the FAM of every layer once more by the block just finished, in ``state``.
@@ -267,9 +285,9 @@ class Decoder(nn.Module):
         filler does to a memory can be repeated without reading it again. Only the last part of a block that was read
         in several leaves them in the state.
         """
-        at = self._geometry(0, self.config.block_size)
+        at = self._geometries(0, self.config.block_size)
         for layer, layer_state in zip(self._stack, state.layers, strict=True):
-            layer.update_again(layer_state, state.fresh, at)
+            layer.update_again(layer_state, state.fresh, at[layer.local])
 
     def read(self, tokens: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Reads on.
@@ -310,48 +328,63 @@ class Decoder(nn.Module):
         return [c for c in (tokens[:, :first], *tokens[:, first:].split(self.config.block_size, dim=1)) if c.shape[1]]
 
     def _read_within_block(self, tokens: Tensor, state: StreamState, output: bool) -> tuple[Tensor | None, StreamState]:
-        at = self._geometry(state.tokens_read, tokens.shape[1])
-        if at.completes and not output and not self.config.memory_length and not self.config.fam_slots:
+        geometries = self._geometries(state.tokens_read, tokens.shape[1])
+        completes = next(iter(geometries.values())).completes
+        if completes and not output and not self.config.memory_length and not self.config.fam_slots:
             read = state.tokens_read + tokens.shape[1]
             return None, replace(state, tokens_read=read, fresh=torch.zeros_like(state.fresh))
-        x = self.embedding(tokens)
+        x = self._scaled(self.embedding(tokens))
         layers = [replace(layer) for layer in state.layers]
         for i, layer in enumerate(self._stack):
-            x = layer(x, layers[i], state.fresh, at, output or i + 1 < len(layers))
-        fresh = torch.zeros_like(state.fresh) if at.completes else state.fresh
+            x = layer(x, layers[i], state.fresh, geometries[layer.local], output or i + 1 < len(layers))
+        fresh = torch.zeros_like(state.fresh) if completes else state.fresh
         return x, StreamState(layers, state.tokens_read + tokens.shape[1], fresh)
+
+    def _scaled(self, embeddings: Tensor) -> Tensor:
+        scale = self.config.embedding_scale
+        # Rounded to the weights' precision first, as the checkpoints that need it were trained.
+        return embeddings if scale == 1 else embeddings * embeddings.new_tensor(scale)
 
     def _initial_fam(self, batch: int) -> list[Tensor]:
         """One initial FAM a layer: the summary embeddings forwarded up the layers on their own (appendix B.1)."""
         assert self.fam_embedding is not None
-        at = self._geometry(0, 1)
-        fams = [self.fam_embedding[None]]
+        at = self._geometries(0, 1)
+        fams = [self._scaled(self.fam_embedding[None])]
         for layer in self._stack[:-1]:
-            fams.append(layer.initial_fam(fams[-1], at))
+            fams.append(layer.initial_fam(fams[-1], at[layer.local]))
         return [fam.expand(batch, -1, -1) for fam in fams]
 
-    def _geometry(self, tokens_read: int, count: int) -> Geometry:
-        config, like = self.config, self.embedding.weight
+    def _geometries(self, tokens_read: int, count: int) -> dict[bool, Geometry]:
+        """Where the next ``count`` tokens stand, for layers that are local and those that are not."""
+        return {local: self._geometry(tokens_read, count, local) for local in self._rotary}
+
+    def _geometry(self, tokens_read: int, count: int, local: bool) -> Geometry:
+        config, like, rotary = self.config, self.embedding.weight, self._rotary[local]
         size, slots = config.block_size, config.fam_slots
         whole = config.attention == "full"
         offset = tokens_read if whole else tokens_read % size
         filled = 0 if whole else min(config.memory_length, tokens_read // size * size)
         query_start = size - slots if config.fam_query_position == "current" else -slots
+        place = self.position_offset
         return Geometry(
             offset=offset,
             count=count,
             filled=filled,
             completes=not whole and offset + count == size,
-            tokens=self._rotary.at(offset, count, like),
-            fam_keys=self._rotary.at(-slots, slots, like),
-            fam_queries=self._rotary.at(query_start, slots, like),
-            step_back=self._rotary.at(-size, 1, like),
-            masks=self._block_masks(filled + slots + offset, count, like.device),
+            tokens=rotary.at(place + offset, count, like),
+            fam_keys=rotary.at(place - slots, slots, like),
+            fam_queries=rotary.at(place + query_start, slots, like),
+            step_back=rotary.at(-size, 1, like),
+            masks=self._block_masks(local, filled, offset, count, like.device),
         )
 
-    def _block_masks(self, before: int, count: int, device: torch.device) -> list[Tensor] | None:
+    def _block_masks(
+        self, local: bool, filled: int, offset: int, count: int, device: torch.device
+    ) -> list[Tensor] | None:
         """The masks of whole blocks repeat from block to block, so the last ones are kept."""
-        key = (before, count, device)
-        if self._masks is None or self._masks[0] != key:
-            self._masks = (key, block_masks(*key))
-        return self._masks[1]
+        key = (filled, offset, count, device)
+        if local not in self._masks or self._masks[local][0] != key:
+            window = self.config.local_window if local else None
+            masks = block_masks(filled, self.config.fam_slots, offset, count, window, device)
+            self._masks[local] = (key, masks)
+        return self._masks[local][1]
