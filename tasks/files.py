@@ -1,6 +1,7 @@
 """Files of records: JSONL, CSV, parquet and plain text, gzipped or in a zip, streamed record by record.
 
-Nothing is skipped silently: what cannot be read is a ``RecordError`` that names the file and the line.
+Nothing is skipped silently: what cannot be read is a ``RecordError`` that names the file and the line, and files of
+unknown kinds are left out with a warning.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -29,8 +31,12 @@ from famcli.errors import UserError
 
 from .records import Record, RecordError
 
+logger = logging.getLogger(__name__)
+
 JSONL, CSV, PARQUET, TEXT, ZIP = "JSONL", "CSV", "parquet", "text", "zip"
 KINDS = {".jsonl": JSONL, ".jsonl.gz": JSONL, ".csv": CSV, ".csv.gz": CSV, ".parquet": PARQUET, ".zip": ZIP}
+NO_DATA = ("", ".md")
+"""Extensions of files beside data that nobody takes for data: README.md, LICENSE."""
 READABLE = "famcli reads .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet and a .zip of them"
 PARQUET_BATCH = 16
 """Rows decoded together: a single row of NarrativeQA holds a whole book."""
@@ -174,8 +180,8 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
     """The files of records at ``path``, sorted by name.
 
     Args:
-        path: a file, or a directory that is searched with all its folders; hidden files and those of other kinds, such
-            as README.md, are no data.
+        path: a file, or a directory that is searched with all its folders; hidden files and those of other kinds are
+            left out, with a warning where they may have been meant as data.
         texts: patterns of the names of plain text files that are records, e.g. ``*.thy``.
 
     Raises:
@@ -190,6 +196,7 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
         found = [file for name in names if _kind(name, texts) for file in expand(path / name, name, texts)]
         if not found:
             raise UserError(f"no data in the directory {path}", READABLE)
+        _warn_of_others(str(path), [name for name in names if _kind(name, texts) is None], texts)
         return sorted(found, key=lambda file: file.label)
     if not exists:
         raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
@@ -242,7 +249,20 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
     for file in found:
         if members[file.name].flag_bits & 1:
             raise RecordError(f"{file.label} is encrypted", f"unpack {name} and give its directory")
+    _warn_of_others(name, [member for member, kind in kinds.items() if kind in (None, ZIP)], texts)
     return found
+
+
+def _warn_of_others(where: str, names: Sequence[str], texts: Sequence[str]) -> None:
+    """Tells which files in ``where`` are not read; not beside texts, where other files are the rule."""
+    others = sorted(
+        name
+        for name in names
+        if PurePosixPath(name).suffix.lower() not in NO_DATA and not any(map(_hidden, PurePosixPath(name).parts))
+    )
+    if others and not texts:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        logger.warning("warning: %d file(s) in %s left out: %s; %s", len(others), where, shown, READABLE)
 
 
 def _kind(name: str, texts: Sequence[str]) -> str | None:

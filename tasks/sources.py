@@ -84,7 +84,7 @@ def open_records(task_name: str, data: str | None, hub: HubDataset | None = None
         name = ",".join(sorted(path.resolve().name for path in paths))
         return _dataset("path", name, None, sorted(files, key=lambda file: file.label))
     if hub is None:
-        raise UserError(f"task {task_name} has no data on the hub", "use --data sample or --data PATH")
+        raise no_hub_data(task_name, texts)
     stored = find_stored(hub)
     if stored is None:
         if not data:
@@ -98,6 +98,16 @@ def no_data(task_name: str, hub: HubDataset) -> UserError:
     return UserError(
         f"task {task_name} needs data, and none is on this machine",
         f"--data sample (a few built-in records), --data hub (downloads {hub.repo}) or --data PATH",
+    )
+
+
+def no_hub_data(task_name: str, texts: Sequence[str] = ()) -> UserError:
+    """The error for a task without data on the hub; ``texts`` as in ``open_records``."""
+    what = f"{', '.join(texts)} files, or of records" if texts else "records"
+    return UserError(
+        f"task {task_name} has no data on the hub",
+        f"--data {task_name}=PATH (with one task --data PATH), PATH a directory or zip of {what} in JSONL, CSV or "
+        "parquet; or sample in place of PATH",
     )
 
 

@@ -10,10 +10,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_records import BSWA, FAM, Cells, passkey_record
+from made_records import BSWA, FAM, Cells, mean, passkey_record
 from rich.console import Console
 
-from famcli.metrics.statistics import Metric, mean
+from famcli.metrics.statistics import Metric
 from famcli.reports.tables import (
     Comparison,
     compare,

@@ -158,6 +158,7 @@ def test_check_takes_the_options_of_the_task(capsys: pytest.CaptureFixture[str])
         ["check"],
         ["fetch"],
         ["fetch", "passkey"],
+        ["fetch", "isabelle"],
         ["fetch", "stories", "storys"],
         ["fetch", "stories", "--split", "train"],
         ["fech", "stories"],

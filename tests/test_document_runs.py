@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from famcli.tasks.documents import QuestionTask
+from famcli.tasks.documents import DocumentTask, QuestionTask
 from small_runs import small_model
 
 from famcli.cli.main import main
+from famcli.cli.options import find_suite
 from famcli.evaluation.plan import measure, plan
 from famcli.evaluation.runner import evaluate
 from famcli.models.tokenizer import ByteTokenizer
@@ -55,6 +56,34 @@ def test_without_data_the_choices_are_named(
     errors = capsys.readouterr().err
     assert all(choice in errors for choice in ("--data sample", "--data hub", "--data PATH"))
     assert not (tmp_path / "results").exists()
+
+
+def test_the_suite_of_the_paper_says_where_its_data_comes_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = find_suite("paper")
+    tasks = [load_task(entry.task, entry.options) for entry in suite.entries]
+    alone = [task.name for task in tasks if isinstance(task, DocumentTask) and task.hub is None]
+    assert alone == ["isabelle"]
+    assert "--data hub --data isabelle=DIR" in suite.summary
+    monkeypatch.setenv("FAMCLI_DATA", str(tmp_path))
+    assert main(["eval", "--suite", "paper", "--model", "fam-tiny", "--data", "hub"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: task isabelle has no data on the hub"
+    assert "--data isabelle=PATH" in hint and "*.thy" in hint
+
+
+def test_files_that_are_left_out_are_told_on_the_command_line(tmp_path: Path) -> None:
+    """In a process of its own, whose logging nobody has set up."""
+    row = {"short_book_title": "T", "url": "http://example.org/1", "publication_date": 1900, "text": "one"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (tmp_path / "more.tsv").write_text("no data")
+    program = "import sys; from famcli.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    process = [sys.executable, "-c", program, "data", "check", "pg19", "--data", str(tmp_path), "--json"]
+    done = subprocess.run(process, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["fits"]
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith(f"warning: 1 file(s) in {tmp_path} left out: more.tsv; ")
 
 
 def test_with_several_tasks_an_error_of_the_data_names_its_task(

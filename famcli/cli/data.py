@@ -90,8 +90,7 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     if data is not None and "data" in given:
         raise UserError("the data is given twice", "leave out either --data or -o data=")
     data = given.get("data", data)
-    if "data" not in {help.name for help in load_task(task, {}).option_help()}:
-        raise UserError(f"task {task} needs no data", f"just type: famcli eval --task {task}")
+    _check_takes_data(load_task(task, {}))
     plugin = load_task(task, {**given, "data": data} if data is not None else given)
     tokenizer = _tokenizer(model)
     found: JSON = {"task": task, "fits": True, "problem": None, "hint": None}
@@ -110,10 +109,18 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
 
 
 def _hub(task: Task) -> HubDataset:
+    from famcli.tasks.sources import no_hub_data
+
+    _check_takes_data(task)
     hub: HubDataset | None = getattr(task, "hub", None)
     if hub is None:
-        raise UserError(f"task {task.name} has no data on the hub")
+        raise no_hub_data(task.name, getattr(task, "texts", ()))
     return hub
+
+
+def _check_takes_data(task: Task) -> None:
+    if "data" not in {help.name for help in task.option_help()}:
+        raise UserError(f"task {task.name} needs no data", f"just type: famcli eval --task {task.name}")
 
 
 def _tokenizer(model: str | None) -> Tokenizer:
@@ -130,7 +137,10 @@ def _survey_fields(task: Task, data: str | None) -> JSON:
     """Where the records are from, and in how many of them each field is missing that others have."""
     from famcli.tasks.sources import open_records
 
-    dataset = open_records(task.name, data, getattr(task, "hub", None), getattr(task, "texts", ()))
+    # What the task opens itself is not opened again: it would be hashed twice, and twice be warned of.
+    dataset = getattr(task, "dataset", None) or open_records(
+        task.name, data, getattr(task, "hub", None), getattr(task, "texts", ())
+    )
     present: Counter[str] = Counter()
     for record in dataset.records:
         for name, filled in _filled(record.fields).items():

@@ -13,32 +13,13 @@ class Metric:
 
     Attributes:
         value: the mean.
-        stderr: its standard error, ``None`` where one sample cannot tell.
+        stderr: its standard error, ``None`` where one cluster cannot tell.
         n: number of samples.
     """
 
     value: float
     stderr: float | None
     n: int
-
-
-def mean(values: Sequence[float]) -> Metric:
-    """Mean and standard error of independent samples.
-
-    The error is ``s / sqrt(n)`` with the sample deviation ``s`` (n - 1 in its denominator), hence none for n = 1. Sums
-    are rounded once, so the order of the values does not matter.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    n = len(values)
-    if not n:
-        raise ValueError("mean of no values")
-    value = math.fsum(values) / n
-    if n == 1:
-        return Metric(value, None, n)
-    variance = math.fsum((x - value) ** 2 for x in values) / (n - 1)
-    return Metric(value, math.sqrt(variance / n), n)
 
 
 def clustered_mean(
@@ -49,8 +30,8 @@ def clustered_mean(
     The value is ``sum w x / sum w``. Its error is the linearised (sandwich) one of a ratio: with ``R_c`` the sum of
     ``w (x - value)`` over a cluster and ``C`` clusters, ``sqrt(C / (C - 1) sum R_c^2) / sum w``. Samples of one cluster
     may depend on each other in any way; clusters are taken as independent. With equal weights and a cluster for each
-    sample it is ``s / sqrt(n)``, as in ``mean``. A geometric mean is that of the logarithms, its error by the delta
-    method.
+    sample it is ``s / sqrt(n)``, ``s`` the sample deviation (n - 1 in its denominator). A geometric mean is that of the
+    logarithms, its error by the delta method. Sums are rounded once, so the order of the samples does not matter.
 
     Args:
         values: of the samples; positive for a geometric mean.
