@@ -23,7 +23,10 @@ class WordTokenizer:
 
     name = "words"
     end_of_text: int | None = 0
+    answer_ends = frozenset({0})
     text_start: int | None = 0
+    prompt_start: tuple[int, ...] = ()
+    chat_template = None
 
     def __init__(self) -> None:
         self.pieces = ["<end>"]

@@ -20,7 +20,7 @@ from famcli.errors import UserError
 from famcli.models.checkpoint import check_fits, load_decoder, open_checkpoint, save_checkpoint
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
-from famcli.models.huggingface import HubTokenizer
+from famcli.models.hub_tokenizer import HubTokenizer
 from famcli.models.tokenizer import ByteTokenizer
 
 CPU = torch.device("cpu")
@@ -163,7 +163,7 @@ def test_untrained_fam_is_drawn_like_token_embeddings(tmp_path: Path) -> None:
 
 def test_hub_tokenizer_survives_a_save(tmp_path: Path) -> None:
     save_word_tokenizer(tmp_path / "tokenizer.json")
-    tokenizer = HubTokenizer(tmp_path / "tokenizer.json", {"bos_token_id": 4, "eos_token_id": [3, 2]})
+    tokenizer = HubTokenizer.from_file(tmp_path / "tokenizer.json", {"bos_token_id": 4, "eos_token_id": [3, 2]})
     assert (tokenizer.text_start, tokenizer.end_of_text) == (4, 3)
     assert tokenizer.encode("the pass key") == [0, 1, 2]
     assert tokenizer.decode([2, 3]) == "key is"

@@ -42,7 +42,8 @@ def put_in_cache(cache: Path, hub_id: str) -> Path:
 
 def test_the_presets_are_those_of_the_paper_and_the_bundled_ones() -> None:
     presets = {preset.name: preset for preset in list_presets()}
-    assert set(presets) == {f"{kind}-{size}" for kind in ("fam", "bswa") for size in ("tiny", "1b", "8b", "24b")}
+    sizes = ("tiny", "135m", "1b", "8b", "24b")
+    assert set(presets) == {f"{kind}-{size}" for kind in ("fam", "bswa") for size in sizes} | {"full-135m"}
     for name, preset in presets.items():
         assert preset.licence == "Apache-2.0"
         if name.endswith("-tiny"):
@@ -50,7 +51,8 @@ def test_the_presets_are_those_of_the_paper_and_the_bundled_ones() -> None:
             continue
         config = preset.config
         assert config is not None
-        assert (config.attention, config.block_size, config.memory_segments) == (name.split("-")[0], 1024, 3)
+        memory = (512, 1) if name.endswith("-135m") else (1024, 3)
+        assert (config.attention, config.block_size, config.memory_segments) == (name.split("-")[0], *memory)
         assert config.fam_slots == (64 if name.startswith("fam") else 0)
         with torch.device("meta"):
             weights = sum(weight.numel() for weight in Decoder(config).parameters())
@@ -59,7 +61,7 @@ def test_the_presets_are_those_of_the_paper_and_the_bundled_ones() -> None:
 
 def test_both_presets_of_a_size_differ_in_attention_alone() -> None:
     presets = {preset.name: preset for preset in list_presets()}
-    for size in ("1b", "8b", "24b"):
+    for size in ("135m", "1b", "8b", "24b"):
         fam, bswa = presets[f"fam-{size}"], presets[f"bswa-{size}"]
         assert fam.base == bswa.base
         assert fam.config is not None
@@ -139,7 +141,7 @@ def test_hub_models_are_found_in_the_local_cache(empty_hub_cache: Path) -> None:
     snapshot = put_in_cache(empty_hub_cache, "someone/something")
     save_hub_model(snapshot)
     model = find_model("someone/something,attention=bswa,block_size=16")
-    assert model.checkpoint.directory == snapshot
+    assert model.checkpoint.path == snapshot
     assert (model.config.attention, model.config.block_size) == ("bswa", 16)
     assert find_model("someone/something").config.attention == "full"
 
@@ -153,7 +155,7 @@ def test_interrupted_download_counts_as_none(empty_hub_cache: Path) -> None:
 
 
 def small_preset(monkeypatch: pytest.MonkeyPatch, config: ModelConfig) -> None:
-    preset = registry.Preset("fam-small", "small", "Apache-2.0", "someone/small", None, config)
+    preset = registry.Preset("fam-small", "small", "Apache-2.0", "someone/small", None, None, config)
     monkeypatch.setattr(registry, "list_presets", lambda: [preset])
 
 
@@ -163,12 +165,12 @@ def test_preset_takes_its_base_from_models_first(empty_hub_cache: Path, monkeypa
     shape: dict[str, Any] = {"attention": "fam", "block_size": 32, "memory_segments": 1, "fam_length": 4}
     small_preset(monkeypatch, open_checkpoint(cached).config.override({**shape, "norm_eps": 1e-5}, "test"))
     model = find_model("fam-small,memory_segments=2")
-    assert model.checkpoint.directory == cached
+    assert model.checkpoint.path == cached
     assert (model.config.attention, model.config.block_size, model.config.memory_segments) == ("fam", 32, 2)
     assert model.config.norm_eps == 1e-3, "what the weights were trained with counts, not what the preset says"
     assert model.untrained_fam
     shutil.copytree(cached, Path("models/small"))
-    assert find_model("fam-small").checkpoint.directory == Path("models/small")
+    assert find_model("fam-small").checkpoint.path == Path("models/small")
 
 
 def test_preset_whose_base_has_another_shape_names_the_field(

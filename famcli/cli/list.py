@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from famcli.cli.options import as_json, output
+
+if TYPE_CHECKING:
+    from famcli.models.config import ModelConfig
+    from famcli.models.registry import Preset
 
 JSON = dict[str, Any]
 
@@ -22,36 +27,88 @@ def command() -> None:
 @command.command()
 @as_json
 def models(json_output: bool) -> None:
-    """Presets for --model. Directories and hub ids in the local cache work as well."""
-    from famcli.models.registry import Preset, bundled_directory, list_presets
+    """Presets for --model. Directories, GGUF files and hub ids in the local cache work as well."""
+    from famcli.models.registry import list_presets
 
-    def describe(preset: Preset) -> JSON:
-        config = dataclasses.asdict(preset.config) if preset.config else _bundled_config(bundled_directory(preset.name))
-        return {
-            "name": preset.name,
-            "summary": preset.summary,
-            "licence": preset.licence,
-            "base": preset.base,
-            "download": preset.download if preset.base else None,
-            "parameters": preset.parameters,
-            "model": config,
-        }
-
-    described = [describe(preset) for preset in list_presets()]
+    described = [_describe(preset) for preset in list_presets()]
     if json_output:
         return click.echo(json.dumps({"models": described}))
-    rows = [
-        [
-            entry["name"],
-            "bundled" if entry["base"] is None else entry["base"],
-            f"{entry['parameters'] / 1e9:.1f}B" if entry["parameters"] else "",
-            _attention(entry["model"]),
-            entry["licence"],
-        ]
-        for entry in described
-    ]
-    _print_table(["model", "weights", "parameters", "attention", "licence"], rows)
+    header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "here"]
+    _print_table(header, [_row(entry) for entry in described])
+    click.echo("weights and the state of one stream in memory; a full attention's state grows with the text")
+    missing: dict[str, list[str]] = {}
+    for entry in described:
+        if not entry["here"] and entry["downloads"]:
+            missing.setdefault(" or ".join(entry["downloads"]), []).append(entry["name"])
+    for commands, names in missing.items():
+        click.echo(f"to get {', '.join(names)}: {commands}")
     click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256")
+
+
+def _describe(preset: Preset) -> JSON:
+    """A preset, what it takes and where it is; memory in bytes, of the weights and of one stream's state."""
+    from famcli.models.memory import state_values, state_values_per_token, stored_parameters
+    from famcli.models.registry import bundled_directory
+
+    directory = bundled_directory(preset.name)
+    config, parameters = preset.config, preset.parameters
+    if config is None and (directory / "config.json").exists():
+        config = _bundled_config(directory)
+        parameters = stored_parameters(directory / "model.safetensors")
+    here = preset.locate(ask_hub=_in_hub_cache(preset))
+    return {
+        "name": preset.name,
+        "summary": preset.summary,
+        "licence": preset.licence,
+        "base": preset.base,
+        "downloads": preset.downloads,
+        "here": str(here) if here else None,
+        "parameters": parameters,
+        "memory": {
+            "weights_bfloat16": 2 * parameters,
+            "weights_float32": 4 * parameters,
+            "state_float32": 4 * state_values(config),
+            "state_float32_per_token": 4 * state_values_per_token(config),
+        }
+        if parameters and config
+        else None,
+        "model": dataclasses.asdict(config) if config else None,
+    }
+
+
+def _row(entry: JSON) -> list[str]:
+    memory = entry["memory"]
+    growing = memory and memory["state_float32_per_token"]
+    return [
+        entry["name"],
+        _short(entry["parameters"]) if entry["parameters"] else "",
+        _size(memory["weights_bfloat16"]) if memory else "",
+        _size(memory["weights_float32"]) if memory else "",
+        f"{_size(growing)} a token" if growing else _size(memory["state_float32"]) if memory else "",
+        _attention(entry["model"]),
+        entry["licence"],
+        ("bundled" if entry["base"] is None else entry["here"]) if entry["here"] else "missing",
+    ]
+
+
+def _in_hub_cache(preset: Preset) -> bool:
+    """The hub's cache has a folder for the base; its client, which takes long to import, knows what is in it."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    return preset.base is not None and (cache / f"models--{preset.base.replace('/', '--')}").is_dir()
+
+
+def _short(count: int) -> str:
+    """134515008 -> ``135M``, 8829669376 -> ``8.8B``."""
+    return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
+
+
+def _size(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 2**10:.1f} KiB"
 
 
 @command.command()
@@ -135,18 +192,19 @@ def _data(task: type[Any]) -> JSON | None:
     return found if found["citation"] else None
 
 
-def _bundled_config(directory: Path) -> JSON | None:
-    """The model fields of a bundled ``config.json``, read without torch; ``None`` where it is not there."""
-    file = directory / "config.json"
-    if not file.exists():
-        return None
-    fields: JSON = json.loads(file.read_text(encoding="utf-8"))["model"]
-    return fields
+def _bundled_config(directory: Path) -> ModelConfig:
+    """The model fields of a bundled ``config.json``."""
+    from famcli.models.config import ModelConfig
+
+    fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))["model"]
+    return ModelConfig.from_mapping(fields, str(directory / "config.json"))
 
 
 def _attention(config: JSON | None) -> str:
     if config is None:
         return ""
+    if config["attention"] == "full":
+        return "full"
     shape = f"{config['attention']}, B {config['block_size']}, M {config['memory_segments']}"
     return f"{shape}, F {config['fam_length']}" if config["attention"] == "fam" else shape
 

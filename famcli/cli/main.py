@@ -32,6 +32,9 @@ class Verb(NamedTuple):
 VERBS = {
     "eval": Verb("famcli.cli.eval", "Evaluate models on tasks; the same command continues a broken run.", GOES_ON),
     "compare": Verb("famcli.cli.compare", "Set the newest runs side by side."),
+    "report": Verb("famcli.cli.report", "Write one HTML page about runs: verdicts, plots, samples."),
+    "check": Verb("famcli.cli.check", "Hold runs against a baseline: a gate for CI."),
+    "sweep": Verb("famcli.cli.sweep", "Run every combination of values of model fields.", GOES_ON),
     "list": Verb("famcli.cli.list", "List models, tasks or runs."),
     "data": Verb("famcli.cli.data", "Fetch or check the data of tasks."),
     "train": Verb("famcli.cli.train", "Train a model by a recipe.", "add --resume to go on from the last checkpoint"),

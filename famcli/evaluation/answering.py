@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from famcli.errors import UserError
 from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
-from famcli.evaluation.prompts import Context, PromptTokens, encode, prompt_parts
+from famcli.evaluation.prompts import Context, Frame, PromptTokens, encode, prompt_parts
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
 from famcli.task import Choose, Chosen, Generate, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
 if TYPE_CHECKING:
     from famcli.models.registry import LoadedModel
+
+TAIL = 200
+"""Characters of a prompt's end that the journal keeps."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Answering:
         model: who answers.
         task: whose samples these are.
         context: the bound on prompts, if there is one.
+        frame: what stands around every prompt.
         keeper: keeps the state of a long document on the way.
         advance: told the number of tokens after each chunk.
         peak_memory: most memory used so far, in bytes.
@@ -37,6 +43,7 @@ class Answering:
     model: LoadedModel
     task: Task
     context: Context | None
+    frame: Frame
     keeper: StateKeeper
     advance: Callable[[int], None]
     peak_memory: Callable[[], int]
@@ -64,8 +71,11 @@ class Answering:
         request = group.batches[0][0].sample.request()
         assert not isinstance(request, Read)
         document = encode(request.prompt.segments[0], self.model.tokenizer)
+        before = np.asarray(self.frame.before, np.int64)
         if self.context:
-            document = self.context.cut(document, group.shared_tokens)
+            document = self.context.cut(document, group.shared_tokens - len(before))
+        if len(before):
+            document = np.concatenate((before, document))
         return read_document(self.model.decoder, document, self.keeper, self.advance)
 
     def _reply(
@@ -83,9 +93,10 @@ class Answering:
         for (p, _), request in zip(pairs, requests, strict=True):
             if prefix:  # a long document takes seconds to tokenise, and there may be many questions
                 parts = [encode(segment, tokenizer) for segment in request.prompt.segments[1:]]
+                parts.append(np.asarray(self.frame.after, np.int64))
                 prompts.append(PromptTokens(parts, prefix.digest))
             else:
-                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context)
+                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.frame)
                 prompts.append(PromptTokens(parts))
         for reply in answer_batch(self.model.decoder, tokenizer, requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
@@ -145,6 +156,7 @@ class Answering:
             seconds=seconds,
             state_bytes=state_bytes,
             peak_memory_bytes=peak,
+            prompt_tail=_tail(p, request, self.model.tokenizer),
         )
 
     def _scores(self, sample: Sample, given: Scores) -> tuple[dict[str, float], dict[str, float]]:
@@ -162,6 +174,20 @@ class Answering:
             )
         weights = {name: float(pair.weight) for name, pair in pairs.items() if pair.weight != 1}
         return {name: float(pair.value) for name, pair in pairs.items()}, weights
+
+
+def _tail(p: Planned, request: Request, tokenizer: Tokenizer) -> str:
+    """The last words of a prompt, without what a chat template adds; not those of a document that was cut."""
+    if isinstance(request, Read):
+        return ""
+    tail = ""
+    for i, segment in reversed(list(enumerate(request.prompt.segments))):
+        if len(tail) >= TAIL or (p.cut_tokens and i == request.prompt.document):
+            break
+        # A token is a byte at least, and a character at most four.
+        text = segment if isinstance(segment, str) else tokenizer.decode(segment[-4 * TAIL :].tolist())
+        tail = (text[-TAIL:] + tail)[-TAIL:]
+    return tail
 
 
 def _output(request: Request, answer: Any) -> str:

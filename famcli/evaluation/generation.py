@@ -50,7 +50,7 @@ def answer_batch(
     """Answers requests of one kind whose prompts are equally long, as one batch.
 
     Generation is greedy: the most likely token of the tokenizer's vocabulary, of equals the lowest id, until the
-    budget, a stop string or the tokenizer's ``end_of_text``, if it has one. Memory does not grow with the prompt.
+    budget, a stop string or one of the tokenizer's ``answer_ends``. Memory does not grow with the prompt.
 
     Args:
         decoder: the model; inputs go to the device of its weights.
@@ -170,7 +170,7 @@ class _Row:
     def add(self, token: int) -> None:
         if self.done:
             return
-        if token == self.tokenizer.end_of_text:
+        if token in self.tokenizer.answer_ends:
             self.done = True
             return
         self.ids.append(token)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from famcli.evaluation.aggregate import cost
-from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
+from famcli.evaluation.prompts import Frame, Side
+from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.task import Task
 
 if TYPE_CHECKING:
     from famcli.models.registry import LoadedModel
+    from famcli.models.tokenizer import Tokenizer
 
 
 def new_record(
@@ -36,6 +38,7 @@ def new_record(
             tokenizer=model.tokenizer.name,
             parameters=sum(weight.numel() for weight in model.decoder.parameters()),
             receptive_field=config.receptive_field,
+            fam=NO_FAM_ADAPTER if model.untrained_fam else None,
         ),
         task=_task_fields(task),
         seed=seed,
@@ -52,6 +55,18 @@ def new_record(
     )
     run_id = _run_id(record, model.device.type)
     return replace(record, run_id=run_id, path=results / run_id)
+
+
+def context_fields(
+    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, frame: Frame, chat: bool
+) -> ContextFields:
+    """What the record says of prompts; a model without special tokens or a chat template has the bound alone."""
+    fields = ContextFields(max_context=max_context, truncate=truncate)
+    if len(frame):
+        fields |= {"before": list(frame.before), "after": list(frame.after)}
+    if chat and tokenizer.chat_template:
+        fields["chat_template_sha256"] = tokenizer.chat_template.sha256
+    return fields
 
 
 def now() -> str:

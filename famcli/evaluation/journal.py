@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -37,6 +38,7 @@ class Entry:
         seconds: the sample's share of the time its batch took.
         state_bytes: memory of the sample's stream state when the prompt had been read.
         peak_memory_bytes: most memory the process had used by then.
+        prompt_tail: the prompt's last words, for readers; ``""`` in older journals and for a text that was read.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Entry:
     seconds: float
     state_bytes: int
     peak_memory_bytes: int
+    prompt_tail: str = ""
 
     @classmethod
     def from_line(cls, line: bytes) -> Entry:
@@ -67,14 +70,48 @@ class Entry:
             raise ValueError("it is not JSON") from None
         if not isinstance(values, dict):
             raise ValueError("it is not a JSON object")
-        hints = get_type_hints(cls)
-        for name, hint in hints.items():
-            if not isinstance(values.get(name), get_origin(hint) or hint):
-                raise ValueError(f"its field '{name}' is missing or not of type {getattr(hint, '__name__', hint)}")
-        return cls(**{name: values[name] for name in hints})
+        values.setdefault("prompt_tail", "")
+        types = _field_types()
+        for name, kind in types.items():
+            if not isinstance(values.get(name), kind):
+                raise ValueError(f"its field '{name}' is missing or not of type {kind.__name__}")
+        return cls(**{name: values[name] for name in types})
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+@cache
+def _field_types() -> dict[str, type]:
+    return {name: get_origin(hint) or hint for name, hint in get_type_hints(Entry).items()}
+
+
+def read_entries(path: Path) -> dict[str, Entry]:
+    """The answered samples of a run by id, in order of completion; a last line without its end is left out.
+
+    Raises:
+        UserError: a whole line is damaged, or the file cannot be read.
+    """
+    try:
+        return _parse(path, path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            entry = Entry.from_line(line)
+            if entry.id in entries:
+                raise ValueError(f"sample {entry.id} is there twice")
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {number} is damaged: {error}",
+                "put the line right or delete it to have its sample asked again, or start over with --fresh",
+            ) from None
+        entries[entry.id] = entry
+    return entries
 
 
 class Journal:
@@ -96,15 +133,7 @@ class Journal:
                 os.truncate(path, whole)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        self.entries: dict[str, Entry] = {}
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
-            try:
-                self._add(Entry.from_line(line))
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number} is damaged: {error}",
-                    "put the line right or delete it to have its sample asked again, or start over with --fresh",
-                ) from None
+        self.entries = _parse(path, content)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Writes entries; when it returns they are on the disk.
@@ -113,7 +142,9 @@ class Journal:
             UserError: they cannot be written.
         """
         for entry in entries:
-            self._add(entry)
+            if entry.id in self.entries:
+                raise ValueError(f"sample {entry.id} is there twice")
+            self.entries[entry.id] = entry
         try:
             with open(self.path, "ab") as file:
                 file.write(b"".join(entry.to_line() for entry in entries))
@@ -123,11 +154,6 @@ class Journal:
             raise UserError(
                 f"cannot write {self.path}: {error.strerror}", "make room and repeat the command: it continues the run"
             ) from error
-
-    def _add(self, entry: Entry) -> None:
-        if entry.id in self.entries:
-            raise ValueError(f"sample {entry.id} is there twice")
-        self.entries[entry.id] = entry
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from famcli.errors import UserError
-from famcli.evaluation.prompts import Context, document_of, encode, option_lengths
+from famcli.evaluation.prompts import NO_FRAME, Context, Frame, document_of, encode, option_lengths
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
 if TYPE_CHECKING:
@@ -62,15 +62,17 @@ class Group:
         return self.shared_tokens + sum(p.own_tokens for batch in self.batches for p in batch)
 
 
-def measure(samples: Sequence[Sample], tokenizer: Tokenizer, context: Context | None) -> list[Planned]:
-    """What each sample takes; every document is tokenised once, and only its length is kept.
+def measure(
+    samples: Sequence[Sample], tokenizer: Tokenizer, context: Context | None, frame: Frame = NO_FRAME
+) -> list[Planned]:
+    """What each sample takes, in ``frame``; every document is tokenised once, and only its length is kept.
 
     Raises:
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
             documents.
     """
     lengths = _Documents(tokenizer)
-    return [_measure(sample, tokenizer, context, lengths.tokens) for sample in samples]
+    return [_measure(sample, tokenizer, context, frame, lengths.tokens) for sample in samples]
 
 
 class _Documents:
@@ -92,11 +94,17 @@ class _Documents:
 
 
 def _measure(
-    sample: Sample, tokenizer: Tokenizer, context: Context | None, document_tokens: Callable[[Sample, Segment], int]
+    sample: Sample,
+    tokenizer: Tokenizer,
+    context: Context | None,
+    frame: Frame,
+    document_tokens: Callable[[Sample, Segment], int],
 ) -> Planned:
     if sample.prompt_tokens is not None and context is None:
-        return Planned(sample, sample.prompt_tokens)
+        return Planned(sample, sample.prompt_tokens + len(frame))
     request = sample.request()
+    if isinstance(request, Read):
+        frame = NO_FRAME
     document, own = document_of(request), _tokens_around(request, tokenizer)
     options = option_lengths(request, tokenizer)
     if isinstance(request, Choose) and not all(options or [0]):
@@ -104,19 +112,24 @@ def _measure(
         raise UserError(f"sample {sample.id}: an option has no tokens: {list(request.options)}")
     answer = request.max_new_tokens if isinstance(request, Generate) else max(options, default=0)
     whole = 0 if document is None else document_tokens(sample, document)
-    kept = context.kept(whole, own + answer, f"sample {sample.id}") if context else whole
+    kept = context.kept(whole, len(frame) + own + answer, f"sample {sample.id}") if context else whole
     if not kept + own:
         raise UserError(f"sample {sample.id} has nothing to read: its prompt is empty")
     named = sample.document is not None and own > 0
     return Planned(
         sample,
-        prompt_tokens=kept + own,
+        prompt_tokens=kept + len(frame) + own,
         document_tokens=None if document is None else kept,
-        shared_tokens=kept if named and not isinstance(request, Read) and request.prompt.document == 0 else 0,
+        shared_tokens=len(frame.before) + kept if kept and named and _begins(request) else 0,
         option_tokens=sum(options),
         requests=max(len(options), 1),
         cut_tokens=whole - kept,
     )
+
+
+def _begins(request: Request) -> bool:
+    """The prompt begins with its document."""
+    return not isinstance(request, Read) and request.prompt.document == 0
 
 
 def _tokens_around(request: Request, tokenizer: Tokenizer) -> int:

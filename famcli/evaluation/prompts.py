@@ -73,6 +73,38 @@ class Context:
         return ids[:kept]
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Token ids ``before`` and ``after`` every prompt that is answered; a text that is predicted has none."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.after)
+
+
+NO_FRAME = Frame()
+
+
+def frame_of(tokenizer: Tokenizer, chat: bool) -> Frame:
+    """What a model was trained to see around a prompt.
+
+    Args:
+        tokenizer: the model's; it may put special tokens in front (``prompt_start``).
+        chat: put the prompt as one user turn into the tokenizer's chat template, which has its own beginning.
+
+    Raises:
+        UserError: there is no chat template, or it cannot be used.
+    """
+    if not chat:
+        return Frame(before=tokenizer.prompt_start)
+    if tokenizer.chat_template is None:
+        raise UserError("the model's tokenizer has no chat template", "leave out --chat-template")
+    before, after = tokenizer.chat_template.around()
+    return Frame(tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after)))
+
+
 def encode(segment: Segment, tokenizer: Tokenizer) -> Ids:
     """Token ids [t] of a segment."""
     return np.asarray(tokenizer.encode(segment) if isinstance(segment, str) else segment, dtype=np.int64)
@@ -124,9 +156,12 @@ class PromptTokens:
         return self._hash.hexdigest()
 
 
-def prompt_parts(prompt: Prompt, tokenizer: Tokenizer, kept: int | None, context: Context | None) -> list[Ids]:
-    """The token ids of a prompt's segments, its document cut to ``kept`` tokens."""
+def prompt_parts(
+    prompt: Prompt, tokenizer: Tokenizer, kept: int | None, context: Context | None, frame: Frame = NO_FRAME
+) -> list[Ids]:
+    """The token ids of a prompt's segments, its document cut to ``kept`` tokens, with what stands around them."""
     parts = [encode(segment, tokenizer) for segment in prompt.segments]
     if prompt.document is not None and kept is not None and context is not None:
         parts[prompt.document] = context.cut(parts[prompt.document], kept)
-    return parts
+    around = [np.asarray(ids, np.int64) for ids in (frame.before, frame.after)]
+    return [part for part in (around[0], *parts, around[1]) if len(part)]

@@ -20,10 +20,14 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 RECORD_NAME = "run.json"
+NO_FAM_ADAPTER = "no FAM adapter"
 
 
 class ModelFields(TypedDict):
-    """The model: ``config`` is its whole ``ModelConfig``, ``receptive_field`` is in tokens, null if unbounded."""
+    """The model: ``config`` is its whole ``ModelConfig``, ``receptive_field`` is in tokens, null if unbounded.
+
+    ``fam`` is ``NO_FAM_ADAPTER`` where it has a FAM that neither its weights nor an adapter have learned, else null.
+    """
 
     name: str
     config: dict[str, Any]
@@ -31,6 +35,7 @@ class ModelFields(TypedDict):
     tokenizer: str
     parameters: int
     receptive_field: int | None
+    fam: str | None
 
 
 class TaskFields(TypedDict):
@@ -49,8 +54,18 @@ class TaskFields(TypedDict):
     metrics: dict[str, dict[str, Any]]
 
 
-class ContextFields(TypedDict):
-    """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut."""
+class _FrameFields(TypedDict, total=False):
+    before: list[int]
+    after: list[int]
+    chat_template_sha256: str
+
+
+class ContextFields(_FrameFields):
+    """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut.
+
+    Where special tokens or a chat template stand around every prompt: their token ids ``before`` and ``after`` it, and
+    the template's hash.
+    """
 
     max_context: int | None
     truncate: str | None
@@ -158,6 +173,8 @@ def load_record(path: Path) -> RunRecord:
         "environment": Environment,
         "cost": Cost,
     }
+    if isinstance(values["model"], dict):
+        values["model"].setdefault("fam", None)  # older versions knew no adapters
     for name, part in parts.items():
         _check(values[name], part.__required_keys__, file, f"{name}.")  # type: ignore[attr-defined]
     try:

@@ -13,11 +13,11 @@ import torch
 from famcli.errors import UserError
 from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
-from famcli.evaluation.identity import new_record, now
+from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, claim
 from famcli.evaluation.plan import Planned, measure, plan
-from famcli.evaluation.prompts import Context, Side
-from famcli.evaluation.record import RECORD_NAME, ContextFields, RunRecord, environment, load_record
+from famcli.evaluation.prompts import Context, Frame, Side, frame_of
+from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
 from famcli.task import Sample, Task
 
@@ -54,6 +54,7 @@ def evaluate(
     limit: int | None = None,
     max_context: int | None = None,
     truncate: Side | None = None,
+    chat_template: bool = False,
     batch_size: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
@@ -75,25 +76,27 @@ def evaluate(
         max_context: the most tokens prompt and answer may take. ``None`` is no bound, but under ``full`` attention the
             length it was trained on, where that is known.
         truncate: which part of a document beyond ``max_context`` is cut; ``None`` makes it an error.
+        chat_template: put every prompt as one user turn into the model's chat template; texts to predict are read bare.
         batch_size: samples answered together. ``None`` is 16, on CUDA 64, or as many as keep the stream states within
             2 GiB, on CUDA within a quarter of the free memory.
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
         progress: told how the run advances.
 
     Raises:
-        UserError: a value does not fit, a sample does not fit the context, a file of the run is damaged or cannot be
-            written, or another process is working on this run.
+        UserError: a value does not fit, a sample does not fit the context, the model has no chat template, a file of
+            the run is damaged or cannot be written, or another process is working on this run.
     """
     for name, value in (("limit", limit), ("batch size", batch_size), ("max context", max_context)):
         if value is not None and value < 1:
             raise UserError(f"the {name} must be at least 1, not {value}")
     context = context_of(model.decoder.config, max_context, truncate)
-    fields = ContextFields(max_context=max_context, truncate=truncate)
+    frame = frame_of(model.tokenizer, chat_template)
+    fields = context_fields(model.tokenizer, max_context, truncate, frame, chat_template)
     record = new_record(model, task, results, seed, limit, fields)
     if not fresh and (finished := _finished(record.path)):
         return finished
     samples = _samples(model, task, seed, limit)
-    planned = measure(samples, model.tokenizer, context)
+    planned = measure(samples, model.tokenizer, context, frame)
     with claim(record.path, fresh):
         if earlier := _earlier(record.path):
             if earlier.status == "finished":
@@ -104,7 +107,8 @@ def evaluate(
         record.environment = environment()
         record.save()
         keeper = StateKeeper(record.path)
-        _answer(model, task, planned, context, journal, keeper, batch_size or _automatic_batch_size(model), progress)
+        rows = batch_size or _automatic_batch_size(model)
+        _answer(model, task, planned, context, frame, journal, keeper, rows, progress)
         aggregate(record, task, [journal.entries[sample.id] for sample in samples])
         record.status, record.finished = "finished", now()
         record.save()
@@ -184,6 +188,7 @@ def _answer(
     task: Task,
     planned: Sequence[Planned],
     context: Context | None,
+    frame: Frame,
     journal: Journal,
     keeper: StateKeeper,
     batch_size: int,
@@ -199,6 +204,7 @@ def _answer(
         model=model,
         task=task,
         context=context,
+        frame=frame,
         keeper=keeper,
         advance=progress.advance if progress else lambda tokens: None,
         peak_memory=lambda: _peak_memory(model.device),

@@ -1,4 +1,4 @@
-"""Decoders as files: famcli's own directories, and Hugging Face directories.
+"""Decoders as files: famcli's own directories, Hugging Face directories, and GGUF files (``gguf.py``).
 
 An own directory holds ``config.json`` (``{"format": "famcli", "tokenizer": ..., "model": {ModelConfig fields}}`` and
 whatever else the writer wants to keep) and ``model.safetensors`` with the names of ``Decoder.state_dict()``. Only
@@ -8,78 +8,63 @@ safetensors are read: other weight files can run code when they are opened.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from famcli.errors import UserError
 from famcli.files import save_tensors, write_text
 from famcli.models import huggingface
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
+from famcli.models.hub_tokenizer import HubTokenizer
+from famcli.models.placement import PlacedDecoder
 from famcli.models.tokenizer import ByteTokenizer, Tokenizer
+from famcli.models.weights import Stored, combined_sha256, list_safetensors
 
 SHAPE_FIELDS = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "tie_embeddings")
 """Fields of ``ModelConfig`` that the weights fix."""
 
 _REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".npz")
-_HALF = ("BF16", "F16")
+_FULL = ("F32", "F64")
 _FAM_SEED = 0
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Where one tensor of a decoder lies.
-
-    Attributes:
-        file: the safetensors file.
-        name, shape, dtype: of the tensor there; the dtype as safetensors spells it.
-        offset: to be added to its values, see ``huggingface.norm_offset``.
-    """
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    offset: float = 0.0
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """A directory whose config and tensor headers were read and agree; the weights themselves were not read yet.
+    """A directory or file whose config and tensor headers were read and agree; the weights were not read yet.
 
     Attributes:
-        directory: where it is.
+        path: where it is.
         config: shape and attention the weights were trained with.
         tokenizer: what its ids mean.
         tensors: by their names in ``Decoder.state_dict()``.
+        settings: further files that say what the weights are, those of an adapter.
     """
 
-    directory: Path
+    path: Path
     config: ModelConfig
     tokenizer: Tokenizer
     tensors: Mapping[str, Stored]
+    settings: tuple[Path, ...] = ()
 
     @property
     def half_precision(self) -> bool:
-        """The weights are stored in 16 bits."""
-        return self.tensors["embedding.weight"].dtype in _HALF
+        """The weights are stored in 16 bits or fewer."""
+        return self.tensors["embedding.weight"].dtype not in _FULL
 
     def weights_sha256(self) -> str:
-        """SHA-256 of the safetensors file; of several, the SHA-256 of their lines as ``sha256sum`` prints them."""
-        files = sorted({stored.file for stored in self.tensors.values()})
-        digests = [_sha256(file) for file in files]
-        if len(files) == 1:
-            return digests[0]
-        lines = "".join(f"{digest}  {file.name}\n" for digest, file in zip(digests, files, strict=True))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        """The hash of all files that determine the weights, see ``weights.combined_sha256``."""
+        files = {file for stored in self.tensors.values() for file in stored.files}
+        return combined_sha256(files | set(self.settings))
 
     def lacks_fam(self, config: ModelConfig) -> bool:
         """``config`` wants a FAM and the weights have learned none."""
@@ -103,51 +88,70 @@ def save_checkpoint(
         dtype: what the tensors are stored as.
     """
     names: dict[str, Any] = {"tokenizer": tokenizer.name}
-    if isinstance(tokenizer, huggingface.HubTokenizer):
-        names["tokenizer"] = "tokenizer.json"
-        names |= {"bos_token_id": tokenizer.text_start, "eos_token_id": tokenizer.end_of_text}
-        write_text(directory / "tokenizer.json", tokenizer.definition)
+    if isinstance(tokenizer, HubTokenizer):
+        names = {"tokenizer": "tokenizer.json", **tokenizer.save(directory)}
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in decoder.state_dict().items()}
     save_tensors(tensors, directory / "model.safetensors", {"format": "pt"})
     content = {"format": "famcli", **names, "model": dataclasses.asdict(decoder.config), **(extra or {})}
     write_text(directory / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
-    """Reads the config and the tensor headers of ``directory``, of either format, and checks them against each other.
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Reads the config and the tensor headers of a directory of either format, or of a GGUF file, and checks that they
+    agree.
 
     Raises:
-        UserError: a file is missing, corrupt or not safetensors, or a field or tensor is wrong, missing or unknown.
+        UserError: a file is missing, corrupt or of another kind, or a field or tensor is wrong, missing or unknown.
     """
-    if directory.is_file():
-        _refuse_pickles([directory])
-        raise UserError(f"{directory} is a file", f"give the directory that holds it: {directory.parent}")
+    path = _only_gguf(path) or path
+    if path.is_file():
+        _refuse_pickles([path])
+        if path.suffix != ".gguf":
+            raise UserError(f"{path} is a file, and no .gguf", f"give the directory that holds it: {path.parent}")
+        from famcli.models.gguf import open_gguf
+
+        checkpoint = open_gguf(path)
+    else:
+        checkpoint = _open_directory(path)
+    check_fits(checkpoint, checkpoint.config)
+    return checkpoint
+
+
+def _only_gguf(path: Path) -> Path | None:
+    """The GGUF file of a directory that holds nothing else of a model."""
+    if not path.is_dir() or (path / "config.json").exists():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise UserError(f"{path} holds {len(files)} GGUF files", f"give one of them, for instance {files[0]}")
+    return files[0] if files else None
+
+
+def _open_directory(directory: Path) -> Checkpoint:
     file = directory / "config.json"
     fields = _read_json(file)
     if fields.get("format") == "famcli":
         config, tokenizer = _own_config(fields, file)
-        name_of, norm_offset = _own_name, 0.0
+        name_of, added = _own_name, 0.0
     elif "model_type" in fields:
         config = huggingface.decoder_config(fields, file)
-        tokenizer = huggingface.HubTokenizer(directory / "tokenizer.json", fields)
-        name_of, norm_offset = huggingface.decoder_name, huggingface.norm_offset(fields)
+        tokenizer = HubTokenizer.from_file(directory / "tokenizer.json", fields)
+        name_of, added = huggingface.decoder_name, huggingface.norm_offset(fields)
     else:
         raise UserError(
             f"{file} has neither the field 'format' (famcli) nor 'model_type' (Hugging Face)",
             f"give a directory that `famcli train` wrote, or one of a {', '.join(huggingface.FAMILIES)} model",
         )
-    tensors = {}
+    tensors: dict[str, Stored] = {}
     for weights in _weight_files(directory):
-        for stored in _stored_tensors(weights):
+        for stored in list_safetensors(weights):
             try:
                 name = name_of(stored.name, config)
             except KeyError:
                 raise UserError(f"{weights}: unexpected tensor '{stored.name}'") from None
             if name is not None and not (name == "head.weight" and config.tie_embeddings):
-                tensors[name] = replace(stored, offset=norm_offset) if name.endswith("norm.weight") else stored
-    checkpoint = Checkpoint(directory, config, tokenizer, tensors)
-    check_fits(checkpoint, config)
-    return checkpoint
+                tensors[name] = replace(stored, added=added) if name.endswith("norm.weight") else stored
+    return Checkpoint(directory, config, tokenizer, tensors)
 
 
 def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
@@ -156,7 +160,7 @@ def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
     Raises:
         UserError: names the field or tensor and both shapes.
     """
-    where = checkpoint.directory
+    where = checkpoint.path
     for field in SHAPE_FIELDS:
         asked, trained = getattr(config, field), getattr(checkpoint.config, field)
         if asked != trained:
@@ -181,38 +185,40 @@ def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
         raise UserError(f"{stored.file}: unexpected tensor '{stored.name}'")
 
 
-def load_decoder(checkpoint: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Decoder:
-    """Reads the weights file by file, tensor by tensor, into a decoder of ``config``.
+def load_decoder(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Sequence[torch.device] | None = None,
+) -> Decoder:
+    """Reads the weights, tensor by tensor, into a decoder of ``config``: there is never more than one copy of them.
 
     Where ``config`` wants a FAM that the weights lack, its embeddings are drawn, always the same, from the mean and
     deviation of the token embeddings: a start for training, not a memory.
+
+    Args:
+        checkpoint: the weights.
+        config: fits them.
+        device: where they go.
+        dtype: what they become.
+        placement: the device of each layer, where they are to be spread; see ``placement.place_layers``.
 
     Raises:
         UserError: the weights do not fit ``config``, or a file cannot be read.
     """
     check_fits(checkpoint, config)
-    with torch.device("meta"):
-        decoder = Decoder(config)
+    decoder = _empty(config, PlacedDecoder if placement else Decoder)
     wanted = decoder.state_dict().keys()
-    for file in sorted({stored.file for stored in checkpoint.tensors.values()}):
-        try:
-            with safe_open(file, framework="pt", device=str(device)) as weights:
-                for name, stored in checkpoint.tensors.items():
-                    if stored.file == file and name in wanted:
-                        # A copy, because the tensor may be a view of the mapped file, which could be replaced.
-                        tensor = weights.get_tensor(stored.name)
-                        if stored.offset:
-                            tensor = tensor.float() + stored.offset
-                        _place(decoder, name, tensor.to(device, dtype, copy=True))
-        except (SafetensorError, OSError) as error:
-            raise _corrupt(file, error) from error
+    tensors = {}
+    for name, stored in checkpoint.tensors.items():
+        if name in wanted:
+            layer = re.match(r"layers\.(\d+)\.", name) if placement else None
+            tensors[name] = stored.read(placement[int(layer[1])] if placement and layer else device, dtype)
     if checkpoint.lacks_fam(config):
-        _place(decoder, "fam_embedding", _untrained_fam(decoder.embedding.weight, config.fam_slots))
+        tensors["fam_embedding"] = _untrained_fam(tensors["embedding.weight"], config.fam_slots)
+    decoder.load_state_dict(tensors, assign=True)
     return decoder.eval()
-
-
-def _place(decoder: Decoder, name: str, tensor: Tensor) -> None:
-    decoder.load_state_dict({name: tensor}, strict=False, assign=True)
 
 
 def _untrained_fam(embedding: Tensor, length: int) -> Tensor:
@@ -221,9 +227,27 @@ def _untrained_fam(embedding: Tensor, length: int) -> Tensor:
     return (table.mean(dim=0) + table.std(dim=0) * noise).to(embedding.device, embedding.dtype)
 
 
-def _expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in Decoder(config).state_dict().items()}
+class _NoInitialisation(TorchFunctionMode):
+    """Weights are not drawn: others will replace them, and drawing without memory takes seconds of imports."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs.get("tensor", *args[:1])
+        return function(*args, **kwargs)
+
+
+def _empty(config: ModelConfig, kind: type[Decoder] = Decoder) -> Decoder:
+    """A decoder whose weights take no memory."""
+    with torch.device("meta"), _NoInitialisation():
+        return kind(config)
+
+
+@lru_cache(maxsize=16)
+def _expected_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
 
 
 def _own_name(tensor: str, config: ModelConfig) -> str | None:
@@ -240,7 +264,7 @@ def _own_config(fields: Mapping[str, Any], file: Path) -> tuple[ModelConfig, Tok
     if fields["tokenizer"] == ByteTokenizer.name:
         tokenizer = ByteTokenizer()
     elif fields["tokenizer"] == "tokenizer.json":
-        tokenizer = huggingface.HubTokenizer(file.parent / "tokenizer.json", fields)
+        tokenizer = HubTokenizer.from_file(file.parent / "tokenizer.json", fields)
     else:
         raise UserError(
             f"{file}: field 'tokenizer' must be '{ByteTokenizer.name}' or 'tokenizer.json', not '{fields['tokenizer']}'"
@@ -288,21 +312,3 @@ def _refuse_pickles(files: list[Path]) -> None:
                 f"{file} is not a safetensors file; famcli reads no other, because they can run code when opened",
                 "convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
             )
-
-
-def _stored_tensors(file: Path) -> list[Stored]:
-    try:
-        with safe_open(file, framework="pt") as weights:
-            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)
-            return [Stored(file, name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()]
-    except (SafetensorError, OSError) as error:
-        raise _corrupt(file, error) from error
-
-
-def _corrupt(file: Path, error: Exception) -> UserError:
-    return UserError(f"{file} is not a whole safetensors file: {error}", "get the file again")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

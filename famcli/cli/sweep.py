@@ -1,0 +1,232 @@
+"""``famcli sweep``: every combination of values of a model's fields, as runs and as one table."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+import click
+
+from famcli.cli.options import as_json
+from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from famcli.evaluation.record import RunRecord
+    from famcli.metrics.statistics import Metric
+    from famcli.models.registry import ModelSource
+    from famcli.task import Task
+
+EXIT_FAILED = 1
+EXAMPLE = "famcli sweep --task passkey --model fam-tiny -v memory_segments=0,1,3"
+
+
+@dataclass
+class Combination:
+    """One model of the sweep.
+
+    Attributes:
+        model: as typed.
+        values: of the swept fields.
+        records: its runs, one a task.
+        error: why it, or one of its runs, cannot be; ``None`` where all is well.
+    """
+
+    model: str
+    values: dict[str, str]
+    records: list[RunRecord]
+    error: UserError | None = None
+
+    @property
+    def spec(self) -> str:
+        """What ``--model`` of other verbs takes."""
+        return ",".join([self.model, *(f"{name}={value}" for name, value in self.values.items())])
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--model", "models", multiple=True, metavar="MODEL[,FIELD=VALUE...]", help="See: famcli list models.")
+@click.option(
+    "-v",
+    "--vary",
+    "varied",
+    multiple=True,
+    metavar="FIELD=VALUE,VALUE...",
+    help="A field of the model, and its values.",
+)
+@task_options
+@run_options
+@as_json
+def command(
+    models: tuple[str, ...],
+    varied: tuple[str, ...],
+    chosen: TaskChoice,
+    settings: RunSettings,
+    json_output: bool,
+) -> int:
+    """Evaluate every combination of values of model fields; the same command continues a broken sweep.
+
+    \b
+    famcli sweep --task passkey --model fam-tiny -v memory_segments=0,1,3 -o lengths=1k,4k
+    famcli sweep --suite passkey --model ./my-llama,attention=fam -v memory_segments=0,1,3 -v fam_length=4,16,64,256
+
+    Each combination is a run like that of `famcli eval --model MODEL,FIELD=VALUE`. Those that cannot be, such as an FAM
+    length that the weights do not have, are named beside the others; the exit code is then 1.
+    """
+    if not models:
+        raise UserError("no model given", f"for example: {EXAMPLE}")
+    grid = _parse(varied)
+    tasks = chosen.load(EXAMPLE)
+    values = [dict(zip(grid, combined, strict=True)) for combined in itertools.product(*grid.values())]
+    combinations = [
+        Combination(model, chosen_values, []) for model in dict.fromkeys(models) for chosen_values in values
+    ]
+    _run_all(combinations, tasks, settings)
+    if json_output:
+        click.echo(json.dumps({"combinations": [_summary(one) for one in combinations]}, ensure_ascii=False))
+    else:
+        _print(_table(combinations, grid))
+    return _report_failures(combinations)
+
+
+def _parse(varied: tuple[str, ...]) -> dict[str, list[str]]:
+    """``-v a=1,2 -v b=3`` -> ``{"a": ["1", "2"], "b": ["3"]}``.
+
+    Raises:
+        UserError: one is no such list, or no field of a model.
+    """
+    from famcli.models.config import ModelConfig
+
+    known = [field.name for field in fields(ModelConfig)]
+    grid: dict[str, list[str]] = {}
+    for text in varied:
+        name, equals, listed = text.partition("=")
+        values = [value.strip() for value in listed.split(",")]
+        if not equals or not all(values):
+            raise UserError(f"-v {text} is not FIELD=VALUE,VALUE...", "for example -v memory_segments=0,1,3")
+        if name not in known:
+            raise unknown_name("model field", name, known)
+        if name in grid or len(set(values)) < len(values):
+            raise UserError(f"-v {text}: a field or a value is given twice")
+        grid[name] = values
+    if not grid:
+        raise UserError("no field to vary is given", f"for example: {EXAMPLE}")
+    return grid
+
+
+def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: RunSettings) -> None:
+    """Runs what can be run; everything is checked before anything runs, and one model at a time is in memory.
+
+    Raises:
+        UserError: no combination can be run.
+    """
+    sources: list[tuple[Combination, ModelSource]] = []
+    for one in combinations:
+        try:
+            sources.append((one, check_model(one.spec, tasks, settings)))
+        except UserError as error:
+            one.error = error
+    if not sources:
+        raise combinations[0].error or UserError("there is nothing to run")
+    if len(sources) < len(combinations):
+        out = len(combinations) - len(sources)
+        click.echo(f"{out} of {len(combinations)} combinations cannot be; the others run first", err=True)
+    for one, source in sources:
+        try:
+            _run_one(one, source, tasks, settings)
+        except UserError as error:
+            # Without its traceback, which would keep the model in memory.
+            one.error = UserError(error.message, error.hint)
+
+
+def _run_one(one: Combination, source: ModelSource, tasks: list[Task], settings: RunSettings) -> None:
+    model = load(source, settings)
+    for task in tasks:
+        one.records.append(run(model, task, settings))
+
+
+def _report_failures(combinations: Sequence[Combination]) -> int:
+    """Says what failed, each reason once, and returns the exit code."""
+    reasons: dict[str, list[str]] = {}
+    for one in combinations:
+        if one.error:
+            reasons.setdefault(one.error.message, []).append(one.spec)
+    for reason, specs in reasons.items():
+        click.echo("".join(f"failed: {spec}\n" for spec in specs) + f"  {reason}", err=True)
+    return EXIT_FAILED if reasons else 0
+
+
+def _summary(one: Combination) -> dict[str, object]:
+    return {
+        "model": one.model,
+        "values": one.values,
+        "error": one.error.message if one.error else None,
+        "runs": [
+            {
+                "run_id": record.run_id,
+                "task": record.task["name"],
+                "path": str(record.path / "run.json"),
+                "receptive_field": record.model["receptive_field"],
+                "metrics": {name: asdict(metric) for name, metric in record.metrics.items()},
+                "cells": record.cells,
+                "cost": record.cost,
+            }
+            for record in one.records
+        ],
+    }
+
+
+def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> Table:
+    """A row a combination; a column a swept field, then one for each score that tables show of a run."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from famcli.reports.tables import format_field, format_metric
+
+    scores = [_scores(one.records) for one in combinations]
+    titles = list(dict.fromkeys(title for found in scores for title in found))
+    several = len({one.model for one in combinations}) > 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    swept = [name.replace("_", "_\n") for name in grid]  # long names must not make wide columns
+    for title in [*(["model"] if several else []), *swept, "receptive\nfield", "state", "tokens/s", *titles]:
+        table.add_column(Text(title), justify="left" if title == "model" else "right", overflow="fold")
+    for one, found in zip(combinations, scores, strict=True):
+        if not one.records:
+            continue
+        state = max(record.cost["state_bytes"] for record in one.records)
+        read = sum(record.cost["tokens_read"] + record.cost["tokens_generated"] for record in one.records)
+        seconds = sum(record.cost["seconds"] for record in one.records)
+        table.add_row(
+            *([Text(one.model)] if several else []),
+            *one.values.values(),
+            format_field(one.records[0].model["receptive_field"]),
+            f"{state / 2**20:,.1f} MiB",
+            f"{read / seconds:,.0f}" if seconds else "-",
+            *(format_metric(found[title]) if title in found else "-" for title in titles),
+        )
+    return table
+
+
+def _scores(records: Sequence[RunRecord]) -> dict[str, Metric]:
+    """The headline metric of each task and cell, by what the table calls it."""
+    from famcli.reports.tables import format_settings, shown_scores
+
+    found = {}
+    for record in records:
+        headline = next(iter(record.metrics), None)
+        for metric, settings, score in shown_scores(record):
+            if metric == headline:
+                found["\n".join(filter(None, [record.task["name"], metric, format_settings(settings)]))] = score
+    return found
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
+    # A table that is piped on must not be folded to the width of a terminal that is not there.
+    Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)

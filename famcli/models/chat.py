@@ -1,0 +1,83 @@
+"""Chat templates: what instruct models were trained to see around a question."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+
+from famcli.errors import UserError
+
+_PLACEHOLDER = "famcli-prompt-7f3a"
+TODAY = datetime(2024, 7, 26)
+"""What templates that state the date are told: a run must ask the same tomorrow. It is the default of Llama 3's own."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A template in Jinja, as tokenizers carry it.
+
+    Attributes:
+        source: the template.
+        special_tokens: by the names it calls them, such as ``bos_token``.
+    """
+
+    source: str
+    special_tokens: Mapping[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of ``source``."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+    def around(self) -> tuple[str, str]:
+        """What stands before and after the text of one user turn that waits for its answer.
+
+        The text itself never passes through the template: a long document is not copied, and is read once for all
+        questions. A template that trims its text therefore trims nothing here.
+
+        Raises:
+            UserError: the template cannot be rendered, or does not hold the text exactly once.
+        """
+        turn = {"role": "user", "content": _PLACEHOLDER}
+        rendered = _render(self.source, messages=[turn], add_generation_prompt=True, **self.special_tokens)
+        before, *after = rendered.split(_PLACEHOLDER)
+        if len(after) != 1:
+            raise UserError(f"the chat template holds the user's text {len(after)} times", "leave out --chat-template")
+        return before, after[0]
+
+
+def _render(source: str, **variables: Any) -> str:
+    """Renders as transformers does: sandboxed, blocks trimmed, with the functions that templates expect."""
+    import jinja2
+    import jinja2.ext
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(jinja2.ext.Extension):
+        """``{% generation %}`` marks answers for training; here it marks nothing."""
+
+        tags = {"generation"}  # noqa: RUF012 (so declared above)
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.Scope(body).set_lineno(line)
+
+    def refuse(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # Jinja's own escapes HTML
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals |= {"raise_exception": refuse, "strftime_now": TODAY.strftime}
+    try:
+        return environment.from_string(source).render(tools=None, documents=None, **variables)
+    except Exception as error:  # templates are programs of others: whatever one of them raises
+        raise UserError(f"the chat template cannot be rendered: {error}", "leave out --chat-template") from error

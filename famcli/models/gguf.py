@@ -1,0 +1,283 @@
+"""GGUF files, as llama.cpp keeps models: their metadata as a config, their tensors dequantised one at a time.
+
+The format is read by the package ``gguf`` of the llama.cpp project.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from famcli.errors import UserError
+from famcli.models import huggingface
+from famcli.models.attention import rope_frequencies
+from famcli.models.checkpoint import Checkpoint
+from famcli.models.config import ModelConfig
+from famcli.models.gguf_tokenizer import read_tokenizer
+from famcli.models.weights import Stored
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+
+ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text", "olmo2": "olmo2"}
+"""``general.architecture`` -> the family of ``huggingface.FAMILIES``; Mistral's files say ``llama``."""
+
+_TENSORS = {
+    r"token_embd\.weight": "embedding.weight",
+    r"output_norm\.weight": "norm.weight",
+    r"output\.weight": "head.weight",
+    r"blk\.(\d+)\.attn_([qkv])\.(weight|bias)": r"layers.\1.attention.\2_proj.\3",
+    r"blk\.(\d+)\.attn_output\.weight": r"layers.\1.attention.o_proj.weight",
+    r"blk\.(\d+)\.attn_([qk])_norm\.weight": r"layers.\1.attention.\2_norm.weight",
+    r"blk\.(\d+)\.attn_norm\.weight": r"layers.\1.attention_norm.weight",
+    r"blk\.(\d+)\.post_attention_norm\.weight": r"layers.\1.attention_out_norm.weight",
+    r"blk\.(\d+)\.ffn_norm\.weight": r"layers.\1.ffn_norm.weight",
+    r"blk\.(\d+)\.post_ffw_norm\.weight": r"layers.\1.ffn_out_norm.weight",
+    r"blk\.(\d+)\.ffn_(gate|up|down)\.weight": r"layers.\1.ffn.\2_proj.weight",
+}
+_LLAMA3 = {"rope_low_frequency": 1.0, "rope_high_frequency": 4.0, "rope_original_context": 8192}
+"""Of all Llama 3.x releases; a file holds their effect only, as ``rope_freqs.weight``."""
+_GEMMA_27B_LAYERS = 62
+_VALUES_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class GgufTensor(Stored):
+    """A tensor of a GGUF file.
+
+    Attributes:
+        start, nbytes: where its data lies in the file.
+        heads: heads whose rows llama.cpp has interleaved for its own RoPE, 0 where it has not.
+    """
+
+    start: int = 0
+    nbytes: int = 0
+    heads: int = 0
+
+    def read(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        from gguf import GGMLQuantizationType, dequantize
+
+        kind = GGMLQuantizationType[self.dtype]
+        rows = self.shape[0] if len(self.shape) > 1 else 1
+        step = max(1, _VALUES_AT_ONCE * rows // max(1, int(np.prod(self.shape))))
+        values = torch.empty((rows, *self.shape[-1:]), dtype=dtype)
+        try:
+            with self.file.open("rb") as file:
+                file.seek(self.start)
+                for row in range(0, rows, step):
+                    count = min(step, rows - row)
+                    data = np.fromfile(file, np.uint8, self.nbytes // rows * count)
+                    part = dequantize(data.reshape(count, -1), kind)
+                    values[row : row + count] = torch.from_numpy(part)
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise UserError(
+                f"{self.file}: cannot read the tensor '{self.name}' of type {self.dtype}: {error}"
+            ) from error
+        values = values.reshape(self.shape)
+        if self.heads:  # pairs of neighbours -> first half against second half
+            pairs = values.unflatten(0, (self.heads, -1, 2))
+            values = pairs.transpose(1, 2).reshape(self.shape)
+        return values.to(device)
+
+
+def open_gguf(file: Path) -> Checkpoint:
+    """Reads the metadata and the tensor headers of a GGUF file.
+
+    Raises:
+        UserError: the file is damaged or cut into several, or asks for something ``Decoder`` does not do.
+    """
+    reader = _open(file)
+    fields = _Fields(reader, file)
+    if fields.get("split.count", 1) > 1:
+        raise UserError(
+            f"{file} is one of {fields.get('split.count')} parts",
+            "join them: llama-gguf-split --merge FIRST_PART WHOLE",
+        )
+    headers = {tensor.name: tensor for tensor in reader.tensors}
+    config = _config(fields, headers)
+    tensors: dict[str, Stored] = {}
+    for name, header in headers.items():
+        if name == "rope_freqs.weight":
+            continue
+        ours = _decoder_name(name)
+        if ours is None:
+            raise UserError(f"{file}: unexpected tensor '{name}'")
+        shape = tuple(int(size) for size in reversed(header.shape))
+        heads = _interleaved_heads(fields, config, ours)
+        start, nbytes = int(header.data_offset), int(header.n_bytes)
+        tensors[ours] = GgufTensor(file, name, shape, header.tensor_type.name, start, nbytes, heads)
+    tokenizer = read_tokenizer(fields.under("tokenizer."), fields.architecture, file)
+    return Checkpoint(file, config, tokenizer, tensors)
+
+
+def _open(file: Path) -> GGUFReader:
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise UserError(f"{file}: GGUF files need the package gguf", "pip install gguf") from error
+
+    class Reader(GGUFReader):
+        """Cuts an array instead of a memory map: for a hundred thousand tokens that takes a third of the time."""
+
+        @property
+        def data(self) -> Any:
+            return self._array
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._array = np.asarray(mapped)
+
+    try:
+        reader = Reader(file)
+    except Exception as error:  # whatever a damaged file makes of the reader
+        raise UserError(f"{file} is not a whole GGUF file: {error}", "get the file again") from error
+    if reader.byte_order != "I":
+        raise UserError(f"{file} is written for machines of the other byte order", "convert the model anew")
+    return reader
+
+
+class _Fields:
+    """The metadata of a GGUF file; names without a prefix are those of its architecture."""
+
+    def __init__(self, reader: GGUFReader, file: Path) -> None:
+        self.reader, self.file = reader, file
+        self.architecture = str(self.get("general.architecture"))
+        if self.architecture not in ARCHITECTURES:
+            raise UserError(
+                f"{file}: field 'general.architecture' is '{self.architecture}', a family famcli does not read",
+                f"it reads {', '.join(ARCHITECTURES)}",
+            )
+
+    def get(self, name: str, default: Any = None) -> Any:
+        field = self.reader.get_field(name)
+        if field is None:
+            return default
+        value = field.contents()
+        # 32-bit decimals are what their shortest spelling says: 1e-05, not 9.999999747378752e-06.
+        return float(str(np.float32(value))) if isinstance(value, float) else value
+
+    def of(self, name: str, default: Any = None) -> Any:
+        """A field of the architecture's own."""
+        return self.get(f"{self.architecture}.{name}", default)
+
+    def number(self, name: str, default: Any = None) -> Any:
+        """As ``of``, for what must be there and be one number for all layers."""
+        value = self.of(name, default)
+        if isinstance(value, list) and len(set(value)) == 1:
+            value = value[0]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            what = "lacks" if value is None else "has several values in"
+            raise UserError(f"{self.file} {what} the field '{self.architecture}.{name}'")
+        return value
+
+    def under(self, prefix: str) -> dict[str, Any]:
+        return {name.removeprefix(prefix): self.get(name) for name in self.reader.fields if name.startswith(prefix)}
+
+
+def _decoder_name(tensor: str) -> str | None:
+    for pattern, name in _TENSORS.items():
+        if match := re.fullmatch(pattern, tensor):
+            return match.expand(name)
+    return None
+
+
+def _interleaved_heads(fields: _Fields, config: ModelConfig, name: str) -> int:
+    if fields.architecture != "llama":
+        return 0
+    return config.heads if ".q_proj." in name else config.kv_heads if ".k_proj." in name else 0
+
+
+def _config(fields: _Fields, headers: Mapping[str, Any]) -> ModelConfig:
+    file = fields.file
+    for name in ("expert_count", "attn_logit_softcapping", "final_logit_softcapping"):
+        if fields.of(name):
+            full = f"{fields.architecture}.{name}"
+            raise UserError(f"{file}: field '{full}' is {fields.of(name)}; famcli reads models without it")
+    if "token_embd.weight" not in headers:
+        raise UserError(f"{file} lacks the tensor 'token_embd.weight'")
+    width, heads = fields.number("embedding_length"), fields.number("attention.head_count")
+    rotated = fields.number("rope.dimension_count", 0)
+    head_width = fields.number("attention.key_length", rotated or width // heads)
+    for name in ("rope.dimension_count", "attention.value_length"):
+        if fields.number(name, head_width) != head_width:
+            raise UserError(
+                f"{file}: field '{fields.architecture}.{name}' is {fields.number(name)} and not the width of heads, "
+                f"{head_width}; famcli reads models where these are one"
+            )
+    gemma = fields.architecture == "gemma3"
+    config = ModelConfig.from_mapping(
+        {
+            **huggingface.FAMILIES[ARCHITECTURES[fields.architecture]],
+            "attention": "full",
+            "vocab_size": int(headers["token_embd.weight"].shape[-1]),
+            "width": width,
+            "layers": fields.number("block_count"),
+            "heads": heads,
+            "kv_heads": fields.number("attention.head_count_kv", heads),
+            "head_width": head_width,
+            "ffn_width": fields.number("feed_forward_length"),
+            "rope_theta": fields.number("rope.freq_base", 1e6 if gemma else 1e4),
+            "norm_eps": fields.number("attention.layer_norm_rms_epsilon"),
+            "tie_embeddings": "output.weight" not in headers,
+            "trained_context": fields.of("context_length"),
+            **_linear_scaling(fields),
+            **(_gemma(fields, width, heads, head_width) if gemma else {}),
+        },
+        str(file),
+    )
+    return (
+        _llama3_scaling(config, headers["rope_freqs.weight"].data, file) if "rope_freqs.weight" in headers else config
+    )
+
+
+def _linear_scaling(fields: _Fields) -> dict[str, Any]:
+    kind, factor = fields.of("rope.scaling.type", "none"), fields.of("rope.scaling.factor", 1.0)
+    if kind not in ("none", "linear"):
+        raise UserError(
+            f"{fields.file}: field '{fields.architecture}.rope.scaling.type' is '{kind}'; famcli reads none or linear"
+        )
+    return {"rope_scaling": "linear", "rope_factor": factor} if kind == "linear" and factor != 1 else {}
+
+
+def _llama3_scaling(config: ModelConfig, divisors: Any, file: Path) -> ModelConfig:
+    """The scaling whose effect on each frequency the file holds, found again by trying."""
+    divisors = torch.from_numpy(np.array(divisors, dtype=np.float64)).flatten()
+    found = config.override({"rope_scaling": "llama3", "rope_factor": float(divisors.max()), **_LLAMA3}, str(file))
+    plain = rope_frequencies(config, local=False)
+    same = len(divisors) == len(plain) and torch.allclose(plain / divisors, rope_frequencies(found, False), rtol=1e-4)
+    if config.rope_scaling != "none" or not same:
+        raise UserError(f"{file}: the tensor 'rope_freqs.weight' scales RoPE otherwise than Llama 3 does")
+    return found
+
+
+def _gemma(fields: _Fields, width: int, heads: int, head_width: int) -> dict[str, Any]:
+    """What is written in llama.cpp and not in its files: Gemma 3 of 27B scales its scores otherwise."""
+    largest = fields.number("block_count") == _GEMMA_27B_LAYERS
+    return {
+        "rope_local_theta": fields.number("rope.freq_base_swa", 1e4),
+        "local_window": fields.number("attention.sliding_window"),
+        "global_every": _global_every(fields),
+        "embedding_scale": width**0.5,
+        "attention_scale": (width / heads if largest else head_width) ** -0.5,
+    }
+
+
+def _global_every(fields: _Fields) -> int:
+    """Every so many-th layer is not local: said as that number, or of each layer whether it is local."""
+    pattern = fields.of("attention.sliding_window_pattern", 6)
+    if not isinstance(pattern, list):
+        return int(pattern)
+    every = pattern.index(False) + 1 if False in pattern else 0
+    if pattern != [not every or (i + 1) % every != 0 for i in range(len(pattern))]:
+        raise UserError(
+            f"{fields.file}: field '{fields.architecture}.attention.sliding_window_pattern' is irregular; "
+            "famcli reads layers of one type, or every so many-th full"
+        )
+    return every

@@ -1,0 +1,147 @@
+"""A ``tokenizer.json`` and what stands beside it: special tokens, and the template of a chat."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from famcli.errors import UserError
+from famcli.files import write_text
+from famcli.models.chat import ChatTemplate
+
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class HubTokenizer:
+    """A ``tokenizer.json`` as a ``Tokenizer``.
+
+    Attributes:
+        definition: the content of ``tokenizer.json``.
+    """
+
+    def __init__(
+        self, definition: str, fields: Mapping[str, Any], settings: Mapping[str, Any] | None = None, where: str = "it"
+    ) -> None:
+        """Builds the tokenizer.
+
+        Args:
+            definition: the content of a ``tokenizer.json``.
+            fields: of ``config.json``, which says what begins and ends a text (``bos_token_id``, ``eos_token_id``).
+            settings: of ``tokenizer_config.json``: ``chat_template``, and the names of special tokens.
+            where: what an error names as the place.
+
+        Raises:
+            UserError: it is no tokenizer.
+        """
+        import tokenizers
+
+        self.definition = definition
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # tokenizers raises bare Exception
+            raise UserError(f"{where} is not a tokenizer: {error}") from error
+        self.name = f"hub-{hashlib.sha256(definition.encode()).hexdigest()[:16]}"
+        self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        settings = settings or {}
+        begin, ends = _token_ids(fields, "bos_token_id"), _token_ids(fields, "eos_token_id")
+        self.answer_ends = frozenset(ends)
+        self.end_of_text = ends[0] if ends else None
+        self.text_start = begin[0] if begin else self.end_of_text
+        self._special = {name: text for name in _SPECIAL if (text := _text(settings.get(name))) is not None}
+        for name, ids in (("bos_token", begin), ("eos_token", ends)):
+            if name not in self._special and ids and (text := self._tokenizer.id_to_token(ids[0])) is not None:
+                self._special[name] = text
+        self.prompt_start = self._prompt_start()
+        template = _template(settings.get("chat_template"))
+        self.chat_template = None if template is None else ChatTemplate(template, self._special)
+
+    @classmethod
+    def from_file(cls, file: Path, fields: Mapping[str, Any]) -> HubTokenizer:
+        """Reads a ``tokenizer.json``, and beside it ``tokenizer_config.json``, ``generation_config.json`` and
+        ``chat_template.jinja`` where they are; ``fields`` are those of ``config.json``.
+
+        Raises:
+            UserError: the file is missing, or one of them cannot be read.
+        """
+        try:
+            definition = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"cannot read the tokenizer {file}: {error}", "famcli reads tokenizers saved as tokenizer.json"
+            ) from error
+        settings = _beside(file, "tokenizer_config.json")
+        template = file.with_name("chat_template.jinja")
+        if template.exists():
+            settings = {**settings, "chat_template": template.read_text(encoding="utf-8")}
+        ends = [
+            *_token_ids(fields, "eos_token_id"),
+            *_token_ids(_beside(file, "generation_config.json"), "eos_token_id"),
+        ]
+        fields = {**fields, "eos_token_id": list(dict.fromkeys(ends))}
+        return cls(definition, fields, settings, str(file))
+
+    def save(self, directory: Path) -> dict[str, Any]:
+        """Writes the files that ``from_file`` reads; returns what must stand in ``config.json``."""
+        write_text(directory / "tokenizer.json", self.definition)
+        settings: dict[str, Any] = dict(self._special)
+        if self.chat_template is not None:
+            settings["chat_template"] = self.chat_template.source
+        if settings:
+            text = json.dumps(settings, indent=2, ensure_ascii=False)
+            write_text(directory / "tokenizer_config.json", text + "\n")
+        ends = [end for end in (self.end_of_text,) if end is not None]
+        return {"bos_token_id": self.text_start, "eos_token_id": [*ends, *sorted(self.answer_ends - set(ends))]}
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def _prompt_start(self) -> tuple[int, ...]:
+        """What ``tokenizer.json`` puts before a text, whatever ``tokenizer_config.json`` says: so does transformers."""
+        plain = self.encode("a")
+        whole: list[int] = self._tokenizer.encode("a", add_special_tokens=True).ids
+        places = (i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain)
+        return tuple(whole[: next(places, 0)])
+
+
+def _token_ids(fields: Mapping[str, Any], name: str) -> list[int]:
+    """A special token of ``config.json``, which may be several, or none."""
+    value = fields.get(name)
+    values = value if isinstance(value, list) else [value]
+    return [token for token in values if isinstance(token, int)]
+
+
+def _text(value: Any) -> str | None:
+    """A special token of ``tokenizer_config.json``, by itself or with its properties."""
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _template(value: Any) -> str | None:
+    """``chat_template``; of several by name the one for plain chats."""
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, Mapping)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None
+
+
+def _beside(file: Path, name: str) -> dict[str, Any]:
+    """A JSON file beside the tokenizer, empty where there is none."""
+    other = file.with_name(name)
+    try:
+        content = json.loads(other.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{other} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{other} must hold a JSON object")
+    return content
