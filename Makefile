@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS ?= results
 
-.PHONY: demo test lint slow training-text clean
+.PHONY: demo test lint check slow training-text clean
 
 # The bundled FAM model recalls a pass key beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
@@ -23,6 +23,10 @@ test: lint
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy famcli tasks
+
+# The bundled FAM model holds its baseline; after a change that is meant: make check UPDATE=--update.
+check: $(VENV)/.run
+	$(BIN)/famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json --output $(RESULTS)/check $(UPDATE)
 
 # What takes minutes: accuracy of the bundled weights at great lengths, runs killed and resumed.
 slow: $(VENV)/.test

@@ -61,8 +61,9 @@ class Qasper(QuestionTask[PaperQuestion]):
 
     ``f1`` is the official Answer-F1: the best over the annotators, mean over the questions. The F1 of a kind is the
     mean over the questions whose best reference, of equals the first, is of that kind; SCROLLS does not tell the kinds,
-    so these four have no value there. As in the official evaluator, an empty answer is wrong even where the paper has
-    no answer; lm-evaluation-harness takes it for "Unanswerable".
+    so these four have no value there. That kind hangs on the answer; the ``answer_type`` in a question's details does
+    not: it is the kind that most annotators gave, of equals the first. As in the official evaluator, an empty answer is
+    wrong even where the paper has no answer; lm-evaluation-harness takes it for "Unanswerable".
     """
 
     name = "qasper"
@@ -112,13 +113,15 @@ def read_papers(records: Iterator[Record]) -> Questions[PaperQuestion]:
         papers[name] = paper_text(record)
         for question in record.records("qas"):
             answers = [reference(answer.record("answer")) for answer in _annotations(question)]
+            kinds = tuple(kind for _, kind in answers)
             asked.append(
                 PaperQuestion(
                     id=new_id(question, "question_id", seen),
                     document=name,
                     text=question.text("question"),
                     references=tuple(text for text, _ in answers),
-                    kinds=tuple(kind for _, kind in answers),
+                    details={"answer_type": max(dict.fromkeys(kinds), key=kinds.count)},
+                    kinds=kinds,
                 )
             )
     return Questions(papers, asked)

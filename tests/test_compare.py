@@ -1,29 +1,19 @@
-"""Runs side by side: which runs count, and that every format holds the same numbers."""
+"""Runs side by side: which runs count, which share a row, and what is said of their differences."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import re
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from made_records import BSWA, FAM, Cells, mean, passkey_record
-from rich.console import Console
+from made_runs import Answer, document_run, passkey_run
 
+from famcli.errors import UserError
+from famcli.metrics.paired import holm
 from famcli.metrics.statistics import Metric
-from famcli.reports.tables import (
-    Comparison,
-    compare,
-    format_metric,
-    format_tokens,
-    to_csv,
-    to_json,
-    to_markdown,
-    to_rich,
-)
+from famcli.reports.comparison import Comparison
+from famcli.reports.tables import compare, format_metric, format_tokens
 
 
 def scores(comparison: Comparison) -> dict[tuple[str, int, str], Metric]:
@@ -52,7 +42,6 @@ def test_models_are_columns_and_cells_are_rows_by_position_and_length() -> None:
         ("start", 1048576),
     ]
     assert scores(comparison) == {**expected("fam-tiny", FAM), **expected("bswa-tiny", BSWA)}
-    assert comparison.notes == ()
 
 
 def test_depths_are_ordered_as_numbers() -> None:
@@ -64,8 +53,7 @@ def test_depths_are_ordered_as_numbers() -> None:
 def test_the_newest_run_with_a_cell_counts() -> None:
     newer: Cells = {(1024, "start"): [0, 0]}
     runs = [passkey_record("fam-tiny", newer, "2030-01-02"), passkey_record("fam-tiny", FAM, "2030-01-01")]
-    comparison = compare(runs)
-    assert scores(comparison) == expected("fam-tiny", {**FAM, **newer})
+    assert scores(compare(runs)) == expected("fam-tiny", {**FAM, **newer})
 
 
 def test_runs_of_older_weights_are_left_out_and_told() -> None:
@@ -76,24 +64,38 @@ def test_runs_of_older_weights_are_left_out_and_told() -> None:
     ]
     comparison = compare(runs)
     assert scores(comparison) == expected("fam-tiny", newer)
-    assert comparison.notes == ("left out: 1 run(s) of fam-tiny with older weights",)
+    assert "left out: 1 run(s) of fam-tiny with older weights" in comparison.notes
 
 
 def test_unfinished_runs_do_not_count() -> None:
     assert compare([passkey_record("fam-tiny", FAM, None)]).rows == ()
 
 
-def test_runs_that_were_told_different_things_are_noted() -> None:
-    options = {"lengths": [1024], "trials": 3, "key_digits": 3}
+def test_what_may_move_a_score_is_noted() -> None:
     runs = [
-        passkey_record("bswa-tiny", BSWA, task={"options": {**options, "key_digits": 5}}, seed=1),
-        passkey_record("fam-tiny", FAM, task={"options": {**options, "lengths": [65536]}}),
+        passkey_record("bswa-tiny", BSWA, task={"options": {"lengths": [1], "trials": 50}}, device="cuda:0"),
+        passkey_record("fam-tiny", FAM, task={"options": {"lengths": [2], "trials": 10}}, dtype="bfloat16"),
     ]
-    notes = compare(runs).notes
-    assert notes == (
-        "note: runs of passkey differ in key_digits: 5, 3",
-        "note: runs of passkey differ in seed: 1, 0",
-    ), "lengths differ as well, but the rows tell them apart"
+    assert [note for note in compare(runs).notes if " differ in " in note] == [
+        "note: runs of passkey differ in trials: 50, 10",
+        "note: runs of passkey differ in device: cuda:0, cpu",
+        "note: runs of passkey differ in dtype: float32, bfloat16",
+    ], "lengths differ as well, but the rows tell them apart"
+
+
+def test_runs_that_were_told_different_things_are_never_in_one_row() -> None:
+    runs = [
+        passkey_record("bswa-tiny", BSWA, task={"options": {"key_digits": 5}}, seed=1),
+        passkey_record("fam-tiny", FAM, task={"options": {"key_digits": 3}}),
+    ]
+    rows = compare(runs).rows
+    assert {row.task for row in rows if row.settings == {"length": 1024, "position": "start"}} == {
+        "passkey (key_digits 5, seed 1)",
+        "passkey (key_digits 3, seed 0)",
+    }
+    assert all(len(row.scores) == 1 for row in rows)
+    with pytest.raises(UserError, match="cannot be compared on passkey: they differ in key_digits: 3, 5; seed: 0, 1"):
+        compare(runs, refuse=True)
 
 
 def test_versions_of_a_task_are_never_in_one_row() -> None:
@@ -101,22 +103,6 @@ def test_versions_of_a_task_are_never_in_one_row() -> None:
     comparison = compare(runs)
     assert {row.task for row in comparison.rows} == {"passkey (version 1)", "passkey (version 2)"}
     assert all(len(row.scores) == 1 for row in comparison.rows)
-
-
-def test_task_without_cells_shows_every_metric() -> None:
-    run = passkey_record("fam-tiny", FAM)
-    run.cells = [{"accuracy": 0.5, "accuracy_stderr": None, "n": 2}]
-    run.metrics["bits_per_byte"] = Metric(2.0, None, 2)
-    rows = {row.metric: (row.settings, row.scores) for row in compare([run]).rows}
-    assert rows == {name: ({}, {"fam-tiny": metric}) for name, metric in run.metrics.items()}
-
-
-def test_cells_named_in_words_have_a_mean() -> None:
-    run = passkey_record("fam-tiny", FAM)
-    run.cells = [{"language": name, "accuracy": 0.5, "accuracy_stderr": 0.1, "n": 2} for name in ("thai", "korean")]
-    rows = compare([run]).rows
-    assert [row.settings for row in rows] == [{}, {"language": "korean"}, {"language": "thai"}]
-    assert rows[0].scores["fam-tiny"] == run.metrics["accuracy"]
 
 
 def test_runs_on_different_data_are_never_in_one_row() -> None:
@@ -129,59 +115,154 @@ def test_runs_on_different_data_are_never_in_one_row() -> None:
     assert {row.task for row in compare(runs[:1]).rows} == {"passkey"}
 
 
-shares = st.lists(st.sampled_from([0.0, 0.2, 1 / 3, 1.0]), min_size=1, max_size=4)
-places = st.tuples(st.integers(1, 2**21), st.sampled_from(["start", "random", "depth 25%"]))
-some_cells = st.dictionaries(places, shares, min_size=1, max_size=5)
+def test_task_without_cells_shows_every_metric() -> None:
+    run = passkey_record("fam-tiny", FAM)
+    run.cells = [{"accuracy": 0.5, "accuracy_stderr": None, "n": 2}]
+    run.metrics["bits_per_byte"] = Metric(2.0, None, 2)
+    run.task["metrics"]["bits_per_byte"] = {"paper": False, "higher_is_better": False, "mean": "arithmetic"}
+    rows = {row.metric: (row.settings, row.scores) for row in compare([run]).rows}
+    assert rows == {name: ({}, {"fam-tiny": metric}) for name, metric in run.metrics.items()}
 
 
-@given(fam=some_cells, bswa=some_cells)
-def test_every_format_holds_the_same_numbers(fam: Cells, bswa: Cells) -> None:
-    names = {"fam-tiny,block_size=64": fam, 'bswa "old" | pipe': bswa}
-    comparison = compare([passkey_record(name, cells) for name, cells in names.items()])
-    truth = scores(comparison)
-    assert truth == {place: score for name, cells in names.items() for place, score in expected(name, cells).items()}
-
-    from_json = {
-        (row["settings"]["position"], row["settings"]["length"], model): Metric(**score)
-        for row in json.loads(to_json(comparison))["rows"]
-        for model, score in row["scores"].items()
-    }
-    assert from_json == truth
-
-    from_csv = {
-        (row["position"], int(row["length"]), name): Metric(
-            float(row[name]), float(row[f"{name} stderr"]) if row[f"{name} stderr"] else None, int(row[f"{name} n"])
-        )
-        for row in csv.DictReader(io.StringIO(to_csv(comparison)))
-        for name in names
-        if row[name]
-    }
-    assert from_csv == truth
-
-    table = [line for line in to_markdown(comparison).splitlines() if line.startswith("|")]
-    header, _, _, *lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table]
-    from_markdown = {
-        (line[1].strip(), title.strip().replace("\\|", "|")): text.strip()
-        for line in lines
-        for title, text in zip(header[2:], line[2:], strict=True)
-        if text.strip() != "-"
-    }
-    assert from_markdown == {
-        (f"{position} {format_tokens(length)}", model): f"{format_metric(score)} (n={score.n})"
-        for (position, length, model), score in truth.items()
-    }
+def test_cells_named_in_words_have_a_mean() -> None:
+    run = passkey_record("fam-tiny", FAM)
+    run.cells = [{"language": name, "accuracy": 0.5, "accuracy_stderr": 0.1, "n": 2} for name in ("thai", "korean")]
+    rows = compare([run]).rows
+    assert [row.settings for row in rows] == [{}, {"language": "korean"}, {"language": "thai"}]
+    assert rows[0].scores["fam-tiny"] == run.metrics["accuracy"]
 
 
-def test_table_for_the_terminal_shows_scores_counts_and_receptive_fields() -> None:
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(to_rich(compare([passkey_record("bswa-tiny", BSWA), passkey_record("fam-tiny", FAM)])))
-    lines = console.export_text().splitlines()
-    assert lines[1].split()[:2] == ["receptive", "field"]
-    assert "unbounded" in lines[1]
-    assert "1,024 tokens" in lines[1]
-    middle = next(line for line in lines if "start 64k" in line)
-    assert "0.667 ± 0.333 (n=3)" in middle
-    assert "0.000 ± 0.000 (n=3)" in middle
+def test_a_baseline_comes_first_and_gives_differences_with_verdicts(tmp_path: Path) -> None:
+    ten = [1.0] * 10
+    runs = [
+        passkey_run(tmp_path, "fam-tiny", {(1024, "start"): ten, (2048, "start"): ten, (4096, "start"): ten}),
+        passkey_run(tmp_path, "bswa-tiny", {(1024, "start"): ten, (2048, "start"): [0.0] * 10}),
+    ]
+    comparison = compare(runs, "bswa-tiny")
+    assert [column.name for column in comparison.columns] == ["bswa-tiny", "fam-tiny"]
+    first, second, third = comparison.rows
+    tied, won = first.differences["fam-tiny"], second.differences["fam-tiny"]
+    assert (tied.paired.value, tied.paired.ties, tied.verdict) == (0, 10, "undecided")
+    assert (won.paired.value, won.paired.wins, won.verdict) == (1, 10, "better")
+    assert [tied.p_corrected, won.p_corrected] == holm([1.0, 2 / 2**10])
+    assert third.differences == {}, "the baseline has no such cell"
+    assert all(set(row.intervals) == set(row.scores) for row in comparison.rows)
+    turned = compare(runs, "fam-tiny").rows[1].differences["bswa-tiny"]
+    assert (turned.paired.value, turned.verdict) == (-1, "worse")
+
+
+def test_lower_is_better_where_the_task_says_so(tmp_path: Path) -> None:
+    runs = []
+    for name, value in (("small", 2.0), ("large", 1.5)):
+        answers = [Answer(f"{i}", {"bits_per_byte": value + i / 100}) for i in range(12)]
+        runs.append(document_run(tmp_path, name, answers))
+        runs[-1].task["metrics"]["bits_per_byte"] = {"paper": True, "higher_is_better": False, "mean": "arithmetic"}
+    difference = compare(runs, "small").rows[0].differences["large"]
+    assert (difference.verdict, difference.paired.wins) == ("better", 12)
+    assert difference.paired.value == pytest.approx(-0.5)
+
+
+def test_a_baseline_refuses_what_cannot_be_compared_unless_forced(tmp_path: Path) -> None:
+    cells: Cells = {(1024, "start"): [1, 0, 1]}
+    runs = [passkey_run(tmp_path, "fam-tiny", cells, limit=3), passkey_run(tmp_path, "bswa-tiny", cells)]
+    with pytest.raises(UserError, match=r"fam-tiny and bswa-tiny cannot be compared on passkey: .* limit: 3, none"):
+        compare(runs, "bswa-tiny")
+    comparison = compare(runs, "bswa-tiny", force=True)
+    assert comparison.differs == ("fam-tiny and bswa-tiny differ in limit: 3, none",)
+    assert comparison.rows[0].differences["fam-tiny"].paired.ties == 3
+
+
+def test_an_older_run_that_can_be_compared_is_better_than_a_newer_that_cannot(tmp_path: Path) -> None:
+    cells: Cells = {(1024, "start"): [1, 0, 1]}
+    runs = [
+        passkey_run(tmp_path, "fam-tiny", cells, "2030-01-02", limit=3),
+        passkey_run(tmp_path, "fam-tiny", cells, "2030-01-01"),
+        passkey_run(tmp_path, "bswa-tiny", cells, "2030-01-01"),
+    ]
+    rows = {row.task: row for row in compare(runs, "bswa-tiny").rows}
+    assert set(rows["passkey (limit none)"].differences) == {"fam-tiny"}
+    assert set(rows["passkey (limit 3)"].scores) == {"fam-tiny"}
+
+
+def test_runs_without_samples_have_no_difference_and_say_so(tmp_path: Path) -> None:
+    runs = [passkey_run(tmp_path, "fam-tiny", FAM), passkey_record("bswa-tiny", BSWA)]
+    comparison = compare(runs, "bswa-tiny")
+    assert not any(row.differences for row in comparison.rows)
+    assert any(note.startswith("note: passkey-bswa-tiny-2030-01-01 has no samples.jsonl") for note in comparison.notes)
+
+
+@pytest.mark.parametrize(("baseline", "words"), [("other", "no finished run"), ("fam-tiny", "nothing to compare")])
+def test_a_baseline_that_cannot_be_one(baseline: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        compare([passkey_record("fam-tiny", FAM)], baseline)
+
+
+def languages(results: Path, name: str, values: dict[str, list[float]], **fields: Any) -> Any:
+    answers = [
+        Answer(f"{language}/{i}", {"rouge_l": value}, {"language": language}, f"{language}/{i}")
+        for language, found in values.items()
+        for i, value in enumerate(found)
+    ]
+    return document_run(results, name, answers, "xlsum", **fields)
+
+
+def test_groups_have_the_means_of_their_samples(tmp_path: Path) -> None:
+    runs = [
+        languages(tmp_path, "fam-tiny", {"thai": [0.2, 0.4], "korean": [0.1]}),
+        languages(tmp_path, "bswa-tiny", {"thai": [0.1, 0.3], "korean": [0.3]}),
+        passkey_run(tmp_path, "fam-tiny", FAM),
+    ]
+    comparison = compare(runs, "bswa-tiny", by="language")
+    rows = {row.settings["language"]: row for row in comparison.rows}
+    assert rows["thai"].scores["fam-tiny"].value == pytest.approx(0.3)
+    assert rows["thai"].differences["fam-tiny"].paired.value == pytest.approx(0.1)
+    assert rows["korean"].differences["fam-tiny"].verdict == "undecided"
+    assert "note: passkey does not tell its language: left out" in comparison.notes
+    with pytest.raises(UserError, match="no sample here tells its answer_type"):
+        compare(runs, by="answer_type")
+
+
+def test_lengths_gather_the_cells_of_several_runs(tmp_path: Path) -> None:
+    runs = [
+        passkey_run(tmp_path, "fam-tiny", {(1024, "start"): [1, 1]}, "2030-01-01"),
+        passkey_run(tmp_path, "fam-tiny", {(1024, "random"): [0, 0], (2048, "random"): [1]}, "2030-01-02"),
+    ]
+    found = {row.settings["length"]: row.scores["fam-tiny"] for row in compare(runs, by="length").rows}
+    assert (found[1024].value, found[1024].n, found[2048].n) == (0.5, 4, 1)
+
+
+def test_a_sample_is_in_one_group_whatever_a_tokenizer_makes_of_it(tmp_path: Path) -> None:
+    runs = [
+        document_run(tmp_path, name, [Answer("a", {"f1": 0.5}, prompt_tokens=tokens)])
+        for name, tokens in (("bytes", 1500), ("words", 300))
+    ]
+    rows = compare(runs, "words", by="length").rows
+    assert [(row.settings, set(row.scores)) for row in rows] == [({"length": "256-511"}, {"bytes", "words"})]
+
+
+def test_samples_that_changed_sides_are_listed_losses_first(tmp_path: Path) -> None:
+    runs = [
+        passkey_run(tmp_path, "fam-tiny", {(1024, "start"): [1, 0, 1, 0, 1]}),
+        passkey_run(tmp_path, "bswa-tiny", {(1024, "start"): [1, 0, 0, 1, 0]}),
+    ]
+    changes = compare(runs, "bswa-tiny", per_sample=True).changes
+    assert changes is not None
+    assert [(change.id, change.score, change.baseline_score) for change in changes] == [
+        ("1024/start/003", 0, 1),
+        ("1024/start/002", 1, 0),
+        ("1024/start/004", 1, 0),
+    ]
+
+
+def test_of_graded_scores_the_largest_changes_are_listed_once(tmp_path: Path) -> None:
+    first = {"thai": [i / 100 for i in range(40)], "korean": [0.5] * 40}
+    second = {"thai": [0.2] * 40, "korean": [0.5] * 40}
+    runs = [languages(tmp_path, "fam-tiny", first), languages(tmp_path, "bswa-tiny", second)]
+    changes = compare(runs, "bswa-tiny", per_sample=True).changes
+    assert changes is not None
+    gains = [round(change.score - change.baseline_score, 2) for change in changes]
+    assert gains == pytest.approx([-0.2 + i / 100 for i in range(20)] + [0.19 - i / 100 for i in range(19)])
+    assert {change.settings["language"] for change in changes} == {"thai"}
 
 
 @pytest.mark.parametrize(
@@ -189,3 +270,11 @@ def test_table_for_the_terminal_shows_scores_counts_and_receptive_fields() -> No
 )
 def test_lengths_read_as_they_are_typed(count: int, text: str) -> None:
     assert format_tokens(count) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "text"),
+    [(Metric(0.98, 0.02, 3), "0.980 ± 0.020"), (Metric(1, None, 1), "1.000"), (Metric(2e6, 9e4, 2), "2e+06 ± 9e+04")],
+)
+def test_metrics_read_well(metric: Metric, text: str) -> None:
+    assert format_metric(metric) == text

@@ -20,6 +20,7 @@ from famcli.models.registry import bundled_directory, list_presets
 
 ROOT = Path(__file__).parent.parent
 LARGEST_WEIGHTS = 8_000_000
+SUFFIXES = (".py", ".yaml", ".typed", ".safetensors", ".html", ".css", ".js")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_wheel_holds_all_modules_presets_and_weights(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     for folder, installed in (("famcli", "famcli"), ("tasks", "famcli/tasks"), ("configs", "famcli/configs")):
         for file in (ROOT / folder).rglob("*"):
-            if file.suffix in (".py", ".yaml", ".typed", ".safetensors") or file.parts[-3:-2] == ("weights",):
+            if file.suffix in SUFFIXES or file.parts[-3:-2] == ("weights",):
                 assert f"{installed}/{file.relative_to(ROOT / folder)}" in held
     assert wheel.name.startswith(f"famcli-{__version__}-")
     assert any(name.endswith("licenses/LICENSE") for name in held)
@@ -101,7 +102,8 @@ def test_every_import_is_declared(project: dict[str, Any]) -> None:
     imported -= {*sys.stdlib_module_names, "famcli"}
     names = {"pyyaml": "yaml", "rouge-score": "rouge_score"}
     metadata = project["project"]
-    declared = [*metadata["dependencies"], *metadata["optional-dependencies"]["plots"]]
+    extras = {name: needed for name, needed in metadata["optional-dependencies"].items() if name != "test"}
+    declared = [*metadata["dependencies"], *(requirement for needed in extras.values() for requirement in needed)]
     declared_names = {re.split(r"[<>=]", requirement)[0] for requirement in declared}
     assert imported == {names.get(name, name) for name in declared_names}
 
@@ -113,7 +115,7 @@ def test_bundled_weights_are_small_whole_and_alike() -> None:
     assert set(checkpoints) == {"fam-tiny", "bswa-tiny"}
     for name, checkpoint in checkpoints.items():
         assert checkpoint.config.attention == name.split("-")[0]
-        assert (checkpoint.directory / "model.safetensors").stat().st_size < LARGEST_WEIGHTS
-        assert (checkpoint.directory / "README.md").stat().st_size > 0
+        assert (checkpoint.path / "model.safetensors").stat().st_size < LARGEST_WEIGHTS
+        assert (checkpoint.path / "README.md").stat().st_size > 0
     fam, bswa = (checkpoint.config for checkpoint in checkpoints.values())
     assert all(getattr(fam, field) == getattr(bswa, field) for field in SHAPE_FIELDS)

@@ -108,6 +108,15 @@ def test_answers_are_worded_as_the_official_evaluator_does(tmp_path: Path) -> No
     assert second.references == ("some text", "Yes") and second.kinds == ("abstractive", "boolean")
 
 
+def test_the_answer_type_is_that_of_most_annotators(tmp_path: Path) -> None:
+    given = {
+        "q1": [answer(spans=["x"]), answer(True), answer(True)],
+        "q2": [answer(free="some text"), answer(yes_no=True)],
+    }
+    found = questions(write(tmp_path / "papers.jsonl", [paper(questions=given)]))
+    assert [question.details["answer_type"] for question in found] == ["none", "abstractive"]
+
+
 def test_the_original_release_has_lists_where_the_hub_has_columns(tmp_path: Path) -> None:
     columns = paper(questions={"q1": [answer(free="Ada"), answer(True)], "q2": [answer(yes_no=True)]})
     rows = copy.deepcopy(columns)

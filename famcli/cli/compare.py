@@ -1,4 +1,4 @@
-"""``famcli compare``: the newest runs side by side."""
+"""``famcli compare``: runs side by side, and whether their differences are more than chance."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING
 import click
 
 from famcli.cli.options import output
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.evaluation.record import RunRecord
+    from famcli.reports.comparison import Comparison
+    from famcli.reports.pairing import By
+
+PIPED_WIDTH = 1000
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("selected", metavar="[RUN_OR_MODEL]...", nargs=-1)
+@click.option("--baseline", metavar="RUN_OR_MODEL", help="What the others are compared with, sample by sample.")
+@click.option(
+    "--by",
+    type=click.Choice(["length", "language", "answer_type", "document"]),
+    help="Group the samples of each task, by its first metric.",
+)
+@click.option("--per-sample", is_flag=True, help="List the samples that changed sides; needs --baseline.")
+@click.option("--reference", metavar="NAME", help="Add published figures, set apart: paper is TransformerFAM's.")
+@click.option("--force", is_flag=True, help="Compare runs that are not comparable; the table is marked.")
 @click.option(
     "--format",
     "format_name",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
+    type=click.Choice(["table", "markdown", "csv", "latex", "json", "html"]),
     default="table",
     show_default=True,
 )
@@ -30,58 +42,76 @@ if TYPE_CHECKING:
     help="Also draw PassKey accuracy against length to this .svg or .png file (needs the extra 'plots').",
 )
 @output
-def command(selected: tuple[str, ...], format_name: str, plot: Path | None, output: Path) -> None:
+def command(
+    selected: tuple[str, ...],
+    baseline: str | None,
+    by: By | None,
+    per_sample: bool,
+    reference: str | None,
+    force: bool,
+    format_name: str,
+    plot: Path | None,
+    output: Path,
+) -> None:
     """Set the newest runs side by side: models as columns, tasks and PassKey lengths as rows.
 
-    RUN_OR_MODEL is a run id or the beginning of one, a run's directory, or a model as it was given to `famcli eval`.
-    Without any, all models with finished runs are shown.
-    """
-    from famcli.evaluation.record import load_records
-    from famcli.reports.tables import FORMATS, compare, to_rich
+    RUN_OR_MODEL is a model as it was given to `famcli eval`, a run id or the beginning of one, a run's directory, or a
+    directory of runs. Without any, all models with finished runs are shown.
 
-    records = load_records(output)
-    if selected:
-        chosen = {record.path.resolve(): record for name in selected for record in _select(name, records, output)}
-        records = sorted(chosen.values(), key=lambda record: record.finished or "", reverse=True)
-    comparison = compare(records)
-    if not comparison.rows:
-        raise UserError(f"no finished runs in {output}", "make one with: famcli eval --task passkey --model fam-tiny")
+    With --baseline each score has its difference to the baseline's on the samples that both answered, with a 95 %
+    interval and a p-value that is corrected for the number of differences in the table. Runs of another task version,
+    prompt, data, limit or truncation are not compared.
+    """
+    from famcli.reports.formats import FORMATS
+    from famcli.reports.selection import MAKE_ONE, select
+    from famcli.reports.tables import compare
+
+    if per_sample and baseline is None:
+        raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")
+    selection = select(selected, output, baseline)
+    if not selection.records:
+        raise UserError(f"no finished runs in {output}", MAKE_ONE)
+    comparison = compare(
+        selection.records,
+        baseline=selection.baseline,
+        name=selection.column,
+        by=by,
+        refuse=bool(selected),
+        force=force,
+        per_sample=per_sample,
+        reference=reference,
+    )
     if plot:
         from famcli.reports.plots import plot_passkey
 
         plot_passkey(comparison, plot)
-    if format_name != "table":
-        click.echo(FORMATS[format_name](comparison), nl=False)
+    if format_name == "table":
+        _print(comparison)
     else:
-        from rich.console import Console
-
-        # A table that is piped on must not be folded to the width of a terminal that is not there.
-        Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(to_rich(comparison))
+        click.echo(FORMATS[format_name](comparison), nl=False)
     if format_name in ("table", "csv"):
-        for note in comparison.notes:
-            click.echo(note, err=True)
+        from famcli.reports.layout import remarks, visible
+
+        for remark in remarks(comparison):
+            click.echo(visible(remark), err=True)
 
 
-def _select(name: str, records: list[RunRecord], results: Path) -> list[RunRecord]:
-    """The finished runs that ``name`` means.
+def _print(comparison: Comparison) -> None:
+    from rich.console import Console
 
-    Raises:
-        UserError: it means none, or only a run that is not finished.
-    """
-    from famcli.evaluation.record import load_record
+    from famcli.reports.formats import to_rich
+    from famcli.reports.layout import grids
 
-    found = [record for record in records if name == record.model["name"]]
-    found = found or [record for record in records if record.run_id == name]
-    found = found or [record for record in records if record.run_id.startswith(name)]
-    path = Path(name)
-    if not found and ((path / "run.json").exists() or path.suffix == ".json"):
-        found = [load_record(path)]
-    if not found:
-        known = {record.model["name"] for record in records} | {record.run_id for record in records}
-        if not known:
-            raise UserError(f"no runs in {results}", "make one with: famcli eval --task passkey --model fam-tiny")
-        raise unknown_name("run or model", name, known)
-    finished = [record for record in found if record.status == "finished"]
-    if not finished:
-        raise UserError(f"the run {found[0].run_id} is not finished", "repeat its `famcli eval` command: it goes on")
-    return finished
+    # A table that is piped on must not be folded to the width of a terminal that is not there, nor figures to any.
+    screen = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    wide = Console(width=PIPED_WIDTH)
+    shown = []
+    for grid in grids(comparison):
+        fits = wide.measure(to_rich(grid)).maximum <= screen.width
+        shown += [grid] if fits else grid.parted()
+    for i, grid in enumerate(shown):
+        table = to_rich(grid)
+        screen.width = max(screen.width, wide.measure(table).maximum)
+        if i:
+            screen.print()
+        screen.print(table)

@@ -21,6 +21,7 @@ from famcli.task import Choose, Chosen, Generate, Predicted, Read, Request, Samp
 
 if TYPE_CHECKING:
     from famcli.models.registry import LoadedModel
+    from famcli.models.tokenizer import Tokenizer
 
 TAIL = 200
 """Characters of a prompt's end that the journal keeps."""

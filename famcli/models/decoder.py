@@ -92,9 +92,9 @@ class Layer(nn.Module):
         keys, values = self.attention.keys_values(normed, at.fam_keys)
         return self._residual(x, self.attention.attend(self.attention.queries(normed, at.fam_keys), keys, values))
 
-    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry) -> None:
+    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry, stride: float) -> None:
         """See ``Decoder.update_again``."""
-        self.set_fam(state, self._update_fam(state, fresh, state.block_keys, state.block_values, at), at)
+        self.set_fam(state, self._update_fam(state, fresh, state.block_keys, state.block_values, at, stride), at)
 
     def set_fam(self, state: LayerState, fam: Tensor, at: Geometry) -> None:
         """Puts ``fam`` [b, f, d] in place, with its keys and values for the block to come."""
@@ -121,7 +121,7 @@ class Layer(nn.Module):
         return state.block_keys[:, :, :end], state.block_values[:, :, :end]
 
     def _update_fam(
-        self, state: LayerState, fresh: Tensor, block_keys: Tensor, block_values: Tensor, at: Geometry
+        self, state: LayerState, fresh: Tensor, block_keys: Tensor, block_values: Tensor, at: Geometry, stride: float = 1
     ) -> Tensor:
         """Algorithm 2: FAM queries see [previous FAM; whole block], not the memory segments."""
         attended = self.attention.attend(
@@ -129,7 +129,7 @@ class Layer(nn.Module):
             torch.cat((state.fam_keys, block_keys), dim=2),
             torch.cat((state.fam_values, block_values), dim=2),
         )
-        carried = state.fam.masked_fill(fresh[:, None, None], 0)
+        carried = state.fam.masked_fill(fresh[:, None, None], 0) / stride
         fam = self._residual(carried, attended) if self.config.fam_ffn else carried + self.attention_out_norm(attended)
         if self.config.fam_norm == "none":
             return fam
@@ -278,16 +278,22 @@ class Decoder(nn.Module):
         for layer, layer_state, latents in zip(self._stack, state.layers, fam, strict=True):
             layer.set_fam(layer_state, latents, at[layer.local])
 
-    def update_again(self, state: StreamState) -> None:
+    def update_again(self, state: StreamState, stride: float = 1) -> None:
         """Updates the FAM of every layer once more by the block just finished, in ``state``.
 
         A layer's FAM depends on its last value and on that layer's keys and values of a block alone, so what a block of
         filler does to a memory can be repeated without reading it again. Only the last part of a block that was read
         in several leaves them in the state.
+
+        Args:
+            state: changed in place.
+            stride: stand for so many updates at once, about: what is added weighs so many times as much against what
+                is carried. Only with ``fam_norm: rms``, and well below ``fam_scale``.
         """
+        assert stride == 1 or self.config.fam_norm == "rms"
         at = self._geometries(0, self.config.block_size)
         for layer, layer_state in zip(self._stack, state.layers, strict=True):
-            layer.update_again(layer_state, state.fresh, at[layer.local])
+            layer.update_again(layer_state, state.fresh, at[layer.local], stride)
 
     def read(self, tokens: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Reads on.

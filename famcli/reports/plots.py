@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from famcli.errors import UserError
 from famcli.files import replacing
-from famcli.reports.tables import Comparison, Row, format_field, format_tokens
+from famcli.reports.comparison import Comparison, Row
+from famcli.reports.tables import format_field, format_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,340 @@
+"""What a check holds new runs against: scores with their tolerances, and the scores of every sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from famcli import __version__
+from famcli.errors import UserError
+from famcli.evaluation.aggregate import cost
+from famcli.evaluation.journal import Entry
+from famcli.evaluation.record import ModelFields, RunRecord
+from famcli.files import write_text
+
+Setting = int | str | float
+Kind = Literal["absolute", "relative", "no_significant_drop"]
+
+VERSION = 1
+MARK = "famcli_baseline"
+"""The first field of the file, so that no other file is taken for one and overwritten."""
+
+NOWHERE = Path(os.devnull, "baseline")
+"""Where the files of a kept run are: no file can be there."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How much worse a score may be.
+
+    Attributes:
+        kind: ``absolute`` and ``relative`` bound the difference of the means; ``no_significant_drop`` tests the samples
+            that both answered.
+        amount: the most by which the mean may be worse, as it is or as a share of the baseline; or the level of the
+            one-sided test, between 0 and 1.
+    """
+
+    kind: Kind
+    amount: float
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"absolute": 0.02}``, ``{"no_significant_drop": {"level": 0.05}}``."""
+        return {self.kind: {"level": self.amount} if self.kind == "no_significant_drop" else self.amount}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Tolerance:
+        """Reads what ``to_json`` gives; raises ``ValueError`` saying what it must be."""
+        expected = 'a tolerance must be {"absolute": 0.02}, {"relative": 0.02} or {"no_significant_drop": '
+        problem = ValueError(f'{expected}{{"level": 0.05}}}}, not {json.dumps(value)}')
+        if not isinstance(value, dict) or len(value) != 1:
+            raise problem
+        kind, amount = next(iter(value.items()))
+        if kind not in get_args(Kind):
+            raise problem
+        if kind == "no_significant_drop":
+            if not isinstance(amount, dict) or amount.keys() != {"level"}:
+                raise problem
+            amount = amount["level"]
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+            raise problem
+        if kind == "no_significant_drop" and not 0 < amount < 1:
+            raise problem
+        return cls(kind, amount)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The mean a run had by one metric, over the samples of the cell ``settings`` or, where that is empty, over all."""
+
+    metric: str
+    settings: Mapping[str, Setting]
+    value: float
+    n: int
+    tolerance: Tolerance
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """What tells scores of one run apart."""
+        return place_of(self.metric, self.settings)
+
+
+def place_of(metric: str, settings: Mapping[str, Setting]) -> tuple[Any, ...]:
+    """See ``Score.place``."""
+    return metric, *sorted(settings.items())
+
+
+@dataclass(frozen=True)
+class CostGate:
+    """A cost as the ratio to a yardstick, and how many times as much is let through."""
+
+    ratio: float
+    factor: float
+
+
+@dataclass(frozen=True)
+class CostGates:
+    """What cost is gated by, on one kind of device.
+
+    Attributes:
+        device, dtype, threads: what the ratios hold for.
+        memory: peak memory to that before the first token was read; less is better. ``None``: not gated.
+        throughput: tokens/s to GFLOP/s of a matrix product, by run id; more is better.
+    """
+
+    device: str
+    dtype: str
+    threads: int
+    memory: CostGate | None
+    throughput: Mapping[str, CostGate]
+
+
+@dataclass(frozen=True)
+class BaselineRun:
+    """A run as the baseline keeps it.
+
+    Attributes:
+        record: with what decides whether other runs are comparable; all else is blank.
+        scores: what is checked.
+        entries: the samples by id, with scores, weights, cell and document; ``reference`` is a ``question`` digest.
+    """
+
+    record: RunRecord
+    scores: tuple[Score, ...]
+    entries: Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline file."""
+
+    runs: tuple[BaselineRun, ...]
+    cost: CostGates | None = None
+
+
+def question(reference: str, cell: Mapping[str, Any]) -> str:
+    """Digest of a sample's right answer and cell: samples of one id and one digest are the same question."""
+    return hashlib.sha256(json.dumps([reference, cell], sort_keys=True).encode()).hexdigest()[:8]
+
+
+def kept_entry(
+    id: str, cell: Mapping[str, Any], document: str, digest: str, scores: dict[str, float], weights: dict[str, float]
+) -> Entry:
+    """A sample with what a baseline keeps of it."""
+    return Entry(
+        id=id,
+        cell=dict(cell),
+        document=document,
+        reference=digest,
+        scores=scores,
+        weights=weights,
+        details={},
+        answer={},
+        prompt_sha256="",
+        output="",
+        prompt_tokens=0,
+        shared_tokens=0,
+        option_tokens=0,
+        cut_tokens=0,
+        requests=0,
+        seconds=0.0,
+        state_bytes=0,
+        peak_memory_bytes=0,
+    )
+
+
+def kept_record(record: RunRecord, cells: Iterable[Mapping[str, Any]]) -> RunRecord:
+    """A record with what a baseline keeps of it; ``cells`` are settings without scores."""
+    return dataclasses.replace(record, path=NOWHERE, cells=[dict(cell) for cell in cells])
+
+
+def write_baseline(baseline: Baseline, path: Path) -> None:
+    """Writes the file, whole or not at all; a line a score and a line a sample, so that changes can be read.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    values: dict[str, Any] = {MARK: VERSION, "famcli": __version__, "runs": [_run_values(run) for run in baseline.runs]}
+    if baseline.cost:
+        values["cost"] = dataclasses.asdict(baseline.cost)
+    try:
+        write_text(path, _layout(values) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write the baseline {path}: {error.strerror}") from error
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Reads a baseline.
+
+    Raises:
+        UserError: it is missing, damaged, or not one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no baseline {path}", "to make one, add --update") from error
+    except OSError as error:
+        raise UserError(f"cannot read the baseline {path}: {error.strerror}") from error
+    except ValueError:
+        text = ""
+    if not is_baseline(text):
+        raise UserError(f"{path} is not a famcli baseline", "to make one, give another name and add --update")
+    hint = "restore it, or make a new one with --update"
+    try:
+        values = json.loads(text)
+        if values[MARK] != VERSION:
+            raise UserError(
+                f"the baseline {path} has version {values[MARK]}; famcli {__version__} reads {VERSION}", hint
+            )
+        runs = tuple(_run(run) for run in values["runs"])
+        if not any(run.scores for run in runs):
+            raise ValueError("it has no scores, so nothing could fail")
+        return Baseline(runs, _gates(values["cost"]) if "cost" in values else None)
+    except json.JSONDecodeError as error:
+        raise UserError(f"the baseline {path} is damaged: it is not JSON (line {error.lineno})", hint) from error
+    except KeyError as error:
+        raise UserError(f"the baseline {path} is damaged: it lacks {error}", hint) from error
+    except (TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"the baseline {path} is damaged: {error}", hint) from error
+
+
+def is_baseline(text: str) -> bool:
+    """Whether a file's text was a baseline, whole or damaged."""
+    return MARK in text[:100]
+
+
+def _run_values(run: BaselineRun) -> dict[str, Any]:
+    record = run.record
+    names = list(record.task["metrics"])
+
+    def row(entry: Entry) -> list[Any]:
+        columns = [
+            [entry.scores[name], entry.weights[name]] if name in entry.weights else entry.scores[name] for name in names
+        ]
+        return [entry.id, entry.document, entry.reference, record.cells.index(entry.cell), *columns]
+
+    return {
+        "run_id": record.run_id,
+        "model": {name: record.model[name] for name in ("name", "weights_sha256", "tokenizer")},
+        "task": record.task,
+        "seed": record.seed,
+        "limit": record.limit,
+        "context": record.context,
+        "device": record.device,
+        "dtype": record.dtype,
+        "finished": record.finished,
+        "scores": [
+            {
+                "metric": score.metric,
+                "cell": score.settings,
+                "value": score.value,
+                "n": score.n,
+                "tolerance": score.tolerance.to_json(),
+            }
+            for score in run.scores
+        ],
+        "cells": record.cells,
+        "columns": "id, document, digest of the question, number of the cell, then scores or [score, weight]",
+        "samples": [row(entry) for entry in run.entries.values()],
+    }
+
+
+def _run(values: Mapping[str, Any]) -> BaselineRun:
+    task = values["task"]
+    record = RunRecord(
+        path=NOWHERE,
+        run_id=values["run_id"],
+        schema_version=0,
+        status="finished",
+        model=ModelFields(
+            name=values["model"]["name"],
+            weights_sha256=values["model"]["weights_sha256"],
+            tokenizer=values["model"]["tokenizer"],
+            config={},
+            parameters=0,
+            receptive_field=None,
+            fam=None,
+        ),
+        task=task,
+        seed=values["seed"],
+        limit=values["limit"],
+        context=values["context"],
+        device=values["device"],
+        dtype=values["dtype"],
+        environment={"python": "", "torch": "", "famcli": "", "git_commit": None, "platform": ""},
+        metrics={},
+        cells=values["cells"],
+        cost=cost([]),
+        started="",
+        finished=values["finished"],
+    )
+    scores = tuple(
+        Score(s["metric"], s["cell"], float(s["value"]), s["n"], Tolerance.from_json(s["tolerance"]))
+        for s in values["scores"]
+    )
+    for score in scores:
+        task["metrics"][score.metric]["higher_is_better"]
+    entries = [_entry(row, list(task["metrics"]), record.cells) for row in values["samples"]]
+    return BaselineRun(record, scores, {entry.id: entry for entry in entries})
+
+
+def _entry(row: list[Any], names: list[str], cells: list[dict[str, Any]]) -> Entry:
+    id, document, digest, cell, *columns = row
+    scores, weights = dict[str, float](), dict[str, float]()
+    for name, column in zip(names, columns, strict=True):
+        if isinstance(column, list):
+            scores[name], weights[name] = map(float, column)
+        else:
+            scores[name] = float(column)
+    return kept_entry(id, cells[cell], document, digest, scores, weights)
+
+
+def _gates(values: Mapping[str, Any]) -> CostGates:
+    def gate(found: Mapping[str, Any]) -> CostGate:
+        return CostGate(float(found["ratio"]), float(found["factor"]))
+
+    return CostGates(
+        device=values["device"],
+        dtype=values["dtype"],
+        threads=values["threads"],
+        memory=gate(values["memory"]) if values.get("memory") else None,
+        throughput={run: gate(found) for run, found in values["throughput"].items()},
+    )
+
+
+def _layout(value: Any, depth: int = 0) -> str:
+    """JSON with a line for each thing down to a score or a sample, which take one line."""
+    if depth == 4 or not isinstance(value, dict | list) or not value:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    inner = " " * (depth + 1)
+    if isinstance(value, dict):
+        parts = [f"{inner}{json.dumps(name)}: {_layout(part, depth + 1)}" for name, part in value.items()]
+    else:
+        parts = [f"{inner}{_layout(part, depth + 1)}" for part in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(parts) + f"\n{' ' * depth}{closing}"

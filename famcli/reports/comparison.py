@@ -1,0 +1,143 @@
+"""A comparison: scores of models in rows, how sure they are, and how they differ from a baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from famcli.evaluation.record import RunRecord
+from famcli.metrics.paired import Interval, PairedDifference, holm
+from famcli.metrics.statistics import Metric
+from famcli.reports.changes import Change
+from famcli.reports.pairing import Measure, Setting
+from famcli.reports.places import Place
+from famcli.reports.reference import Reference
+
+Verdict = Literal["better", "worse", "undecided"]
+
+SIGNIFICANT = 0.05
+"""Corrected p-values below it make a verdict."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A model.
+
+    Attributes:
+        name: what rows call it.
+        receptive_field: in tokens, ``None`` where that is unbounded.
+        remark: what a reader must know of it, ``no FAM adapter`` for one whose FAM nobody trained.
+    """
+
+    name: str
+    receptive_field: int | None
+    remark: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name and what must be said with it."""
+        return f"{self.name} ({self.remark})" if self.remark else self.name
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A column's score less the baseline's.
+
+    Attributes:
+        paired: the difference on the samples that both answered.
+        p_corrected: its p-value, corrected for all differences of the table (Holm 1979).
+        verdict: ``better`` or ``worse`` where that is below ``SIGNIFICANT``.
+    """
+
+    paired: PairedDifference
+    p_corrected: float | None = None
+    verdict: Verdict = "undecided"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score of one cell, of a group of samples, or of a whole task that has no cells.
+
+    Attributes:
+        task: name of the task, with what tells runs apart that cannot be compared.
+        metric: name of the score.
+        settings: the cell or group, e.g. ``{"length": 1024, "position": "start"}``.
+        scores: by column; a model without a run of the cell is left out.
+        intervals: of the scores, by column; left out where the samples cannot tell.
+        differences: to the baseline, by column; none without a baseline.
+        differs: why the runs cannot be compared, where that was forced.
+        higher_is_better: direction of the score.
+    """
+
+    task: str
+    metric: str
+    settings: dict[str, Setting]
+    scores: dict[str, Metric]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    differs: tuple[str, ...] = ()
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models and what they scored.
+
+    Attributes:
+        columns: the models, the baseline first.
+        rows: what they scored.
+        notes: what a reader must know of how the figures were made, and what differs besides the model.
+        baseline: the column that others are compared with.
+        changes: the samples that changed sides, where they were asked for.
+        reference: published figures, where they were asked for.
+        runs: whose scores the rows hold, the newest first.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    baseline: str | None = None
+    changes: tuple[Change, ...] | None = None
+    reference: Reference | None = None
+    runs: tuple[RunRecord, ...] = ()
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """All that forbids to compare, where it was forced."""
+        return tuple(dict.fromkeys(words for row in self.rows for words in row.differs))
+
+
+def row_of(place: Place, measure: Measure, baseline: str | None) -> Row:
+    """Works out a row; its p-values are not corrected yet."""
+    intervals = {column: measure.interval(place.answers[column].values()) for column in place.scores}
+    right = place.answers.get(baseline or "", {})
+    differences = {
+        column: measure.difference(left, right) for column, left in place.answers.items() if column != baseline
+    }
+    return Row(
+        task=place.task,
+        metric=place.metric,
+        settings=place.settings,
+        scores=dict(place.scores),
+        intervals={column: found for column, found in intervals.items() if found},
+        differences={column: Difference(found) for column, found in differences.items() if found},
+        differs=place.differs,
+        higher_is_better=measure.higher_is_better,
+    )
+
+
+def with_verdicts(rows: Sequence[Row]) -> list[Row]:
+    """The rows with p-values corrected for all of them, and what these say."""
+    corrected = iter(holm([d.paired.p_value for row in rows for d in row.differences.values()]))
+    return [
+        replace(row, differences={column: _judged(row, d, next(corrected)) for column, d in row.differences.items()})
+        for row in rows
+    ]
+
+
+def _judged(row: Row, difference: Difference, p_corrected: float | None) -> Difference:
+    verdict: Verdict = "undecided"
+    if p_corrected is not None and p_corrected < SIGNIFICANT:
+        verdict = "better" if (difference.paired.value > 0) == row.higher_is_better else "worse"
+    return Difference(difference.paired, p_corrected, verdict)

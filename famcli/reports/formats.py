@@ -1,0 +1,264 @@
+"""A comparison written out: for the terminal, as markdown, LaTeX, HTML, CSV and JSON, with the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from famcli.metrics.paired import LEVEL
+from famcli.reports.comparison import Comparison, Row
+from famcli.reports.layout import NOTHING, Grid, grids, remarks, visible
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+_STYLES = {"better": "green", "worse": "red", NOTHING: "dim"}
+
+
+def to_rich(grid: Grid) -> Table:
+    """A table for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        title=Text(visible(grid.title)) if grid.title else None,
+        title_justify="left",
+        title_style="bold",
+    )
+    for i, title in enumerate(grid.header):
+        table.add_column(Text(visible(title)), justify="left" if i < grid.words else "right", overflow="fold")
+    for line in grid.lines:
+        table.add_row(*(Text(visible(text), style=_STYLES.get(text, "")) for text in line))
+    return table
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Pipe tables, with the remarks below them."""
+    parts = []
+    for grid in grids(comparison):
+        rule = ["---" if i < grid.words else "---:" for i in range(len(grid.header))]
+        lines = [[_markdown(text) for text in line] for line in (grid.header, *grid.lines)]
+        title = f"**{_markdown(grid.title)}**\n\n" if grid.title else ""
+        parts.append(title + "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:])))
+    return "\n".join([*parts, *(f"{_markdown(remark)}\n" for remark in remarks(comparison))])
+
+
+def _markdown(text: str) -> str:
+    """Without marks that would be markup. Brackets stay around numbers, and underscores inside words."""
+    text = re.sub(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|\[(?![-+\d])|(?<!\d)\]", r"\\\g<0>", visible(text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "…": r"\dots{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+}
+
+
+def to_latex(comparison: Comparison) -> str:
+    """Tables of the package ``booktabs``, with the remarks below them; beyond Latin letters it takes LuaLaTeX."""
+    parts = ["% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}\n"]
+    for grid in grids(comparison):
+        columns = "".join("l" if i < grid.words else "r" for i in range(len(grid.header)))
+        header, *lines = [" & ".join(_latex(text) for text in line) for line in (grid.header, *grid.lines)]
+        title = f"\\textbf{{{_latex(grid.title)}}}\\par\n" if grid.title else ""
+        body = "".join(f"{line} \\\\\n" for line in lines)
+        parts.append(
+            f"{title}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\\bottomrule\n"
+            "\\end{tabular}\n"
+        )
+    return "\n".join([*parts, *(f"\\par {_latex(remark)}\n" for remark in remarks(comparison))])
+
+
+def _latex(text: str) -> str:
+    """As plain text; a bracket that begins a line would be taken for an option of the line before."""
+    escaped = "".join(_LATEX.get(character, character) for character in visible(text))
+    return f"{{}}{escaped}" if escaped[:1] in ("[", "*") else escaped
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>famcli compare</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 14px/1.5 system-ui, sans-serif; margin: 2em; }}
+div {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; }}
+caption {{ text-align: left; font-weight: bold; }}
+th, td {{ padding: .2em .8em; text-align: right; white-space: nowrap; }}
+th {{ border-bottom: 1px solid; vertical-align: bottom; }}
+.word {{ text-align: left; }}
+</style>
+</head>
+<body>
+{body}</body>
+</html>
+"""
+
+
+def to_html(comparison: Comparison) -> str:
+    """A page that needs nothing else."""
+    parts = []
+    for grid in grids(comparison):
+        caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
+        header = _cells("th", grid.header, grid.words)
+        body = "".join(f"<tr>{_cells('td', line, grid.words)}</tr>\n" for line in grid.lines)
+        parts.append(
+            f"<div><table>\n{caption}<thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
+        )
+    parts += [f"<p>{_html(remark)}</p>\n" for remark in remarks(comparison)]
+    return _PAGE.format(body="".join(parts))
+
+
+def _cells(tag: str, line: Iterable[str], words: int) -> str:
+    return "".join(
+        f'<{tag} class="word">{_html(text)}</{tag}>' if i < words else f"<{tag}>{_html(text)}</{tag}>"
+        for i, text in enumerate(line)
+    )
+
+
+def _html(text: str) -> str:
+    return html.escape(visible(text))
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Numbers in full; the samples that changed sides, where these were asked for, else the rows.
+
+    Without a baseline a line is a row, with five columns a model: its name, then ``NAME stderr``, ``NAME low``,
+    ``NAME high`` and ``NAME n``, and published figures in columns ``MODEL (Table N)``. With one, a line is a row and a
+    model, and published figures are lines of the model ``MODEL (Table N)``.
+    """
+    lines = list(_csv_lines(comparison))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    if comparison.changes is not None:
+        for change in comparison.changes:
+            values = asdict(change)
+            yield {"task": change.task, "metric": change.metric, **values.pop("settings"), **values}
+        return
+    names = {name: None for row in comparison.rows for name in row.settings}
+    for row in comparison.rows:
+        start = {"task": row.task, "metric": row.metric, **names, **row.settings}
+        if comparison.baseline is None:
+            line = dict(start)
+            for column in comparison.columns:
+                values = _score(row, column.name)
+                line[column.name] = values.pop("value")
+                line |= {f"{column.name} {name}": value for name, value in values.items()}
+            for figure in comparison.reference.figures if comparison.reference else ():
+                published = (figure.task, figure.metric) == (row.task, row.metric) and not row.settings
+                line[f"{figure.model} (Table {figure.table})"] = figure.value if published else None
+            yield line | ({"differs": "; ".join(row.differs)} if comparison.differs else {})
+        else:
+            for column in comparison.columns:
+                if column.name in row.scores:
+                    yield {**start, "model": column.name, **_score(row, column.name), **_difference(row, column.name)}
+    if comparison.reference and comparison.baseline is not None:
+        for figure in comparison.reference.figures:
+            model = f"{figure.model} (Table {figure.table})"
+            yield {"task": figure.task, "metric": figure.metric, "model": model, "value": figure.value}
+
+
+def _score(row: Row, column: str) -> dict[str, Any]:
+    """What is known of a score, ``None`` for what is not."""
+    score, interval = row.scores.get(column), row.intervals.get(column)
+    return {
+        "value": score.value if score else None,
+        "stderr": score.stderr if score else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "n": score.n if score else None,
+    }
+
+
+def _difference(row: Row, column: str) -> dict[str, Any]:
+    """What is known of a difference, ``None`` for what is not."""
+    found = row.differences.get(column)
+    paired = found.paired if found else None
+    return {
+        "difference": paired.value if paired else None,
+        "difference low": paired.low if paired else None,
+        "difference high": paired.high if paired else None,
+        "p": paired.p_value if paired else None,
+        "p corrected": found.p_corrected if found else None,
+        "won": paired.wins if paired else None,
+        "lost": paired.losses if paired else None,
+        "tied": paired.ties if paired else None,
+        "shared": paired.n if paired else None,
+        "documents": paired.clusters if paired else None,
+        "method": paired.method if paired else None,
+        "verdict": found.verdict if found else None,
+        "differs": "; ".join(row.differs),
+    }
+
+
+def to_json(comparison: Comparison) -> str:
+    """One object; numbers in full, ``null`` for what is not known.
+
+    ``models`` with ``name`` and ``receptive_field``; ``baseline``; ``level`` of the intervals; ``rows`` with ``task``,
+    ``metric``, ``settings``, ``higher_is_better``, ``differs``, ``scores`` by model (``value``, ``stderr``, ``low``,
+    ``high``, ``n``) and ``differences`` by model (see ``PairedDifference`` and ``Difference``); ``notes``; ``changes``
+    and ``reference`` where these were asked for.
+    """
+    rows = [
+        {
+            "task": row.task,
+            "metric": row.metric,
+            "settings": row.settings,
+            "higher_is_better": row.higher_is_better,
+            "differs": row.differs,
+            "scores": {column: _score(row, column) for column in row.scores},
+            "differences": {
+                column: {**asdict(found.paired), "p_corrected": found.p_corrected, "verdict": found.verdict}
+                for column, found in row.differences.items()
+            },
+        }
+        for row in comparison.rows
+    ]
+    values = {
+        "models": [asdict(column) for column in comparison.columns],
+        "baseline": comparison.baseline,
+        "level": LEVEL,
+        "rows": rows,
+        "notes": remarks(comparison),
+        "changes": None if comparison.changes is None else [asdict(change) for change in comparison.changes],
+        "reference": asdict(comparison.reference) if comparison.reference else None,
+    }
+    return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "markdown": to_markdown,
+    "csv": to_csv,
+    "latex": to_latex,
+    "json": to_json,
+    "html": to_html,
+}
+"""Renderers to text by the name of the format."""

@@ -1,0 +1,127 @@
+"""Run records as pandas frames, for notebooks; pandas is the extra ``frames``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from famcli.errors import UserError
+from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
+from famcli.reports.pairing import Measure, cell_names, samples_of
+from famcli.reports.tables import cell_score
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Frames(NamedTuple):
+    """Runs, their scores and their samples; ``run_id`` joins them.
+
+    Attributes:
+        runs: a row a run: ``run_id``, ``task``, ``version``, ``model``, ``status``, ``seed``, ``limit``, ... , task
+            options as ``option.NAME``, costs as ``cost.NAME``, and its directory ``path``.
+        scores: a row a run, metric and cell: ``run_id``, ``task``, ``model``, ``metric``, the cell as ``cell.NAME``
+            (empty for all samples), ``value``, ``stderr``, the 95 % interval ``low`` and ``high``, and ``n``.
+        samples: a row a run and sample: ``run_id``, ``task``, ``model``, ``id``, ``document``, ``reference``,
+            ``output``, token counts, ``cell.NAME``, ``details.NAME``, ``score.NAME`` and ``weight.NAME``.
+    """
+
+    runs: DataFrame
+    scores: DataFrame
+    samples: DataFrame
+
+
+def load_runs(*paths: str | Path) -> Frames:
+    """Run records as pandas frames.
+
+    Args:
+        paths: directories of runs, run directories or their ``run.json``; none means ``results``.
+
+    Raises:
+        UserError: pandas is not installed, or a path holds no run.
+    """
+    try:
+        from pandas import DataFrame
+    except ImportError:
+        raise UserError("frames need pandas", "pip install 'famcli[frames]'") from None
+    records = [record for path in paths or ("results",) for record in _records(Path(path))]
+    return Frames(
+        runs=DataFrame([_run(record) for record in records]),
+        scores=DataFrame([score for record in records for score in _scores(record)]),
+        samples=DataFrame([sample for record in records for sample in _samples(record)]),
+    )
+
+
+def _records(path: Path) -> list[RunRecord]:
+    if path.is_file() or (path / RECORD_NAME).exists():
+        return [load_record(path)]
+    if found := load_records(path):
+        return found
+    raise UserError(f"no runs in {path}", "make one with: famcli eval --task passkey --model fam-tiny")
+
+
+def _named(record: RunRecord) -> dict[str, Any]:
+    return {"run_id": record.run_id, "task": record.task["name"], "model": record.model["name"]}
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    return {
+        **_named(record),
+        "version": record.task["version"],
+        "status": record.status,
+        "seed": record.seed,
+        "limit": record.limit,
+        **record.context,
+        "data": (record.task["data"] or {}).get("name"),
+        "parameters": record.model["parameters"],
+        "receptive_field": record.model["receptive_field"],
+        "tokenizer": record.model["tokenizer"],
+        "device": record.device,
+        "dtype": record.dtype,
+        "started": record.started,
+        "finished": record.finished,
+        **_prefixed("option", record.task["options"]),
+        **_prefixed("cost", record.cost),
+        "path": str(record.path),
+    }
+
+
+def _scores(record: RunRecord) -> Iterable[dict[str, Any]]:
+    samples, names = list(samples_of(record).values()), cell_names(record)
+    for metric, score in record.metrics.items():
+        measure = Measure.of(metric, [record])
+        cells = [cell_score(cell, metric, record.task["metrics"]) for cell in record.cells if cell[metric] is not None]
+        for settings, found in [({}, score), *(cell for cell in cells if cell[0])]:
+            interval = measure.interval(entry for entry in samples if not settings or entry.cell == settings)
+            yield {
+                **_named(record),
+                "metric": metric,
+                **{f"cell.{name}": settings.get(name) for name in sorted(names)},
+                **vars(found),
+                "low": interval.low if interval else None,
+                "high": interval.high if interval else None,
+            }
+
+
+def _samples(record: RunRecord) -> Iterable[dict[str, Any]]:
+    for entry in samples_of(record).values():
+        yield {
+            **_named(record),
+            "id": entry.id,
+            "document": entry.document or None,
+            "reference": entry.reference,
+            "output": entry.output,
+            "prompt_tokens": entry.prompt_tokens,
+            "shared_tokens": entry.shared_tokens,
+            "cut_tokens": entry.cut_tokens,
+            "seconds": entry.seconds,
+            **_prefixed("cell", entry.cell),
+            **_prefixed("details", entry.details),
+            **_prefixed("score", entry.scores),
+            **_prefixed("weight", {name: entry.weights.get(name, 1.0) for name in entry.scores}),
+        }
+
+
+def _prefixed(prefix: str, values: Any) -> dict[str, Any]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}

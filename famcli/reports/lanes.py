@@ -1,0 +1,163 @@
+"""Runs brought into rows: each row holds one score of runs that may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from famcli.errors import UserError
+from famcli.evaluation.journal import Entry
+from famcli.evaluation.record import RunRecord
+from famcli.metrics.statistics import Metric
+from famcli.reports.pairing import Setting, comparable, data_of, facts, samples_of
+
+Name = Callable[[RunRecord], str]
+"""The column that a run belongs to."""
+
+
+@dataclass
+class Lane:
+    """One score of one cell, and the runs that have it.
+
+    Attributes:
+        task: name of the task, with what tells its runs apart from others of that task.
+        metric: name of the score.
+        settings: the cell, empty for a whole run.
+        runs: by column, the run and its score.
+        differs: what makes the runs not comparable; only where that was forced.
+    """
+
+    task: str
+    metric: str
+    settings: dict[str, Setting]
+    runs: dict[str, tuple[RunRecord, Metric]] = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> RunRecord:
+        """The newest of its runs."""
+        return next(iter(self.runs.values()))[0]
+
+    @property
+    def score(self) -> str:
+        """Task and metric, which all cells have in common."""
+        return f"{self.task} {self.metric}"
+
+    def entries(self, column: str) -> dict[str, Entry]:
+        """The samples behind a column's score by id; none where the run has no samples."""
+        if column not in self.runs:
+            return {}
+        samples, wanted = samples_of(self.runs[column][0]), self.settings
+        return {id: entry for id, entry in samples.items() if not wanted or entry.cell == wanted}
+
+
+def lanes(
+    records: Sequence[RunRecord],
+    scores: Callable[[RunRecord], Iterable[tuple[str, dict[str, Setting], Metric]]],
+    name: Name,
+    *,
+    baseline: str | None = None,
+    refuse: bool = False,
+    force: bool = False,
+) -> list[Lane]:
+    """Brings scores into lanes; of several runs of a column that have the same score, the newest counts.
+
+    Runs that are not ``comparable`` get lanes of their own, named after what differs, unless ``force`` lets them share.
+
+    Args:
+        records: the newest first.
+        scores: (metric, settings, score) of a run.
+        name: the column of a run.
+        baseline: the column that others are compared with, ``None`` for each with each.
+        refuse: lanes that keep columns apart are an error.
+        force: runs share lanes whatever differs.
+
+    Raises:
+        UserError: two columns are to be compared and cannot.
+    """
+    label, judge = _labels(records), _Judge()
+    cells: dict[tuple[Any, ...], list[Lane]] = {}
+    for record in records:
+        for metric, settings, score in scores(record):
+            places = cells.setdefault((record.task["name"], metric, *sorted(settings.items())), [])
+            fitting = [lane for lane in places if force or not judge(record, lane.first)]
+            if not fitting:
+                fitting = [Lane(record.task["name"] if force else label(record), metric, settings)]
+                places += fitting
+            fitting[0].runs.setdefault(name(record), (record, score))
+    for places in cells.values():
+        if refuse and not force:
+            _refuse(places, baseline, judge)
+        _tell_apart(places)
+        for lane in places:
+            lane.differs = _forced(lane, baseline, judge)
+    return [lane for places in cells.values() for lane in places]
+
+
+class _Judge:
+    """``comparable``, asked once for each two runs."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], list[str]] = {}
+
+    def __call__(self, record: RunRecord, baseline: RunRecord) -> list[str]:
+        key = id(record), id(baseline)
+        if key not in self._known:
+            self._known[key] = comparable(record, baseline)
+        return self._known[key]
+
+
+def _refuse(places: Sequence[Lane], baseline: str | None, judge: _Judge) -> None:
+    """Raises ``UserError`` where two columns have the same score, but nowhere in one lane."""
+    newest: dict[str, RunRecord] = {}
+    for lane in places:
+        for column, (record, _) in lane.runs.items():
+            newest.setdefault(column, record)
+    for first in newest if baseline is None else {baseline} & newest.keys():
+        for second in newest:
+            if not any({first, second} <= lane.runs.keys() for lane in places):
+                record, other = newest[second], newest[first]
+                raise UserError(
+                    f"{second} and {first} cannot be compared on {record.task['name']}: they differ in "
+                    + "; ".join(judge(record, other)),
+                    f"the runs are {record.path} and {other.path}: repeat one as the other was made, name other "
+                    "runs, or compare them all the same with --force",
+                )
+
+
+def _tell_apart(places: Sequence[Lane]) -> None:
+    """Adds to the names of lanes of one cell what differs between them."""
+    if len({lane.task for lane in places}) == len(places):
+        return
+    told = [facts(lane.first) for lane in places]
+    names = dict.fromkeys(name for fact in told for name in fact if name not in ("data", "task version"))
+    differing = [name for name in names if len({fact.get(name) for fact in told}) > 1]
+    for lane, fact in zip(places, told, strict=True):
+        words = [f"{name} {fact.get(name, 'none')}" for name in differing] or [lane.first.run_id]
+        lane.task = f"{lane.task} ({', '.join(words)})"
+
+
+def _forced(lane: Lane, baseline: str | None, judge: _Judge) -> list[str]:
+    """What is not the same in the runs of a lane, such as ``fam-tiny and bswa-tiny: limit: 5, none``."""
+    against = baseline if baseline in lane.runs else next(iter(lane.runs))
+    other = lane.runs[against][0]
+    found = {column: judge(record, other) for column, (record, _) in lane.runs.items() if record is not other}
+    return [f"{column} and {against} differ in {'; '.join(words)}" for column, words in found.items() if words]
+
+
+def _labels(records: Sequence[RunRecord]) -> Callable[[RunRecord], str]:
+    """Names runs by task, and where a task has several versions or data by these."""
+    variants: dict[str, set[tuple[int, str]]] = {}
+    for record in records:
+        variants.setdefault(record.task["name"], set()).add((record.task["version"], data_of(record)[1]))
+
+    def label(record: RunRecord) -> str:
+        task, version = record.task["name"], record.task["version"]
+        several = [{variant[i] for variant in variants[task]} for i in range(2)]
+        words = [f"version {version}"] if len(several[0]) > 1 else []
+        if len(several[1]) > 1:
+            words.append(" ".join(data_of(record)))
+        return f"{task} ({', '.join(words)})" if words else task
+
+    return label

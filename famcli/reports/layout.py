@@ -1,0 +1,208 @@
+"""What tables for readers hold, as text: every format for readers shows these grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from famcli.metrics.paired import Interval
+from famcli.metrics.statistics import Metric
+from famcli.reports.changes import Change
+from famcli.reports.comparison import Comparison, Difference, Row
+from famcli.reports.reference import Reference
+from famcli.reports.tables import format_field, format_metric, format_number, format_settings
+
+NOTHING = "-"
+LONGEST = 60
+"""Characters of a text that a cell shows."""
+
+FORCED = "(not comparable)"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts.
+
+    Attributes:
+        title: above it, empty for the main one.
+        header: names of the columns.
+        cells: the lines in full.
+        words: how many of the first columns are words, set to the left.
+        once: how many of the first columns are left empty where they repeat the line above.
+        split: where the columns may be parted in two tables, each with the words; 0 for nowhere.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    cells: tuple[tuple[str, ...], ...]
+    words: int
+    once: int = 0
+    split: int = 0
+
+    @property
+    def lines(self) -> list[tuple[str, ...]]:
+        """The cells as they are shown."""
+        above = ((), *(line[: self.once] for line in self.cells))
+        return [
+            (*("" for _ in range(self.once)), *line[self.once :]) if line[: self.once] == start else line
+            for line, start in zip(self.cells, above, strict=False)
+        ]
+
+    def parted(self) -> list[Grid]:
+        """Two narrower tables; lines without figures are left out."""
+        if not self.split:
+            return [self]
+        parts = []
+        for columns in (slice(self.words, self.split), slice(self.split, None)):
+            cells = [(*line[: self.words], *line[columns]) for line in self.cells if any(line[columns])]
+            header = (*self.header[: self.words], *self.header[columns])
+            parts.append(Grid(self.title, header, tuple(cells), self.words, self.once))
+        return parts
+
+
+def grids(comparison: Comparison) -> list[Grid]:
+    """The main table, then what was asked for besides."""
+    found = [_side_by_side(comparison) if comparison.baseline is None else _against(comparison, comparison.baseline)]
+    if comparison.changes is not None:
+        found.append(_changes(comparison.changes, comparison.baseline or ""))
+    if comparison.reference is not None and comparison.reference.figures:
+        found.append(_published(comparison.reference))
+    return found
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """The lines below the tables; what was forced comes first."""
+    forced = [f"NOT COMPARABLE, set side by side by force: {words}" for words in comparison.differs]
+    fields = [f"{column.title} {format_field(column.receptive_field)}" for column in comparison.columns]
+    read = [f"receptive field: {', '.join(fields)}"] if comparison.baseline is not None else []
+    published = [f"published: {note}" for note in comparison.reference.notes] if comparison.reference else []
+    return [*forced, *comparison.notes, *read, *published]
+
+
+def format_score(score: Metric, interval: Interval | None) -> str:
+    """``0.900 [0.596, 0.982]``, or the standard error where samples cannot tell an interval."""
+    if interval is None:
+        return format_metric(score)
+    return f"{format_number(score.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
+
+
+def format_difference(value: float) -> str:
+    """``+0.020``; two digits where three decimals would say nothing."""
+    if value and abs(value) < 0.001:
+        return f"{value:+.1e}"
+    text = format_number(value)
+    return f"+{text}" if value > 0 else text
+
+
+def format_p(p_value: float | None) -> str:
+    """``0.031``, or that it is below 0.001."""
+    if p_value is None:
+        return NOTHING
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def _task(row: Row) -> str:
+    return f"{row.task} {row.metric}{' ' + FORCED if row.differs else ''}"
+
+
+def _side_by_side(comparison: Comparison) -> Grid:
+    """Models as columns; the receptive field leads, because it is why a score falls."""
+    names = [column.name for column in comparison.columns]
+    lines = [("", "receptive field", *(format_field(column.receptive_field) for column in comparison.columns))]
+    for row in comparison.rows:
+        texts = [
+            f"{format_score(row.scores[name], row.intervals.get(name))} (n={row.scores[name].n})"
+            if name in row.scores
+            else NOTHING
+            for name in names
+        ]
+        lines.append((_task(row), format_settings(row.settings), *texts))
+    titles = (column.title for column in comparison.columns)
+    return Grid("", ("task", "cell", *titles), tuple(lines), words=2)
+
+
+def _against(comparison: Comparison, baseline: str) -> Grid:
+    """A line a model, the baseline's first, because a difference takes many figures."""
+    header = ("task", "cell", "model", "value", "n", "difference", "p", "won/lost/tied", "shared", "verdict")
+    lines = []
+    for row in comparison.rows:
+        start = (_task(row), format_settings(row.settings))
+        for column in comparison.columns:
+            if column.name not in row.scores:
+                continue
+            score = row.scores[column.name]
+            value = format_score(score, row.intervals.get(column.name))
+            told = _told(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
+            lines.append((*start, column.title, value, str(score.n), *told))
+    return Grid("", header, tuple(lines), words=3, once=2, split=5)
+
+
+def _told(difference: Difference | None) -> tuple[str, ...]:
+    """Difference, p, samples won, lost and tied, samples shared, verdict."""
+    if difference is None:
+        return (NOTHING,) * 5
+    paired = difference.paired
+    text = format_difference(paired.value)
+    if paired.low is not None and paired.high is not None:
+        text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
+    sides = f"{paired.wins}/{paired.losses}/{paired.ties}"
+    return text, format_p(difference.p_corrected), sides, str(paired.n), difference.verdict
+
+
+def _changes(changes: Sequence[Change], baseline: str) -> Grid:
+    header = (
+        "task",
+        "sample",
+        "model",
+        "score",
+        f"score of {baseline}",
+        "reference",
+        "output",
+        f"output of {baseline}",
+    )
+    lines = tuple(
+        (
+            f"{change.task} {change.metric}",
+            change.id,
+            change.column,
+            format_number(change.score),
+            format_number(change.baseline_score),
+            shorten(change.reference),
+            shorten(change.output),
+            shorten(change.baseline_output),
+        )
+        for change in changes
+    )
+    return Grid(f"samples that changed sides: {len(lines)}", header, lines, words=3)
+
+
+def _published(reference: Reference) -> Grid:
+    scores = list(dict.fromkeys((figure.task, figure.metric) for figure in reference.figures))
+    models = dict.fromkeys((figure.table, figure.model) for figure in reference.figures)
+    values = {(figure.table, figure.model, figure.task, figure.metric): figure for figure in reference.figures}
+    lines = tuple(
+        (
+            f"Table {table}",
+            model,
+            *(format_published(f.value) if (f := values.get((table, model, *score))) else NOTHING for score in scores),
+        )
+        for table, model in models
+    )
+    header = ("published", "model", *(f"{task} {metric}" for task, metric in scores))
+    return Grid(f"published figures, not comparable: {reference.source}", header, lines, words=2)
+
+
+def format_published(value: float) -> str:
+    """As many decimals as were printed, at least three."""
+    text = f"{value:.3f}"
+    return text if float(text) == value else f"{value:.4f}"
+
+
+def shorten(text: str) -> str:
+    """At most ``LONGEST`` characters."""
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def visible(text: str) -> str:
+    """The text in one line: control characters, which could steer a terminal or a reader's eye, become escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,88 @@
+"""What a reader of a comparison must know besides its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from famcli.evaluation.journal import JOURNAL_NAME
+from famcli.evaluation.record import RunRecord
+from famcli.metrics.paired import LEVEL
+from famcli.reports.comparison import Row
+from famcli.reports.lanes import Lane
+from famcli.reports.pairing import HOW_MANY, By, samples_of
+from famcli.reports.places import Place
+
+
+def notes_of(
+    lanes: Sequence[Lane], places: Sequence[Place], rows: Sequence[Row], baseline: str | None, by: By | None
+) -> list[str]:
+    """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
+    found = [*_surroundings(lanes), *_without_samples(lanes), *_without_difference(places, rows, baseline)]
+    found += [f"note: {task} does not tell its {by}: left out" for task in sorted(_tasks(lanes) - _tasks(places))]
+    return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
+
+
+def _tasks(rows: Iterable[Lane] | Iterable[Place]) -> set[str]:
+    return {row.task for row in rows}
+
+
+def _surroundings(lanes: Iterable[Lane]) -> Iterator[str]:
+    """What does not forbid to compare, but may move a score."""
+    for lane in lanes:
+        runs = [record for record, _ in lane.runs.values()]
+        told = [_told(record) for record in runs]
+        for name in told[0]:
+            values = list(dict.fromkeys(words.get(name, "none") for words in told))
+            if len(values) > 1:
+                yield f"note: runs of {lane.first.task['name']} differ in {name}: {', '.join(values)}"
+
+
+def _told(record: RunRecord) -> dict[str, str]:
+    trials = {HOW_MANY: str(record.task["options"][HOW_MANY])} if HOW_MANY in record.task["options"] else {}
+    return {
+        **trials,
+        "tokenizer": record.model["tokenizer"],
+        "chat template": record.context.get("chat_template_sha256", "none")[:8],
+        "device": record.device,
+        "dtype": record.dtype,
+    }
+
+
+def _without_samples(lanes: Iterable[Lane]) -> Iterator[str]:
+    for lane in lanes:
+        for record, _ in lane.runs.values():
+            if not samples_of(record):
+                yield f"note: {record.run_id} has no {JOURNAL_NAME}: standard errors (±) only, and no difference"
+
+
+def _without_difference(places: Iterable[Place], rows: Iterable[Row], baseline: str | None) -> Iterator[str]:
+    for place, row in zip(places, rows, strict=True):
+        if baseline is None or baseline not in place.scores:
+            continue
+        for column in place.scores.keys() - row.differences.keys() - {baseline}:
+            left, right = place.answers[column], place.answers[baseline]
+            if left and right:
+                shared = left.keys() & right.keys()
+                why = "weigh the samples differently, as by their tokens" if shared else "have no sample in common"
+                yield f"note: {column} and {baseline} {why}: no difference of {row.task} {row.metric}"
+
+
+def _methods(rows: Sequence[Row], baseline: str | None, by: By | None) -> Iterator[str]:
+    made = sorted({interval.method for row in rows for interval in row.intervals.values()})
+    cluster = "question" if by == "document" else "document"
+    if made:
+        yield f"interval: {LEVEL:.0%}, {_by(made, cluster)}"
+    compared = [difference.paired for row in rows for difference in row.differences.values()]
+    methods = [paired.method.split(" and ") for paired in compared if paired.p_value is not None]
+    if methods:
+        intervals, tests = (sorted({method[i] for method in methods}) for i in range(2))
+        yield (
+            f"difference: to {baseline}, on the shared samples; interval {LEVEL:.0%}, {_by(intervals, cluster)}; "
+            f"p two-sided, {_by(tests, cluster)}, corrected for {len(methods)} tests (Holm)"
+        )
+    if len(methods) < len(compared):
+        yield f"no interval and no p where all samples are of one {cluster}"
+
+
+def _by(methods: Iterable[str], cluster: str) -> str:
+    return " or ".join(methods).replace("cluster", cluster)

@@ -1,0 +1,121 @@
+"""Which runs a user means, and the column that each of them belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from famcli.errors import UserError, unknown_name
+from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
+from famcli.reports.pairing import cell_names
+
+MAKE_ONE = "make one with: famcli eval --task passkey --model fam-tiny"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Runs to be compared.
+
+    Attributes:
+        records: the finished runs, the newest first.
+        columns: the column of each, by its directory.
+        baseline: the column that the others are compared with.
+    """
+
+    records: list[RunRecord]
+    columns: dict[Path, str]
+    baseline: str | None = None
+
+    def column(self, record: RunRecord) -> str:
+        """The column of a run."""
+        return self.columns[record.path.resolve()]
+
+
+def select(names: Sequence[str], results: Path, baseline: str | None = None) -> Selection:
+    """The finished runs of models, run ids or their beginnings, run directories and directories of runs.
+
+    A model is a column, of whatever runs. Where names mean runs of one model that cannot share a column, because their
+    weights differ or they answered the same cells, each name makes a column of its own, ``MODEL (NAME)``.
+
+    Args:
+        names: what the user gave; none means all runs in ``results``.
+        results: directory of run records.
+        baseline: a column, or a name for one; it need not be among the names.
+
+    Raises:
+        UserError: a name means nothing, or only a run that is not finished; or the baseline means several columns.
+    """
+    records = load_records(results)
+    if names:
+        groups = {name: _find(name, records, results) for name in names}
+    else:
+        groups = {"": [record for record in records if record.status == "finished"]}
+    selection = _selection(groups)
+    if baseline is None or baseline in selection.columns.values():
+        return replace(selection, baseline=baseline)
+    groups |= {baseline: _find(baseline, records, results)}
+    selection = _selection(groups)
+    columns = dict.fromkeys(selection.column(record) for record in groups[baseline])
+    if len(columns) > 1:
+        raise UserError(f"the baseline {baseline} means several models", f"give one of them: {', '.join(columns)}")
+    return replace(selection, baseline=next(iter(columns)))
+
+
+def _selection(groups: Mapping[str, Sequence[RunRecord]]) -> Selection:
+    runs = {record.path.resolve(): record for records in groups.values() for record in records}
+    owners: dict[Path, str] = {}
+    for name, records in groups.items():
+        for record in records:
+            owners.setdefault(record.path.resolve(), name)
+    models: dict[str, list[Path]] = {}
+    for path, record in runs.items():
+        models.setdefault(record.model["name"], []).append(path)
+    columns: dict[Path, str] = {}
+    for model, paths in models.items():
+        split = _collide([(owners[path], runs[path]) for path in paths])
+        for path in paths:
+            columns[path] = f"{model} ({owners[path]})" if split and owners[path] not in ("", model) else model
+    newest = sorted(runs.values(), key=lambda record: (record.finished or "", record.run_id), reverse=True)
+    return Selection(newest, columns)
+
+
+def _collide(runs: Sequence[tuple[str, RunRecord]]) -> bool:
+    """Whether runs of one model, given by different names, are of other weights or have a cell in common."""
+    if len({name for name, _ in runs}) == 1:
+        return False
+    if len({record.model["weights_sha256"] for _, record in runs}) > 1:
+        return True
+    owner: dict[str, str] = {}
+    for name, record in runs:
+        names = sorted(cell_names(record))
+        for cell in record.cells:
+            settings = [cell[key] for key in names]
+            if owner.setdefault(f"{record.task['name']} {settings}", name) != name:
+                return True
+    return False
+
+
+def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRecord]:
+    """The finished runs that ``name`` means."""
+    tests: tuple[Callable[[RunRecord], bool], ...] = (
+        lambda record: name == record.model["name"],
+        lambda record: name == record.run_id,
+        lambda record: record.run_id.startswith(name),
+    )
+    found: list[RunRecord] = []
+    for test in tests:
+        found = found or [record for record in records if test(record)]
+    path = Path(name)
+    if not found and ((path / RECORD_NAME).exists() or path.suffix == ".json"):
+        found = [load_record(path)]
+    found = found or (load_records(path) if path.is_dir() else [])
+    if not found:
+        known = {record.model["name"] for record in records} | {record.run_id for record in records}
+        if not known:
+            raise UserError(f"no runs in {results}", MAKE_ONE)
+        raise unknown_name("run or model", name, known)
+    finished = [record for record in found if record.status == "finished"]
+    if not finished:
+        raise UserError(f"the run {found[0].run_id} is not finished", "repeat its `famcli eval` command: it goes on")
+    return finished
