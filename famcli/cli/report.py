@@ -1,0 +1,64 @@
+"""``famcli report``: one HTML page about runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from famcli.cli.options import output
+from famcli.errors import UserError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("selected", metavar="[RUN_OR_MODEL]...", nargs=-1)
+@click.option("--baseline", metavar="RUN_OR_MODEL", help="What the others are compared with, sample by sample.")
+@click.option("--force", is_flag=True, help="Compare runs that are not comparable; the page is marked.")
+@click.option(
+    "--to",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page, replaced where it exists.",
+)
+@click.option(
+    "--plots",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Also write each plot to DIR as an SVG file.",
+)
+@output
+def command(
+    selected: tuple[str, ...], baseline: str | None, force: bool, file: Path, folder: Path | None, output: Path
+) -> None:
+    """Write one HTML page about runs: verdicts, plots, tables, cost, samples, and how to make the runs again.
+
+    RUN_OR_MODEL is what it is for `famcli compare`, and so are the numbers. The page is complete in itself: it opens
+    from disk and loads nothing.
+
+    \b
+    famcli report --baseline bswa-tiny
+    famcli report fam-tiny bswa-tiny --to fam.html --plots plots
+    """
+    from famcli.files import write_text
+    from famcli.reports.html.charts import write_charts
+    from famcli.reports.html.page import build
+    from famcli.reports.selection import MAKE_ONE, select
+    from famcli.reports.tables import compare
+
+    selection = select(selected, output, baseline)
+    if not selection.records:
+        raise UserError(f"no finished runs in {output}", MAKE_ONE)
+    comparison = compare(
+        selection.records, baseline=selection.baseline, name=selection.column, refuse=bool(selected), force=force
+    )
+    report = build(comparison, selection.column)
+    try:
+        write_text(file, report.page)
+        written = write_charts(report.charts, folder) if folder else []
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or file}: {error.strerror}") from error
+    for path in (file, *written):
+        click.echo(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")

@@ -1,0 +1,105 @@
+"""Puts the page together: a template that escapes everything, and one script that nothing else may join."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from famcli import __version__
+from famcli.evaluation.record import RunRecord
+from famcli.reports.comparison import Comparison
+from famcli.reports.html.charts import Chart, passkey_charts, plot_style, swatch
+from famcli.reports.html.groups import groups_of
+from famcli.reports.html.palette import DARK, LIGHT, variables
+from famcli.reports.html.reading import reading_charts
+from famcli.reports.html.rerun import configuration, rerun_command
+from famcli.reports.html.samples import embedded, samples_data
+from famcli.reports.html.summary import cost_grid, model_grid, task_grids, verdict_grid, verdict_lines
+from famcli.reports.layout import remarks, visible
+
+
+@dataclass(frozen=True)
+class Report:
+    """The page, and its plots for files of their own."""
+
+    page: str
+    charts: tuple[Chart, ...]
+
+
+def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
+    """A page about all runs of a comparison. The same runs make the same bytes.
+
+    Args:
+        comparison: what ``famcli.reports.tables.compare`` made.
+        name: the column of a run.
+
+    Raises:
+        UserError: samples are damaged.
+    """
+    columns = [column.name for column in comparison.columns]
+    groups = groups_of(comparison.runs, name, columns)
+    passkey = passkey_charts(comparison)
+    reading, quarters = reading_charts(groups, columns)
+    samples = samples_data(groups, columns)
+    script = _asset("samples.js")
+    page = (
+        _environment()
+        .get_template("page.html")
+        .render(
+            version=__version__,
+            comparison=comparison,
+            forced=[words for words in remarks(comparison) if words.startswith("NOT COMPARABLE")],
+            remarks=[words for words in remarks(comparison) if not words.startswith("NOT COMPARABLE")],
+            models=model_grid(comparison, name),
+            verdicts=verdict_lines(comparison),
+            verdict_grid=verdict_grid(comparison),
+            passkey=passkey,
+            tasks=task_grids(comparison),
+            reading=reading,
+            quarters=quarters,
+            costs=cost_grid(comparison.runs, name),
+            samples=samples,
+            data=embedded(samples),
+            runs=[(name(run), run, rerun_command(run), _pretty(configuration(run))) for run in comparison.runs],
+            style=Markup(_style()),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+    # A lone half of a character, which JSON can hold and a file cannot, must not cost the report.
+    return Report(page.encode("utf-8", "replace").decode("utf-8"), (*passkey, *reading))
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("famcli.reports.html", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    environment.globals["swatch"] = swatch
+    return environment
+
+
+def _style() -> str:
+    dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}\n"
+    return f":root {{ {variables(LIGHT)} }}\n{dark}{_asset('style.css')}{plot_style()}"
+
+
+def _asset(name: str) -> str:
+    return (importlib.resources.files("famcli.reports.html") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,130 @@
+"""What a reader should know first: which model is better at what, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from famcli.evaluation.record import RunRecord
+from famcli.reports.comparison import Comparison, Difference, Row
+from famcli.reports.layout import FORCED, NOTHING, Grid, format_difference, grids
+from famcli.reports.pairing import samples_of
+from famcli.reports.tables import format_field, format_settings
+
+
+def verdict_lines(comparison: Comparison) -> list[str]:
+    """A sentence a model on how often it is better or worse than the baseline; none without a baseline."""
+    lines = []
+    for column in comparison.columns:
+        found = [row.differences[column.name] for row in comparison.rows if column.name in row.differences]
+        if column.name == comparison.baseline or not found:
+            continue
+        counts = _counts(found)
+        lines.append(
+            f"{column.title} against {comparison.baseline}: better in {counts[0]} of {len(found)} comparisons, "
+            f"worse in {counts[1]}, undecided in {counts[2]}."
+        )
+    return lines
+
+
+def verdict_grid(comparison: Comparison) -> Grid | None:
+    """Verdicts by model, task and metric; ``None`` without a baseline."""
+    if comparison.baseline is None:
+        return None
+    lines = []
+    scores = dict.fromkeys((row.task, row.metric) for row in comparison.rows)
+    for task, metric in scores:
+        rows = [row for row in comparison.rows if (row.task, row.metric) == (task, metric)]
+        forced = f" {FORCED}" if any(row.differs for row in rows) else ""
+        for column in comparison.columns:
+            found = [(row, row.differences[column.name]) for row in rows if column.name in row.differences]
+            if found:
+                counts = [str(count) for count in _counts([difference for _, difference in found])]
+                lines.append((f"{task} {metric}{forced}", column.title, *counts, *_largest(found)))
+    header = ("task", "model", "better", "worse", "undecided", "largest difference", "where", "verdict")
+    return Grid(f"verdicts against {comparison.baseline}", header, tuple(lines), words=2, once=1)
+
+
+def _counts(found: Sequence[Difference]) -> list[int]:
+    return [sum(difference.verdict == word for difference in found) for word in ("better", "worse", "undecided")]
+
+
+def _largest(found: Sequence[tuple[Row, Difference]]) -> tuple[str, str, str]:
+    """The difference that is largest, with its interval, its cell and its verdict."""
+    row, difference = max(found, key=lambda pair: abs(pair[1].paired.value))
+    paired = difference.paired
+    text = format_difference(paired.value)
+    if paired.low is not None and paired.high is not None:
+        text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
+    return text, format_settings(row.settings) or "all samples", difference.verdict
+
+
+def task_grids(comparison: Comparison) -> list[tuple[str, list[Grid]]]:
+    """The tables of ``famcli compare``, one a task."""
+    found: list[tuple[str, list[Grid]]] = []
+    for task in dict.fromkeys(row.task for row in comparison.rows):
+        rows = tuple(row for row in comparison.rows if row.task == task)
+        shown = grids(replace(comparison, rows=rows, reference=None, changes=None))
+        found.append((task, [_under(task, grid) for grid in shown]))
+    return found
+
+
+def _under(task: str, grid: Grid) -> Grid:
+    """A grid that stands under the name of its task, which it need not repeat, nor cells where there are none."""
+    cells = tuple((line[0].removeprefix(f"{task} "), *line[1:]) for line in grid.cells)
+    grid = replace(grid, header=("metric", *grid.header[1:]), cells=cells)
+    if any(line[1] for line in cells):
+        return grid
+    bare = tuple((line[0], *line[2:]) for line in cells)
+    header = (grid.header[0], *grid.header[2:])
+    return replace(grid, header=header, cells=bare, words=grid.words - 1, once=max(grid.once - 1, 0))
+
+
+def model_grid(comparison: Comparison, name: Callable[[RunRecord], str]) -> Grid:
+    """The models."""
+    lines = []
+    for column in comparison.columns:
+        run = next(run for run in comparison.runs if name(run) == column.name)
+        role = "baseline" if column.name == comparison.baseline else ""
+        parameters = f"{run.model['parameters']:,}"
+        tokenizer = run.model["tokenizer"]
+        lines.append((column.title, format_field(column.receptive_field), parameters, tokenizer, role))
+    header = ("model", "receptive field", "parameters", "tokenizer", "")
+    return Grid("models", header, tuple(lines), words=1)
+
+
+def cost_grid(runs: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> Grid:
+    """What each run cost. Times of different machines cannot be compared, so the device stands with them."""
+    lines = []
+    for run in sorted(runs, key=lambda run: (run.task["name"], name(run), run.run_id)):
+        cost = run.cost
+        saved = cost["tokens_read_alone"] - cost["tokens_read"]
+        share = f"{saved / cost['tokens_read_alone']:.1%}" if cost["tokens_read_alone"] else NOTHING
+        lines.append(
+            (
+                run.task["name"],
+                name(run),
+                f"{run.device} {run.dtype}",
+                f"{len(samples_of(run)) or max((metric.n for metric in run.metrics.values()), default=0):,}",
+                f"{cost['tokens_read']:,}",
+                f"{saved:,} ({share})",
+                f"{cost['tokens_generated']:,}",
+                f"{cost['seconds']:,.1f}",
+                f"{cost['tokens_per_second']:,.0f}",
+                memory(cost["peak_memory_bytes"]),
+                memory(cost["state_bytes"]),
+            )
+        )
+    header = (
+        *("task", "model", "device", "samples", "tokens read", "saved by sharing", "generated"),
+        *("seconds", "tokens/s", "peak memory", "largest state"),
+    )
+    return Grid("", header, tuple(lines), words=3)
+
+
+def memory(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"
