@@ -19,7 +19,7 @@ def accuracy(name: str, results: Path, length: int, trials: int, position: str =
 
 
 def test_both_recall_within_a_block(tmp_path: Path) -> None:
-    assert accuracy("fam-tiny", tmp_path, 512, 16) >= 0.8
+    assert accuracy("fam-tiny", tmp_path, 512, 16) >= 0.85
     assert accuracy("bswa-tiny", tmp_path, 512, 16) >= 0.9
 
 
@@ -28,7 +28,7 @@ def test_fam_alone_recalls_beyond_the_receptive_field(tmp_path: Path) -> None:
     assert field is not None and field < 1024
     assert accuracy("fam-tiny", tmp_path, 1024, 16) >= 0.9
     assert accuracy("fam-tiny", tmp_path, 8192, 16) >= 0.9
-    assert accuracy("fam-tiny", tmp_path, 4096, 16, "random") >= 0.7
+    assert accuracy("fam-tiny", tmp_path, 4096, 16, "random") >= 0.8
     assert accuracy("bswa-tiny", tmp_path, 1024, 16) <= 0.1
     assert accuracy("bswa-tiny", tmp_path, 2048, 16) <= 0.1
 
@@ -56,5 +56,5 @@ def encoded(part: object, tokenizer: object) -> list[int]:
 
 @pytest.mark.slow
 def test_fam_recalls_a_key_at_a_random_place(tmp_path: Path) -> None:
-    assert accuracy("fam-tiny", tmp_path, 8192, 50, "random") >= 0.8
-    assert accuracy("fam-tiny", tmp_path, 16384, 50) >= 0.9
+    assert accuracy("fam-tiny", tmp_path, 16384, 50, "random") >= 0.8
+    assert accuracy("fam-tiny", tmp_path, 65536, 20) >= 0.9

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.errors import UserError
+
 if TYPE_CHECKING:
+    from famcli.models.config import ModelConfig
+    from famcli.models.tokenizer import Tokenizer
+    from famcli.training.evaluate import Recall
+    from famcli.training.loop import Trainer
+    from famcli.training.lora import Base
+    from famcli.training.material import Material
     from famcli.training.recipe import Recipe
 
 
@@ -17,13 +25,17 @@ if TYPE_CHECKING:
     "recipe_path",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="What to train and how, for instance configs/recipes/fam-tiny.yaml.",
+    help="What to train and how, for instance configs/recipes/fam-135m.yaml.",
+)
+@click.option(
+    "--model",
+    metavar="NAME_OR_PATH[,FIELD=VALUE...]",
+    help="The model to fine-tune, see `famcli eval --help`; left out for a recipe that describes a network of its own.",
 )
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Directory of the checkpoint, the log (log.csv) and the finished model.",
+    help="Directory of the checkpoint, the log (log.csv) and the finished model or adapter.  [default: models/RECIPE]",
 )
 @click.option(
     "--text",
@@ -32,58 +44,163 @@ if TYPE_CHECKING:
     show_default=True,
     help="Directory of .txt files, for recipes that mix plain text in.",
 )
+@click.option(
+    "--qa",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='JSONL of {"document", "question", "answer"}, for recipes that mix questions in.',
+)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --output.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True, help="Where to train."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; PyTorch's choice where not given.")
-def command(recipe_path: Path, output: Path, text: Path, resume: bool, threads: int | None) -> None:
-    """Train a model from random weights. A run that was killed goes on to the same weights with --resume."""
-    from famcli.training.recipe import load_recipe
+def command(
+    recipe_path: Path,
+    model: str | None,
+    output: Path | None,
+    text: Path,
+    qa: Path | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train a model from random weights, or fine-tune one that is there.
+
+    A run that was killed goes on to the same weights with --resume.
+    """
+    from famcli.training.recipe_file import load_recipe
 
     recipe = load_recipe(recipe_path)
-    _train(recipe, recipe_path.stem, output, text, resume, threads)
-
-
-def _train(recipe: Recipe, name: str, output: Path, text: Path, resume: bool, threads: int | None) -> None:
-    import torch
-
-    from famcli.errors import UserError
-    from famcli.models.checkpoint import save_checkpoint
-    from famcli.models.tokenizer import ByteTokenizer
-    from famcli.training.loop import Trainer
-    from famcli.training.streams import load_corpus
-
+    _check_model(recipe, recipe_path, model)
+    _check_qa(recipe, recipe_path, qa)
+    output = output or Path("models") / recipe_path.stem
+    _check_output(output, resume)
     if threads:
+        import torch
+
         torch.set_num_threads(threads)
-    tokenizer = ByteTokenizer()
-    corpus = load_corpus(text, tokenizer) if recipe.needs_text else None
-    trainer = Trainer(recipe, tokenizer, corpus, output)
-    found = trainer.has_checkpoint
+    trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
+    if resume:
+        trainer.resume()
+        click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+    _train(trainer, tokenizer, base, recipe_path.stem, output)
+
+
+def _check_model(recipe: Recipe, path: Path, model: str | None) -> None:
+    if recipe.model and model:
+        raise UserError(
+            f"{path} describes a network to train from random weights, and --model names a trained one",
+            "drop --model, or the recipe's field 'model'",
+        )
+    if not recipe.model and not model:
+        raise UserError(f"{path} fine-tunes a model", "say which: --model fam-tiny, for example")
+    if recipe.model and recipe.lora:
+        raise UserError(
+            f"{path}: lora adapts trained weights", "give --model and drop the field 'model', or drop 'lora'"
+        )
+
+
+def _check_qa(recipe: Recipe, path: Path, qa: Path | None) -> None:
+    if recipe.has("qa") and qa is None:
+        raise UserError(f"{path} mixes questions about documents in", "give them: --qa FILE.jsonl")
+
+
+def _check_output(output: Path, resume: bool) -> None:
+    found = (output / "checkpoint.safetensors").exists()
     if found and not resume:
         raise UserError(
             f"{output} holds an unfinished or finished training run", "add --resume, or take another --output"
         )
     if resume and not found:
         raise UserError(f"no checkpoint to resume in {output}", "leave --resume out to begin")
-    if found:
-        trainer.resume()
-        click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
-    model = trainer.run(lambda line: click.echo(_readable(line, recipe.steps), err=True))
-    trained = {"recipe": name, "steps": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds)}
-    save_checkpoint(model, tokenizer, output, {"trained": trained})
+
+
+def _prepare(
+    recipe: Recipe, spec: str | None, output: Path, text: Path, qa: Path | None, device: str
+) -> tuple[Trainer, Tokenizer, Base | None]:
+    """The trainer, the model's tokenizer, and what is fine-tuned, if anything is."""
+    from famcli.models.registry import load_model, pick_device
+    from famcli.models.tokenizer import ByteTokenizer
+    from famcli.training.loop import Trainer, from_scratch
+    from famcli.training.lora import Base
+
+    if spec is None:
+        assert recipe.model is not None
+        recipe = recipe.with_model(recipe.model)
+        material = _material(recipe, ByteTokenizer(), text, qa)
+        trainer = Trainer(recipe, from_scratch(recipe).to(pick_device(device)), material, output)
+        return trainer, material.tokenizer, None
+    name, config = _find_base(spec, bool(recipe.lora))
+    loaded = load_model(spec, device, "float32")
+    recipe = recipe.with_model(loaded.decoder.config)
+    material = _material(recipe, loaded.tokenizer, text, qa)
+    base = Base(name, loaded.weights_sha256, config)
+    return Trainer(recipe, loaded.decoder, material, output, base.sha256), loaded.tokenizer, base
+
+
+def _find_base(spec: str, lora: bool) -> tuple[str, ModelConfig]:
+    """The name of a model without the changes to it, a directory's in full, and its own config."""
+    from famcli.models.registry import find_model, split_spec
+
+    name, overrides = split_spec(spec)
+    directory = Path(name).expanduser()
+    if lora and ("adapter" in overrides or (directory / "adapter_config.json").exists()):
+        raise UserError(f"'{spec}' has an adapter already", "an adapter is trained on a base model: name that")
+    return str(directory.resolve()) if directory.exists() else name, find_model(name).config
+
+
+def _material(recipe: Recipe, tokenizer: Tokenizer, text: Path, qa: Path | None) -> Material:
+    from famcli.training.material import Material, load_corpus, load_documents
+
+    wants_text = recipe.has("passkey_in_text", "text", "repeat_segment")
+    corpus = load_corpus(text, tokenizer) if wants_text else None
+    documents = load_documents(qa, tokenizer) if qa and recipe.has("qa") else None
+    for phase in recipe.phases:
+        read = phase.block_size * phase.blocks
+        if documents and phase.mixture.qa and not phase.state_passing and documents.shortest >= read:
+            raise UserError(
+                f"no document of {qa} ends within the {read:,} tokens of a step, so no question would be asked",
+                "raise the recipe's blocks, or its state_passing",
+            )
+    return Material(tokenizer, corpus, documents)
+
+
+def _train(trainer: Trainer, tokenizer: Tokenizer, base: Base | None, name: str, output: Path) -> None:
+    from famcli.models.checkpoint import save_checkpoint
+    from famcli.training.lora import save_adapter
+
+    recipe, sizes = trainer.recipe, [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    trained, whole = sum(size for size, wanted in sizes if wanted), sum(size for size, _ in sizes)
+    click.echo(f"training {trained:,} of {whole:,} weights on {trainer.device}, {recipe.steps:,} steps", err=True)
+    model = trainer.run(
+        lambda line: click.echo(_readable(line, recipe.steps), err=True),
+        lambda step, found: click.echo(_readable_recall(step, found), err=True),
+    )
+    about = {"recipe": name, "steps": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds)}
+    if recipe.lora and base:
+        save_adapter(model, recipe.lora, base, output, about)
+    else:
+        save_checkpoint(model, tokenizer, output, {"trained": {**about, "base": base.name if base else None}})
     click.echo(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
 
 
 def _readable(line: dict[str, Any], steps: int) -> str:
     """One line of the log for a person."""
     losses = [
-        f"{kind} {line[kind + '_loss']:.3f}"
-        for kind in ("recall", "text", "filler")
-        if line[kind + "_loss"] is not None
+        f"{name.removesuffix('_loss')} {line[name]:.3f}"
+        for name in ("recall_loss", "answer_loss", "segment_loss", "text_loss", "filler_loss")
+        if line[name] is not None
     ]
     recalled = [
         f"{rate:.2f}" if rate is not None else "-" for name, rate in line.items() if name.startswith("recall_at_")
     ]
-    speed = line["tokens"] / line["seconds"] if line["seconds"] else 0
-    return (
-        f"step {line['step']}/{steps}  {'  '.join(losses)}  {speed:,.0f} tokens/s  "
-        f"recalled after 0, 1, 2, 4, ... updates: {' '.join(recalled)}"
-    )
+    while recalled and recalled[-1] == "-":
+        recalled.pop()
+    after = f"  recalled after 0, 1, 2, 4, ... updates: {' '.join(recalled)}" if recalled else ""
+    return f"step {line['step']}/{steps}  {'  '.join(losses)}  {line['tokens_per_second']:,} tokens/s{after}"
+
+
+def _readable_recall(step: int, found: list[Recall]) -> str:
+    """An evaluation for a person."""
+    recalled = ", ".join(f"{r.accuracy:.2f} after {r.updates}" for r in found)
+    return f"step {step}  keys that were not trained on, recalled: {recalled} updates"

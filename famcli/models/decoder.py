@@ -121,13 +121,13 @@ class Layer(nn.Module):
         return state.block_keys[:, :, :end], state.block_values[:, :, :end]
 
     def _update_fam(
-        self, state: LayerState, fresh: Tensor, block_keys: Tensor, block_values: Tensor, at: Geometry, stride: float = 1
+        self, state: LayerState, fresh: Tensor, keys: Tensor, values: Tensor, at: Geometry, stride: float = 1
     ) -> Tensor:
-        """Algorithm 2: FAM queries see [previous FAM; whole block], not the memory segments."""
+        """Algorithm 2: FAM queries see [previous FAM; whole block], which has ``keys`` and ``values``."""
         attended = self.attention.attend(
             self.attention.queries(self.attention_norm(state.fam), at.fam_queries),
-            torch.cat((state.fam_keys, block_keys), dim=2),
-            torch.cat((state.fam_values, block_values), dim=2),
+            torch.cat((state.fam_keys, keys), dim=2),
+            torch.cat((state.fam_values, values), dim=2),
         )
         carried = state.fam.masked_fill(fresh[:, None, None], 0) / stride
         fam = self._residual(carried, attended) if self.config.fam_ffn else carried + self.attention_out_norm(attended)

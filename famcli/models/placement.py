@@ -34,9 +34,9 @@ class PlacedLayer(Layer):
         here = self._device
         return super().initial_fam(x.to(here), _moved(at, here))
 
-    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry) -> None:
+    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry, stride: float) -> None:
         here = self._settle(state)
-        super().update_again(state, fresh.to(here), _moved(at, here))
+        super().update_again(state, fresh.to(here), _moved(at, here), stride)
 
     def set_fam(self, state: LayerState, fam: Tensor, at: Geometry) -> None:
         here = self._settle(state)

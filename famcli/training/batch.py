@@ -12,16 +12,19 @@ from torch import Tensor
 
 from famcli.models.decoder import Decoder
 from famcli.models.state import LayerState, StreamState
-from famcli.models.tokenizer import Tokenizer
+from famcli.training.material import Material
 from famcli.training.recipe import Phase, Recipe
-from famcli.training.streams import Ids, KeyInFiller, PasskeyStreams, PlainText, Question, Stream, draw_repeat
+from famcli.training.streams import KeyInFiller, Question, Stream
 
 
 @dataclass
 class Row:
-    """Where one row stands: its stream is number ``index`` of the row, read up to ``offset``.
+    """Where one row stands.
 
-    ``drawn_at`` is the step that drew the stream: with the row's number it decides everything in it.
+    Attributes:
+        drawn_at: the step that drew its stream: with the row's number it decides everything in it.
+        offset: tokens of the stream read so far.
+        carried: a FAM goes on from the step before.
     """
 
     drawn_at: int
@@ -30,60 +33,79 @@ class Row:
 
 
 class Batch:
-    """All rows, and the FAM each carries: one [rows, f, d] a layer (zeros for rows that carry none)."""
+    """All rows, and the FAM each carries: one [rows, f, d] a layer (zeros for rows that carry none).
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, corpus: Ids | None) -> None:
-        self.recipe, self.tokenizer, self.corpus = recipe, tokenizer, corpus
-        self.passkeys = PasskeyStreams(tokenizer)
+    Args:
+        recipe: with its model.
+        material: what streams are drawn from.
+        device: of the tokens and the FAM.
+    """
+
+    def __init__(self, recipe: Recipe, material: Material, device: torch.device | str = "cpu") -> None:
+        self.recipe, self.material, self.device = recipe, material, torch.device(device)
         self.rows: list[Row] = []
         self.streams: list[Stream] = []
         self.fam: list[Tensor] = []
         self.aged: dict[int, list[Tensor]] = {}
 
     def begin(self, step: int, phase: Phase, first: bool) -> None:
-        """Draws new streams for the rows that carry nothing on, for all of them at the ``first`` step of a phase."""
+        """Draws new streams for the rows that do not go on, for all of them at the ``first`` step of a phase."""
         if first:
-            self.rows = [Row(drawn_at=step) for _ in range(phase.mixture.rows)]
+            self.rows = [Row(drawn_at=step) for _ in range(phase.mixture.size)]
             self.streams = []
-            config = self.recipe.model
-            self.fam = [torch.zeros(len(self.rows), config.fam_slots, config.width) for _ in range(config.layers)]
+            config = self.recipe.config
+            shape = len(self.rows), config.fam_slots, config.width
+            self.fam = [torch.zeros(shape, device=self.device) for _ in range(config.layers)]
         self.streams = self.streams or [self._draw(i, row.drawn_at, phase) for i, row in enumerate(self.rows)]
         for i, row in enumerate(self.rows):
-            if not row.carried and row.drawn_at < step:
-                self.rows[i] = Row(drawn_at=step)
+            goes_on = row.carried and phase.state_passing_from == "own"
+            if not goes_on and row.drawn_at < step:
+                self.rows[i] = Row(drawn_at=step, carried=row.carried)
                 self.streams[i] = self._draw(i, step, phase)
 
     def tokens(self, count: int) -> Tensor:
         """The next ``count`` tokens of every row: [rows, count]."""
         read = [stream.tokens(row.offset, count) for stream, row in zip(self.streams, self.rows, strict=True)]
-        return torch.from_numpy(np.stack(read))
+        return torch.from_numpy(np.stack(read)).to(self.device)
 
     def start(self, model: Decoder) -> StreamState:
         """A state in which rows that carry a FAM have it, and the others the learned initial one."""
         state = model.start(len(self.rows))
         if model.config.fam_slots:
-            carried = torch.tensor([row.carried for row in self.rows])
+            carried = torch.tensor([row.carried for row in self.rows], device=self.device)
             pick = carried[:, None, None]
             layers = zip(self.fam, state.layers, strict=True)
             model.set_fam(state, [torch.where(pick, kept, layer.fam) for kept, layer in layers])
             state.fresh = ~carried
         return state
 
+    def reading(self, kind: str) -> list[int]:
+        """Rows whose tokens count into the mean loss ``kind``."""
+        return [i for i, stream in enumerate(self.streams) if stream.reading == kind]
+
     def askable(self, ahead: int) -> list[int]:
-        """Rows whose question can be answered once ``ahead`` more tokens are read."""
-        rows = enumerate(zip(self.streams, self.rows, strict=True))
-        return [i for i, (s, row) in rows if s.question and row.offset + ahead >= s.question.known_from]
+        """Rows that can be asked anywhere once ``ahead`` more tokens are read."""
+        return [i for i, known_from in self._known_from() if self.rows[i].offset + ahead >= known_from]
+
+    def keys(self, ahead: int) -> list[int]:
+        """Those of ``askable`` that have a key."""
+        return [i for i in self.askable(ahead) if isinstance(self.streams[i], KeyInFiller)]
 
     def first_askable(self) -> int:
         """Tokens still to be read until some row can be asked; a large number where none ever can."""
-        rows = zip(self.streams, self.rows, strict=True)
-        return min((s.question.known_from - row.offset for s, row in rows if s.question), default=sys.maxsize)
+        return min((known_from - self.rows[i].offset for i, known_from in self._known_from()), default=sys.maxsize)
 
-    def question(self, row: int) -> Question:
-        """The question of a row that has one."""
-        question = self.streams[row].question
-        assert question is not None
-        return question
+    def ending(self, start: int, stop: int) -> dict[int, list[int]]:
+        """Places from ``start`` to before ``stop`` tokens ahead that have questions of their own, and their rows."""
+        places: dict[int, list[int]] = {}
+        for i, (stream, row) in enumerate(zip(self.streams, self.rows, strict=True)):
+            for place in stream.ends(row.offset + start, row.offset + stop):
+                places.setdefault(place - row.offset, []).append(i)
+        return places
+
+    def ask(self, row: int, ahead: int, most: int, rng: np.random.Generator) -> list[Question]:
+        """What a row can be asked once ``ahead`` more tokens are read, see ``Stream.ask``."""
+        return self.streams[row].ask(self.rows[row].offset + ahead, most, rng)
 
     def age(self, rows: list[int], layers: list[LayerState], skipped: int) -> None:
         """Takes over an aged FAM, as if ``skipped`` more tokens had been read; ``layers`` has ``rows`` alone."""
@@ -91,25 +113,35 @@ class Batch:
             self.rows[row].offset += skipped
         self.aged |= {row: [layer.fam[i].detach() for layer in layers] for i, row in enumerate(rows)}
 
-    def waiting(self, ahead: int) -> list[int]:
-        """Rows whose key begins no sooner than ``ahead`` tokens from here."""
+    def waiting(self) -> list[int]:
+        """Rows that begin a stream whose key does not stand at once."""
         rows = enumerate(zip(self.streams, self.rows, strict=True))
-        return [i for i, (s, row) in rows if isinstance(s, KeyInFiller) and s.key_at >= row.offset + ahead]
+        new = [(i, s) for i, (s, row) in rows if not row.offset and not row.carried]
+        return [i for i, s in new if isinstance(s, KeyInFiller) and s.key_at > len(s.head)]
+
+    def before_keys(self, rows: list[int], rng: np.random.Generator, count: int) -> Tensor:
+        """What may have been read before the streams of ``rows``, see ``PasskeyStreams.before_key``: [rows, count]."""
+        streams = [stream for row in rows if isinstance(stream := self.streams[row], KeyInFiller)]
+        read = [self.material.passkeys.before_key(stream, rng, count) for stream in streams]
+        return torch.from_numpy(np.stack(read)).to(self.device)
 
     def end(self, step: int, phase: Phase, read: int, state: StreamState, lost: set[int]) -> None:
-        """Moves every row on by ``read`` tokens and decides which carry their FAM into the next step.
+        """Moves every row on by ``read`` tokens and decides which FAM goes on into the next step.
 
         A row whose key is lost starts anew: nothing could be learned from asking it further.
         """
         keep = np.random.default_rng((self.recipe.seed, 1, step)).random(len(self.rows)) < phase.state_passing
-        for i, row in enumerate(self.rows):
-            row.offset += read
-            row.carried = bool(keep[i]) and i not in lost
         self.fam = [layer.fam.detach() for layer in state.layers]
         for i, aged in self.aged.items():
             for fam, latents in zip(self.fam, aged, strict=True):
                 fam[i] = latents
         self.aged = {}
+        if phase.state_passing_from == "first":
+            keep[:], lost = keep[0], set()
+            self.fam = [fam[:1].repeat(len(self.rows), 1, 1) for fam in self.fam]
+        for i, row in enumerate(self.rows):
+            row.offset += read
+            row.carried = bool(keep[i]) and i not in lost
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs besides ``fam``."""
@@ -118,17 +150,11 @@ class Batch:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.rows = [Row(**row) for row in saved["rows"]]
 
+    def _known_from(self) -> list[tuple[int, int]]:
+        """Rows that can be asked anywhere, and the tokens of their stream to read before."""
+        return [(i, s.known_from) for i, s in enumerate(self.streams) if s.known_from is not None]
+
     def _draw(self, row: int, step: int, phase: Phase) -> Stream:
         """The stream a row begins at a step."""
         rng = np.random.default_rng((self.recipe.seed, 0, row, step + 1))
-        mixture = phase.mixture
-        if mixture.keys <= row < mixture.keys + mixture.repeat:
-            return draw_repeat(rng, self.tokenizer)
-        text = None
-        if row >= mixture.passkey:
-            assert self.corpus is not None
-            text = PlainText(self.corpus, int(rng.integers(0, len(self.corpus))))
-        if row >= mixture.keys:
-            assert text is not None
-            return text
-        return self.passkeys.draw(rng, phase.key_places, phase.block_size, self.recipe.longest_wait, text)
+        return self.material.draw(phase.mixture.kind(row, rng), rng, phase, self.recipe)

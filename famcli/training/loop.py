@@ -2,148 +2,211 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
-from famcli.files import replacing, save_tensors
+from famcli.files import save_tensors
 from famcli.models.decoder import Decoder
-from famcli.models.tokenizer import Tokenizer
 from famcli.training.batch import Batch
+from famcli.training.evaluate import Recall, evaluate_recall
+from famcli.training.log import AGE_COLUMNS, Log
+from famcli.training.lora import add_lora
+from famcli.training.losses import Tally
+from famcli.training.material import Material
 from famcli.training.optimizers import make_optimizers
 from famcli.training.recipe import Recipe
-from famcli.training.step import AGE_BUCKETS, Tally, read_and_ask
-from famcli.training.streams import Ids
+from famcli.training.step import Outcome, read_and_ask
 
-LOG_EVERY = 10
-LOSSES = ["recall_loss", "rehearsal_loss", "text_loss", "filler_loss", "retention_loss"]
-COLUMNS = ["step", "seconds", "tokens", "learning_rate", *LOSSES, "gradient_norm"]
-AGE_COLUMNS = [f"recall_at_{low}_updates" for low in AGE_BUCKETS]
+
+def from_scratch(recipe: Recipe) -> Decoder:
+    """The recipe's model with random weights."""
+    model = Decoder(recipe.config)
+    model.initialise(recipe.seed)
+    return model
 
 
 class Trainer:
-    """Trains a decoder from random weights by a recipe.
+    """Trains a decoder by a recipe.
 
     Args:
-        recipe: what to do.
-        tokenizer: of the model.
-        corpus: [n] ids of plain text, where the mixture wants some.
-        directory: where the checkpoint (``checkpoint.safetensors``) and the log (``log.csv``) are kept.
+        recipe: what to do; its model is that of ``model``, see ``Recipe.with_model``.
+        model: where to begin, on the device to train on; it is given adapters where the recipe wants LoRA.
+        material: what streams are drawn from.
+        directory: where the checkpoint (``checkpoint.safetensors``) and the log are kept.
+        base: identifies the weights to begin with, where they are not random.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, corpus: Ids | None, directory: Path) -> None:
-        self.recipe, self.directory = recipe, directory
-        self.model = Decoder(recipe.model)
-        self.model.initialise(recipe.seed)
-        self.optimizers = make_optimizers(self.model, recipe.optimizer)
-        self.batch = Batch(recipe, tokenizer, corpus)
+    def __init__(self, recipe: Recipe, model: Decoder, material: Material, directory: Path, base: str = "") -> None:
+        self.recipe, self.model, self.material, self.base = recipe, model, material, base
+        self.device = model.embedding.weight.device
+        if recipe.lora:
+            add_lora(model, recipe.lora, recipe.seed, torch.bfloat16 if recipe.autocast == "bfloat16" else None)
+        else:
+            model.requires_grad_(True)
+        self.optimizers = make_optimizers(model, recipe.optimizer)
+        self.batch = Batch(recipe, material, self.device)
+        self.checkpoint, self.log = directory / "checkpoint.safetensors", Log(directory)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
 
-    def run(self, report: Callable[[dict[str, Any]], None]) -> Decoder:
-        """Trains to the end of the recipe, to a model of the recipe's config; ``report`` gets each line of the log.
+    def run(
+        self,
+        report: Callable[[dict[str, Any]], None],
+        report_recall: Callable[[int, list[Recall]], None] = lambda step, found: None,
+    ) -> Decoder:
+        """Trains to the end of the recipe, to a model of the recipe's config.
+
+        Args:
+            report: gets each line of the log.
+            report_recall: gets each evaluation and the step it was made after.
 
         Raises:
-            UserError: the loss is not finite; the last checkpoint is kept.
+            UserError: the loss or its gradient is not finite; the last checkpoint is kept.
         """
-        tally, since = Tally(), time.monotonic()
+        self.log.keep_until(self.step)
+        tally, logged = Tally(), (self.tokens, self.seconds)
         while self.step < self.recipe.steps:
             line = self._one_step(tally)
-            if self.step % LOG_EVERY == 0 or self.step == self.recipe.steps:
-                now = time.monotonic()
-                self.seconds, since = self.seconds + now - since, now
+            if self._due(self.recipe.log_every):
+                speed = (self.tokens - logged[0]) / max(self.seconds - logged[1], 1e-9)
                 line |= {"step": self.step, "seconds": round(self.seconds, 1), "tokens": self.tokens}
-                line |= dict(zip(AGE_COLUMNS, tally.rates(), strict=True))
-                self._log(line)
+                line |= {"tokens_per_second": round(speed), **dict(zip(AGE_COLUMNS, tally.rates(), strict=True))}
+                self.log.write(line)
                 report(line)
-                tally = Tally()
-            if self.step % self.recipe.checkpoint_every == 0 or self.step == self.recipe.steps:
+                tally, logged = Tally(), (self.tokens, self.seconds)
+            if self.recipe.evaluate_every and self._due(self.recipe.evaluate_every):
+                with self._precision():
+                    found = evaluate_recall(self.model, self.recipe, self.material)
+                self.log.write_recall(self.step, found)
+                report_recall(self.step, found)
+            if self._due(self.recipe.checkpoint_every):
                 self.save()
-        self.model.reconfigure(self.recipe.model)
-        return self.model
+        self.model.reconfigure(self.recipe.config)
+        return self.model.eval()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.recipe.steps
 
     def _one_step(self, tally: Tally) -> dict[str, Any]:
+        begun = time.monotonic()
         phase, done = self.recipe.phase_at(self.step)
         self.model.reconfigure(self.recipe.model_at(self.step))
+        self.model.train()
         self.batch.begin(self.step, phase, first=done == 0)
-        losses, state = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
-        if not math.isfinite(losses.total.item()):
-            raise UserError(
-                f"the loss is {losses.total.item()} at step {self.step}; the last good weights are {self._checkpoint}",
-                "lower the recipe's learning_rate or clip",
-            )
+        rate = self.recipe.learning_rate(self.step)
+        with self._chance():
+            with self._precision():
+                outcome = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
+            total, norm = self._descend(outcome, rate)
+        self.batch.end(self.step, phase, phase.block_size * phase.blocks, outcome.state, outcome.lost)
+        self.step += 1
+        self.tokens += outcome.tokens
+        self.seconds += time.monotonic() - begun
+        means = {f"{kind}_loss": mean for kind, mean in outcome.losses.means().items()}
+        return {"learning_rate": rate, "loss": total, **means, "gradient_norm": norm}
+
+    def _descend(self, outcome: Outcome, rate: float) -> tuple[float | None, float | None]:
+        """Takes the optimisers' step; gives the loss and the norm of its gradient, ``None`` where there was none."""
+        loss = outcome.losses.total()
+        if loss is None:
+            return None, None
+        self._check("loss", loss)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        losses.total.backward()
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip)
-        rate = self.recipe.learning_rate(self.step)
+        self._check("gradient", norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.step()
-        self.batch.end(self.step, phase, phase.block_size * phase.blocks, state, losses.lost)
-        self.step += 1
-        self.tokens += losses.tokens
-        return {
-            "learning_rate": rate,
-            "recall_loss": losses.recall,
-            "rehearsal_loss": losses.rehearsal,
-            "text_loss": losses.text,
-            "filler_loss": losses.filler,
-            "retention_loss": losses.changed,
-            "gradient_norm": float(norm),
-        }
+        return loss.item(), norm.item()
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.directory / "checkpoint.safetensors"
+    def _check(self, what: str, value: Tensor) -> None:
+        if not math.isfinite(value.item()):
+            kept = (
+                f"the last good weights are {self.checkpoint}" if self.has_checkpoint else "no checkpoint is there yet"
+            )
+            raise UserError(
+                f"the {what} is {value.item()} at step {self.step}; {kept}", "lower the recipe's learning_rate or clip"
+            )
+
+    @contextmanager
+    def _chance(self) -> Iterator[None]:
+        """What chance decides inside a step follows from seed and step: dropout, and where positions begin."""
+        seed, step = self.recipe.seed, self.step
+        if self.recipe.position_offset:
+            rng = np.random.default_rng((seed, 3, step))
+            self.model.position_offset = int(rng.integers(self.recipe.position_offset))
+        dropout = bool(self.recipe.lora and self.recipe.lora.dropout)
+        try:
+            with torch.random.fork_rng(enabled=dropout):
+                if dropout:
+                    torch.manual_seed(seed * 1_000_003 + step)
+                yield
+        finally:
+            self.model.position_offset = 0
+
+    def _precision(self) -> torch.autocast:
+        # Autocast's cache of weights would differ between reading a block and reading it again.
+        bfloat16 = self.recipe.autocast == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
 
     def save(self) -> None:
-        """Writes weights, optimiser, carried FAM and place in the recipe, whole or not at all."""
-        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        """Writes what is trained, the optimisers, the carried FAM and the place in the recipe, whole or not at all."""
+        tensors: dict[str, Tensor] = {
+            f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad
+        }
         tensors |= {f"fam.{i}": t for i, t in enumerate(self.batch.fam)}
         for i, optimizer in enumerate(self.optimizers):
             for j, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{name}": t for name, t in slots.items() if isinstance(t, Tensor)}
-        place = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, **self.batch.state_dict()}
-        contiguous = {name: t.detach().contiguous() for name, t in tensors.items()}
-        save_tensors(contiguous, self._checkpoint, {"place": json.dumps(place)})
+        place = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "base": self.base}
+        stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        save_tensors(stored, self.checkpoint, {"place": json.dumps({**place, **self.batch.state_dict()})})
 
     @property
     def has_checkpoint(self) -> bool:
-        return self._checkpoint.exists()
+        return self.checkpoint.exists()
 
     def resume(self) -> None:
         """Goes on from the checkpoint in ``directory``. The recipe's phases to come may have changed.
 
         Raises:
-            UserError: the checkpoint is damaged, or of a model of another shape.
+            UserError: the checkpoint is damaged, or of a model of another shape or other base weights.
         """
         try:
             self._restore()
         except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"{self._checkpoint} is no checkpoint of this recipe: {reason}", "begin anew in another --output"
+                f"{self.checkpoint} is no checkpoint of this recipe: {reason}", "begin anew in another --output"
             ) from error
-        self._cut_log()
 
     def _restore(self) -> None:
-        with safe_open(self._checkpoint, framework="pt") as file:
+        with safe_open(self.checkpoint, framework="pt") as file:
             place = json.loads(file.metadata()["place"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        self.model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
-        self.batch.fam = [tensors[f"fam.{i}"] for i in range(self.recipe.model.layers)]
+        if place.get("base", "") != self.base:
+            raise ValueError("it was trained from other weights")
+        weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
+        trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        if weights.keys() != trained:
+            raise ValueError(f"it holds other weights, for instance {min(weights.keys() ^ trained)}")
+        self.model.load_state_dict(weights, strict=False)
+        self.batch.fam = [tensors[f"fam.{i}"].to(self.device) for i in range(self.recipe.config.layers)]
         self.batch.load_state_dict(place)
         for i, optimizer in enumerate(self.optimizers):
             saved = optimizer.state_dict()
@@ -153,24 +216,3 @@ class Trainer:
                     saved["state"].setdefault(int(j), {})[slot] = tensor
             optimizer.load_state_dict(saved)
         self.step, self.tokens, self.seconds = place["step"], place["tokens"], place["seconds"]
-
-    def _log(self, line: dict[str, Any]) -> None:
-        path = self.directory / "log.csv"
-        new = not path.exists()
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS + AGE_COLUMNS)
-            if new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
-
-    def _cut_log(self) -> None:
-        """Drops the lines of steps that will be taken again."""
-        path = self.directory / "log.csv"
-        if not path.exists():
-            return
-        with open(path, newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.DictReader(file) if int(line["step"]) <= self.step]
-        with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS + AGE_COLUMNS)
-            writer.writeheader()
-            writer.writerows(lines)

@@ -54,14 +54,22 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def make_optimizers(model: Decoder, how: Optimizer) -> list[torch.optim.Optimizer]:
-    """The recipe's optimisers; parameter groups carry ``factor``, their multiple of the learning rate."""
-    matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("layers.")]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    adamw: list[dict[str, Any]] = [{"params": others, "weight_decay": 0.0, "factor": 1.0}]
-    decayed = {"params": matrices, "weight_decay": how.weight_decay}
+    """The recipe's optimisers of all weights that are trained.
+
+    Parameter groups carry ``factor``, their multiple of the learning rate. Weight decay is for the layers' matrices.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = [p for name, p in trained.items() if p.dim() == 2 and name.startswith("layers.")]
+    fam = [p for name, p in trained.items() if name == "fam_embedding"]
+    others = [p for p in trained.values() if not any(p is q for q in matrices + fam)]
+    decayed: list[dict[str, Any]] = [{"params": matrices, "weight_decay": how.weight_decay, "factor": 1.0}]
+    plain: list[dict[str, Any]] = [
+        {"params": others, "weight_decay": 0.0, "factor": 1.0},
+        {"params": fam, "weight_decay": 0.0, "factor": how.fam_factor},
+    ]
     if how.name == "muon":
-        return [
-            Muon([{**decayed, "factor": how.muon_factor}]),
-            torch.optim.AdamW(adamw, betas=(0.9, 0.98)),
-        ]
-    return [torch.optim.AdamW([{**decayed, "factor": 1.0}, *adamw], betas=(0.9, 0.98))]
+        decayed[0]["factor"] = how.muon_factor
+        return [Muon(decayed), torch.optim.AdamW(plain, betas=(0.9, 0.98))]
+    if how.name == "adafactor":
+        return [torch.optim.Adafactor(decayed + plain)]
+    return [torch.optim.AdamW(decayed + plain, betas=(0.9, 0.98))]

@@ -1,23 +1,26 @@
-"""A recipe: everything that decides what a training run does, read from YAML and checked before anything starts."""
+"""A recipe: everything that decides what a training run does."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, get_args
 
-import yaml
+import numpy as np
 
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError
 from famcli.models.config import ModelConfig
+
+Kind = Literal["passkey", "passkey_in_text", "repeat", "text", "repeat_segment", "qa"]
+"""The streams a batch may have, see ``Mixture``."""
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""Matrices that LoRA can adapt."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Streams of each kind in a batch.
+    """Streams of each kind in a batch: so many rows of each or, with ``rows``, weights to draw them by.
 
     Attributes:
         passkey: a key in the classic filler.
@@ -25,21 +28,48 @@ class Mixture:
         repeat: a random string over and over, whose every token after the first round is a recall within the block:
             it teaches copying far sooner than the few digits of a key do.
         text: plain text alone.
+        repeat_segment: plain text, of which a random segment is to be repeated after the words "[repeat random
+            segment]:" (section 3.1).
+        qa: documents one after another, each with its questions at its end.
+        rows: rows of the batch; each draws the kind of a new stream by the weights above. 0: those are numbers of rows.
     """
 
-    passkey: int = 0
-    passkey_in_text: int = 0
-    repeat: int = 0
-    text: int = 0
+    passkey: float = 0
+    passkey_in_text: float = 0
+    repeat: float = 0
+    text: float = 0
+    repeat_segment: float = 0
+    qa: float = 0
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        if not sum(self.amounts):
+            raise UserError("the mixture is empty", f"give one of {', '.join(get_args(Kind))} a number")
+        for kind, amount in zip(get_args(Kind), self.amounts, strict=True):
+            if not self.rows and amount != int(amount):
+                raise UserError(f"{kind} must be a whole number of rows, not {amount}", "weights go with rows: N")
 
     @property
-    def rows(self) -> int:
-        return self.keys + self.repeat + self.text
+    def amounts(self) -> list[float]:
+        """Rows or weights in the order of ``Kind``."""
+        return [getattr(self, kind) for kind in get_args(Kind)]
 
     @property
-    def keys(self) -> int:
-        """Rows with a key; they come first in the batch."""
-        return self.passkey + self.passkey_in_text
+    def size(self) -> int:
+        """Rows of the batch."""
+        return self.rows or int(sum(self.amounts))
+
+    def has(self, *kinds: Kind) -> bool:
+        """Some row may be of one of ``kinds``."""
+        return any(getattr(self, kind) for kind in kinds)
+
+    def kind(self, row: int, rng: np.random.Generator) -> Kind:
+        """The kind of a stream that ``row`` begins; ``rng`` is drawn from only with weights."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        if self.rows:
+            weights = np.array(self.amounts)
+            return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+        return kinds[int(np.searchsorted(np.cumsum(self.amounts), row, side="right"))]
 
 
 @dataclass(frozen=True)
@@ -48,16 +78,22 @@ class KeyPlaces:
 
     Attributes:
         at_once: at the beginning, or right after the description.
+        early: from the beginning to a quarter into the second block; with ``Phase.waiting``, in a FAM of any age.
         soon: from the middle of the first block to the end of the third: the FAM holds something already.
         later: anywhere within the recipe's ``longest_wait``.
     """
 
     at_once: float = 0.5
+    early: float = 0.0
     soon: float = 0.25
     later: float = 0.25
 
+    def __post_init__(self) -> None:
+        if not self.at_once + self.early + self.soon + self.later:
+            raise UserError("keys stand nowhere", "give at_once, early, soon or later a share")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """A stretch of steps of one geometry. All streams start anew with it.
 
@@ -65,32 +101,43 @@ class Phase:
         steps: optimiser steps.
         mixture: the batch.
         block_size: ``B`` of the model during the phase; what the FAM learns is counted in updates, not tokens, so early
-            phases use small blocks.
+            phases use small blocks. 0 is the model's own.
         blocks: blocks read in a step, through all of which the gradient flows.
-        learning_rate: at the phase's first step; ``final_learning_rate`` at its last, linear between.
-        state_passing: probability that a stream goes on into the next step with the FAM it has, detached (random
-            state passing, appendix B.2.3, with one state a stream in place of one for the whole minibatch).
+        learning_rate: at the phase's first step; ``final_learning_rate`` at its last, linear between; the same where it
+            is left out.
+        final_learning_rate: see ``learning_rate``.
+        state_passing: probability that a FAM goes on into the next step, detached (random state passing, appendix
+            B.2.3).
+        state_passing_from: ``own``: each stream goes on with the FAM it has. ``first``, as in the paper: all streams
+            are new at every step, and all begin with the FAM that the first row ended with.
         fam_noise: deviation of Gaussian noise on the FAM after every block, relative to its root mean square.
         retention: weight of the retention loss, the mean square of what an update changes in the FAM of a stream whose
             key was read before the block, against the FAM before its noise: filler should leave a memory as it is.
-        questions: random places in each block at which the streams are asked for what they read.
+        questions: random places in each block at which the streams are asked for what they read; of a document, most
+            questions that are asked at its end.
         key_places: where keys stand.
         fam_scale: of the model at the phase's first step, ``final_fam_scale`` at its last, geometric between; 0 is the
             model's own. The more a FAM keeps of itself, the longer it remembers, and the harder writing is to learn.
         final_fam_scale: see ``fam_scale``.
         rehearsal: most updates that age a FAM at the end of a step, see ``famcli.training.rehearsal``; 0 is none.
+        rehearsal_from: fewest of them.
         rehearsal_weight: of the mean loss of the answers after it.
-        waiting: most updates that age the FAM of a stream whose key is still to come, with no gradient: keys must be
-            taken in after any length of filler.
+        waiting: most updates that age the FAM of three in four new streams before their first block is read: keys must
+            be taken in after any length of filler.
+        waiting_weight: of the mean logarithm of how far that has turned the FAM: with no key to hold, it should stay.
+        drift: weight of the mean logarithm of what a single update changes in a FAM that holds a key, along up to
+            ``drift_updates`` updates after the rehearsal, with no gradient from one to the next.
+        drift_updates: see ``drift``.
     """
 
     steps: int
     mixture: Mixture
-    block_size: int
+    block_size: int = 0
     blocks: int
     learning_rate: float
-    final_learning_rate: float
+    final_learning_rate: float | None = None
     state_passing: float = 0.8
+    state_passing_from: Literal["own", "first"] = "own"
     fam_noise: float = 0.0
     retention: float = 0.0
     questions: int = 1
@@ -98,25 +145,64 @@ class Phase:
     fam_scale: float = 0.0
     final_fam_scale: float = 0.0
     rehearsal: int = 0
+    rehearsal_from: int = 1
     rehearsal_weight: float = 0.5
     waiting: int = 0
+    waiting_weight: float = 0.0
+    drift: float = 0.0
+    drift_updates: int = 256
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise UserError("blocks must be at least 1, not 0")
+        if self.rehearsal and not 1 <= self.rehearsal_from <= self.rehearsal:
+            raise UserError(f"rehearsal_from must be from 1 to rehearsal ({self.rehearsal}), not {self.rehearsal_from}")
+        if self.drift and not self.drift_updates:
+            raise UserError("drift_updates must be at least 1, not 0")
+        if self.state_passing > 1:
+            raise UserError(f"state_passing must be a probability from 0 to 1, not {self.state_passing}")
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW, or Muon for the layers' matrices with AdamW for the rest.
+    """AdamW, Adafactor, or Muon for the layers' matrices with AdamW for the rest.
 
     Attributes:
         warmup: steps over which the rate rises linearly from 0.
         clip: largest norm of the gradient.
         muon_factor: with Muon, how many times the learning rate its matrices take.
+        fam_factor: how many times the learning rate the FAM's embeddings take.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"
+    name: Literal["adamw", "muon", "adafactor"] = "adamw"
     warmup: int = 100
     weight_decay: float = 0.01
     clip: float = 1.0
     muon_factor: float = 10.0
+    fam_factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters in place of training the base weights (arXiv 2106.09685); the FAM's embeddings train besides.
+
+    Attributes:
+        rank: of each adapter.
+        alpha: adapters are scaled by alpha / rank.
+        dropout: share of an adapter's inputs set to zero while training.
+        targets: the matrices of every layer that have one.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: tuple[Target, ...] = get_args(Target)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UserError("rank must be at least 1, not 0")
+        if self.dropout >= 1:
+            raise UserError(f"dropout must be at least 0 and below 1, not {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -124,33 +210,87 @@ class Recipe:
     """See the classes of its parts.
 
     Attributes:
-        model: the network; ``block_size`` is what the finished model is given, each phase sets its own.
-        recall_loss_weight: weight of the mean loss of answers.
+        model: the network, to be trained from random weights; ``block_size`` is what the finished model is given. Left
+            out where the recipe trains a model that is there already.
+        lora: adapters; left out, all weights are trained.
+        recall_loss_weight: weight of the mean loss of keys.
+        answer_loss_weight: of the answers to questions about documents.
+        segment_loss_weight: of repeated segments; the paper's value.
         text_loss_weight: of the next tokens of repeated strings and plain text.
-        filler_loss_weight: of the next tokens of streams with a key.
+        filler_loss_weight: of the next tokens of streams with a key and of documents.
         forget_above: a stream whose last answer lost more nats a token than this has lost its key, and is replaced.
         longest_wait: most blocks of filler before a key.
+        segment_length: tokens of a segment to repeat.
+        position_offset: positions are counted from a number below this, drawn for each step (appendix B.2.2). Attention
+            sees differences of positions alone, so it changes nothing but rounding.
+        gradient_checkpointing: keep nothing of a block but its state, and read it again for the gradient: memory for
+            one block, whatever their number, for a third more time.
+        autocast: compute in this type where torch.autocast holds it safe.
         checkpoint_every: steps between checkpoints.
+        log_every: steps between lines of the log.
+        evaluate_every: steps between evaluations on streams that are not trained on; 0 is never.
+        evaluate_blocks: FAM updates after which a key told in the first block is asked for there.
+        evaluate_streams: keys.
     """
 
     seed: int
-    model: ModelConfig
     phases: tuple[Phase, ...]
+    model: ModelConfig | None = None
+    lora: Lora | None = None
     optimizer: Optimizer = Optimizer()
     recall_loss_weight: float = 1.0
+    answer_loss_weight: float = 1.0
+    segment_loss_weight: float = 0.1
     text_loss_weight: float = 0.3
     filler_loss_weight: float = 0.1
     forget_above: float = 0.5
     longest_wait: int = 32
+    segment_length: int = 256
+    position_offset: int = 0
+    gradient_checkpointing: bool = False
+    autocast: Literal["none", "bfloat16"] = "none"
     checkpoint_every: int = 100
+    log_every: int = 10
+    evaluate_every: int = 0
+    evaluate_blocks: tuple[int, ...] = (0, 1, 2, 4)
+    evaluate_streams: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "log_every", "evaluate_streams", "segment_length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not 0")
+
+    def with_model(self, config: ModelConfig) -> Recipe:
+        """The recipe for a model of ``config``: what is left to the model is filled in.
+
+        Raises:
+            UserError: a phase does not fit the model.
+        """
+        phases = tuple(dataclasses.replace(p, block_size=p.block_size or config.block_size) for p in self.phases)
+        recipe = dataclasses.replace(self, model=config, phases=phases)
+        step = 0
+        for i, phase in enumerate(phases):
+            if phase.steps:
+                try:
+                    recipe.model_at(step)
+                except UserError as error:
+                    raise UserError(f"phases[{i}] does not fit the model: {error.message}", error.hint) from None
+            step += phase.steps
+        return recipe
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config, once it is known."""
+        assert self.model is not None, "a recipe without a model must be given one, see with_model"
+        return self.model
 
     @property
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
 
-    @property
-    def needs_text(self) -> bool:
-        return any(phase.mixture.passkey_in_text + phase.mixture.text for phase in self.phases)
+    def has(self, *kinds: Kind) -> bool:
+        """Some phase has streams of one of ``kinds``."""
+        return any(phase.mixture.has(*kinds) for phase in self.phases)
 
     def phase_at(self, step: int) -> tuple[Phase, float]:
         """The phase of a step, counted from 0, and how far into it the step is, 0 to 1."""
@@ -163,73 +303,14 @@ class Recipe:
     def model_at(self, step: int) -> ModelConfig:
         """The model's config at a step: the phase's block size and scale of the FAM."""
         phase, done = self.phase_at(step)
-        scale = self.model.fam_scale
+        scale = self.config.fam_scale
         if phase.fam_scale and phase.final_fam_scale:
             scale = phase.fam_scale * (phase.final_fam_scale / phase.fam_scale) ** done
-        return dataclasses.replace(self.model, block_size=phase.block_size, fam_scale=scale)
+        return dataclasses.replace(self.config, block_size=phase.block_size, fam_scale=scale)
 
     def learning_rate(self, step: int) -> float:
         """The rate at a step: linear within a phase, with the warm-up on top."""
         phase, done = self.phase_at(step)
-        rate = phase.learning_rate + done * (phase.final_learning_rate - phase.learning_rate)
+        final = phase.learning_rate if phase.final_learning_rate is None else phase.final_learning_rate
+        rate = phase.learning_rate + done * (final - phase.learning_rate)
         return rate * min(1.0, (step + 1) / max(1, self.optimizer.warmup))
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe.
-
-    Raises:
-        UserError: the file is missing or not YAML, or a field is unknown, missing or not of its type.
-    """
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no recipe at {path}", "see configs/recipes/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {error}") from error
-    return _build(Recipe, fields, str(path))
-
-
-Part = TypeVar("Part")
-
-
-def _build(kind: type[Part], fields: Any, where: str) -> Part:
-    """An instance of the dataclass ``kind`` from a mapping, checked field by field."""
-    if not isinstance(fields, Mapping):
-        raise UserError(f"{where} must be a mapping of fields, not {type(fields).__name__}")
-    hints = get_type_hints(kind)
-    values = {}
-    for name, value in fields.items():
-        if name not in hints:
-            raise unknown_name(f"field in {where}:", str(name), hints)
-        values[name] = _value(hints[name], value, f"{where}: {name}")
-    missing = [
-        f.name
-        for f in dataclasses.fields(kind)  # type: ignore[arg-type]
-        if f.name not in values and f.default is dataclasses.MISSING
-    ]
-    if missing:
-        raise UserError(f"{where} lacks the field{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if hint is ModelConfig:
-        return ModelConfig.from_mapping(value, where)
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list) or not value:
-            raise UserError(f"{where} must be a list with at least one entry")
-        return tuple(_value(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise UserError(f"{where} must be one of {', '.join(get_args(hint))}, not '{value}'")
-        return value
-    if hint is float and isinstance(value, str) and re.fullmatch(r"[0-9.]+e[+-]?[0-9]+", value):
-        value = float(value)  # what YAML 1.1 takes for text: 1e-5
-    if isinstance(value, bool) or not isinstance(value, (int, float) if hint is float else int):
-        raise UserError(f"{where} must be a {'number' if hint is float else 'whole number'}, not '{value}'")
-    if value < 0:
-        raise UserError(f"{where} must not be negative, not {value}")
-    return hint(value)

@@ -3,7 +3,8 @@
 What is to be learned is counted in updates, and a block costs as many tokens as it is long. A layer's FAM depends on
 the tokens only through that layer's keys and values; for filler these are nearly the same from block to block. An
 update by those of the last block costs what F tokens cost, a fraction F / B of reading another, and gradient flows
-through all of them.
+through all of them. Where the FAM keeps much of itself (``fam_scale``), many small updates come to the same as few
+large ones (``Decoder.update_again``, ``stride``): two thousand are rehearsed by sixty-four.
 """
 
 from __future__ import annotations
@@ -12,18 +13,32 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from famcli.models.decoder import Decoder
 from famcli.models.state import StreamState
-from famcli.training.noise import with_noise
+
+REHEARSED_ROWS = 16
+"""Most streams that are rehearsed in a step."""
+
+CARRY_AGED = 0.5
+"""Probability that a rehearsed FAM is what the streams go on with."""
+
+FEWEST = 16
+"""As many updates as this are never taken together."""
+
+LONGEST_STRIDE = 32
+"""Most updates taken together; as a share of ``fam_scale`` it is still small enough that recall is the same."""
 
 
-def draw_updates(rng: np.random.Generator, most: int) -> int:
-    """A number of updates from 1 to ``most``, its logarithm uniform."""
-    return round(math.exp(rng.uniform(0, math.log(most))))
+def draw_updates(rng: np.random.Generator, most: int, fewest: int = 1) -> int:
+    """A number of updates from ``fewest`` to ``most``, its logarithm uniform."""
+    return round(math.exp(rng.uniform(math.log(fewest), math.log(most))))
 
 
-def rehearse(model: Decoder, state: StreamState, updates: int, noise: float, generator: torch.Generator) -> None:
+def rehearse(
+    model: Decoder, state: StreamState, updates: int, noise: float = 0.0, generator: torch.Generator | None = None
+) -> None:
     """Ages the FAM in ``state``, which must stand at the end of a block that was read in several parts.
 
     Args:
@@ -31,9 +46,33 @@ def rehearse(model: Decoder, state: StreamState, updates: int, noise: float, gen
         state: changed in place.
         updates: how often the FAM is updated.
         noise: deviation of the noise after each, relative to the FAM's root mean square.
-        generator: draws the noise.
+        generator: draws the noise, on the CPU.
     """
-    for _ in range(updates):
-        model.update_again(state)
+    for stride in strides(model, updates):
+        model.update_again(state, stride)
         if noise:
-            model.set_fam(state, [with_noise(layer.fam, noise, generator) for layer in state.layers])
+            add_noise(model, state, noise * stride**0.5, generator)
+
+
+def strides(model: Decoder, updates: int) -> list[float]:
+    """How many updates are taken at once, in turn: they add up to ``updates``."""
+    longest = min(LONGEST_STRIDE, model.config.fam_scale / 2) if model.config.fam_norm == "rms" else 1
+    count = min(updates, max(FEWEST, math.ceil(updates / max(1, longest))))
+    return [updates / count] * count if updates else []
+
+
+def add_noise(model: Decoder, state: StreamState, scale: float, generator: torch.Generator | None) -> None:
+    """Gaussian noise on the FAM in ``state``: what is stored must be found again from near it.
+
+    Args:
+        model: the decoder.
+        state: changed in place.
+        scale: deviation relative to the root mean square of each latent.
+        generator: draws the noise, on the CPU.
+    """
+    model.set_fam(state, [_with_noise(layer.fam, scale, generator) for layer in state.layers])
+
+
+def _with_noise(fam: Tensor, scale: float, generator: torch.Generator | None) -> Tensor:
+    spread = fam.detach().square().mean(dim=-1, keepdim=True).sqrt()
+    return fam + scale * spread * torch.randn(fam.shape, generator=generator).to(fam)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,76 +13,47 @@ from torch.nn import functional as F
 from famcli.models.decoder import Decoder
 from famcli.models.state import StreamState
 from famcli.training.batch import Batch
-from famcli.training.noise import with_noise
+from famcli.training.losses import Loss, Losses, Tally
+from famcli.training.reading import Asked, Cut, read_block, token_losses
 from famcli.training.recipe import Phase, Recipe
-from famcli.training.rehearsal import draw_updates, rehearse
+from famcli.training.rehearsal import CARRY_AGED, REHEARSED_ROWS, add_noise, draw_updates, rehearse, strides
+from famcli.training.streams import Asking, Question, Reading
 
-AGE_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""FAM updates since the key was read, the lower end of each bucket."""
+LOST = 1.0
+"""Nats a token of an answer above which a rehearsed key is lost and teaches nothing."""
 
+WAITING, WAITING_ONCE = 0.75, 0.15
+"""Shares of new streams whose FAM is no fresh one, and whose FAM has read a single block."""
 
-@dataclass
-class Tally:
-    """Sums over the questions of some steps, by FAM updates since the key (``AGE_BUCKETS``)."""
+DRIFTS = 16
+"""Updates of an ageing memory of which the drift is taken."""
 
-    asked: list[int] = field(default_factory=lambda: [0] * len(AGE_BUCKETS))
-    recalled: list[int] = field(default_factory=lambda: [0] * len(AGE_BUCKETS))
-
-    def add(self, age: int, recalled: bool) -> None:
-        bucket = sum(age >= low for low in AGE_BUCKETS) - 1
-        self.asked[bucket] += 1
-        self.recalled[bucket] += recalled
-
-    def rates(self) -> list[float | None]:
-        return [r / n if n else None for r, n in zip(self.recalled, self.asked, strict=True)]
+LEAST_CHANGE, LEAST_TURN = 1e-8, 1e-3
+"""Below these a change counts for nothing."""
 
 
 @dataclass
-class Losses:
-    """Means in nats a token, ``None`` where a step had none of the kind; ``total`` is what is minimised."""
+class Outcome:
+    """What a step found.
 
-    total: Tensor
-    recall: float | None
-    rehearsal: float | None
-    text: float | None
-    filler: float | None
-    changed: float | None
-    tokens: int
+    Attributes:
+        losses: its means.
+        state: after the last block.
+        lost: rows whose key is lost.
+        tokens: read, those of questions and answers included.
+    """
+
+    losses: Losses
+    state: StreamState
     lost: set[int]
+    tokens: int
 
 
-class _Mean:
-    """A mean of sums that arrive one by one."""
+def read_and_ask(model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally) -> Outcome:
+    """Reads the next blocks of every row; at random places in each block, asks the rows that know something by then.
 
-    def __init__(self) -> None:
-        self.sum: Tensor | float = 0.0
-        self.count = 0
-
-    def add(self, losses: Tensor) -> None:
-        self.sum = self.sum + losses.sum()
-        self.count += losses.numel()
-
-    def value(self) -> Tensor | float:
-        return self.sum / max(1, self.count)
-
-    def item(self) -> float | None:
-        return float(torch.as_tensor(self.value()).detach()) if self.count else None
-
-
-REHEARSED_ROWS = 6
-"""Most streams that are rehearsed in a step: gradient through hundreds of updates takes gigabytes."""
-
-CARRY_AGED = 0.5
-"""Probability that a rehearsed FAM is what the streams go on with."""
-
-
-def read_and_ask(
-    model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally
-) -> tuple[Losses, StreamState]:
-    """Reads the next blocks of every row; at random places in each block, asks the rows that have seen their key.
-
-    A question is asked in a side branch: the state is forked, so neither question nor answer enters the stream, and one
-    sequence teaches recall at every distance.
+    A question is asked in a side branch: neither question nor answer enters the stream, and one sequence teaches recall
+    at every distance.
     """
     return _Step(model, batch, recipe, phase, step, tally).run()
 
@@ -95,134 +66,181 @@ class _Step:
         self.rng = np.random.default_rng((recipe.seed, 2, step))
         self.noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         self.tokens = batch.tokens(phase.block_size * phase.blocks + 1)
-        self.recall, self.rehearsal, self.changed = _Mean(), _Mean(), _Mean()
-        self.text, self.filler = _Mean(), _Mean()
+        self.losses = Losses(recipe, phase)
         self.lost: set[int] = set()
         self.read = 0
 
-    def run(self) -> tuple[Losses, StreamState]:
-        recipe, phase = self.recipe, self.phase
+    def run(self) -> Outcome:
+        phase, with_fam = self.phase, bool(self.model.config.fam_slots)
         state = self.batch.start(self.model)
+        if with_fam and phase.waiting:
+            self._wait(state)
         memory = [layer.fam.detach() for layer in state.layers]
         for block in range(phase.blocks):
             state = self._read_block(block, state)
-            if self.model.config.fam_slots:
+            if with_fam:
                 self._keep(block, memory, state)
                 memory = [layer.fam.detach() for layer in state.layers]
                 if phase.fam_noise:
-                    noisy = [with_noise(layer.fam, phase.fam_noise, self.noise) for layer in state.layers]
-                    self.model.set_fam(state, noisy)
-        if self.model.config.fam_slots:
-            if phase.rehearsal:
-                self._rehearse(state)
-            if phase.waiting:
-                self._wait(state)
-        total = (
-            recipe.recall_loss_weight * self.recall.value()
-            + phase.rehearsal_weight * self.rehearsal.value()
-            + recipe.text_loss_weight * self.text.value()
-            + recipe.filler_loss_weight * self.filler.value()
-            + phase.retention * self.changed.value()
-        )
-        assert isinstance(total, Tensor)
-        return self._losses(total), state
-
-    def _losses(self, total: Tensor) -> Losses:
-        return Losses(
-            total=total,
-            recall=self.recall.item(),
-            rehearsal=self.rehearsal.item(),
-            text=self.text.item(),
-            filler=self.filler.item(),
-            changed=self.changed.item(),
-            tokens=self.read,
-            lost=self.lost,
-        )
+                    add_noise(self.model, state, phase.fam_noise, self.noise)
+        if with_fam and phase.rehearsal:
+            self._rehearse(state)
+        return Outcome(self.losses, state, self.lost, self.read)
 
     def _read_block(self, block: int, state: StreamState) -> StreamState:
-        size, keys = self.phase.block_size, self.phase.mixture.keys
-        for start, stop in pairwise((0, *self._places(block), size)):
-            low, high = block * size + start, block * size + stop
-            if high > low:
-                latents, state = self.model.read(self.tokens[:, low:high], state)
-                losses = _next_token_losses(self.model, latents, self.tokens[:, low + 1 : high + 1])
-                self.filler.add(losses[:keys])
-                self.text.add(losses[keys:])
-                self.read += losses.numel()
-            rows = self.batch.askable(high) if stop < size else []
-            if rows:
-                self.lost = self._ask(rows, state.index(rows), self.recall, high)
+        start, stop = block * self.phase.block_size, (block + 1) * self.phase.block_size
+        cuts = self._cuts(block)
+        keep = not self.recipe.gradient_checkpointing
+        latents, state, answers = read_block(self.model, self.tokens[:, start:stop], state, cuts, keep)
+        self._predict(latents, self.tokens[:, start + 1 : stop + 1])
+        asked = [(start + place, a) for place, some in cuts for a in some]
+        for (ahead, a), predicting in zip(asked, answers, strict=True):
+            lost = self._answer(a, predicting, a.kind, ahead)
+            if a.kind == "recall":
+                self.lost = lost
         return state
 
-    def _places(self, block: int) -> list[int]:
-        """Where in a block questions are asked."""
+    def _cuts(self, block: int) -> list[Cut]:
+        """Where in a block questions are asked: at random places, and where documents end."""
         size = self.phase.block_size
         first = max(0, self.batch.first_askable() - block * size)
         places = sorted(int(p) for p in self.rng.integers(first, size, self.phase.questions)) if first < size else []
-        if (self.phase.rehearsal or self.phase.waiting) and block + 1 == self.phase.blocks and not any(places):
+        if self.phase.rehearsal and block + 1 == self.phase.blocks and not any(places):
             places = [size // 2]  # a block read in several parts leaves its keys and values in the state
-        return places
+        cuts = [
+            (place, self._asked(self.batch.askable(block * size + place), block * size + place)) for place in places
+        ]
+        for place, rows in self.batch.ending(block * size, (block + 1) * size).items():
+            cuts.append((place - block * size, self._asked(rows, place)))
+        return sorted(cuts, key=lambda cut: cut[0])
+
+    def _asked(self, rows: list[int], ahead: int) -> list[Asked]:
+        """What ``rows`` are asked once ``ahead`` more tokens are read; kinds that weigh nothing are left out."""
+        by_kind: dict[Asking, list[tuple[int, Question]]] = {}
+        for row in rows:
+            kind = self.batch.streams[row].asking
+            if kind and self.losses.weights[kind]:
+                questions = self.batch.ask(row, ahead, self.phase.questions, self.rng)
+                by_kind.setdefault(kind, []).extend((row, question) for question in questions)
+        return [
+            Asked.of(kind, [row for row, _ in some], [question for _, question in some], self.batch.device)
+            for kind, some in by_kind.items()
+        ]
+
+    def _predict(self, latents: Tensor, following: Tensor) -> None:
+        """The losses of the next tokens: latents [b, t, d], following [b, t]."""
+        self.read += following.numel()
+        kinds: tuple[Reading, ...] = get_args(Reading)
+        rows = {kind: self.batch.reading(kind) for kind in kinds if self.losses.weights[kind]}
+        wanted = [row for some in rows.values() for row in some]
+        if not wanted:
+            return
+        losses, _ = token_losses(self.model, latents[wanted].flatten(0, 1), following[wanted].flatten())
+        by_row = losses.view(len(wanted), -1)
+        for kind, some in rows.items():
+            self.losses.add(kind, by_row[: len(some)])
+            by_row = by_row[len(some) :]
 
     def _keep(self, block: int, memory: list[Tensor], state: StreamState) -> None:
         """What the block changed in the FAM of streams whose key was read before it."""
-        holding = self.batch.askable(block * self.phase.block_size) if self.phase.retention else []
+        holding = self.batch.keys(block * self.phase.block_size) if self.phase.retention else []
         for layer, before in zip(state.layers, memory, strict=True):
             if holding:
                 scale = before[holding].square().mean(dim=-1, keepdim=True)
-                self.changed.add((layer.fam[holding] - before[holding]).square() / scale)
+                self.losses.add("retention", (layer.fam[holding] - before[holding]).square() / scale)
 
     def _rehearse(self, state: StreamState) -> None:
         """Asks the streams whose key was read before the last block twice more, each time after many updates."""
         size, read = self.phase.block_size, self.phase.block_size * self.phase.blocks
-        rows = self.batch.askable(read - size)
+        rows = self.batch.keys(read - size)
         if not rows:
             return
         rows = sorted(self.rng.permutation(rows)[:REHEARSED_ROWS].tolist())
-        aged, updates = state.index(rows), draw_updates(self.rng, self.phase.rehearsal)
+        aged, lost = state.index(rows), set[int]()
+        updates = draw_updates(self.rng, self.phase.rehearsal, self.phase.rehearsal_from)
         for some, after in ((updates // 2, updates // 2), (updates - updates // 2, updates)):
             rehearse(self.model, aged, some, self.phase.fam_noise, self.noise)
-            lost = self._ask(rows, aged.fork(), self.rehearsal, read + after * size)
+            for asked in self._asked(rows, read):
+                predicting = asked.read(self.model, aged.fork())
+                lost = self._answer(asked, predicting, "rehearsal", read + after * size)
+        if self.phase.drift:
+            updates += self._drift(aged)
+            with torch.no_grad():
+                for asked in self._asked(rows, read):
+                    lost = self._answer(asked, asked.read(self.model, aged.fork()), None, read + updates * size)
         if self.rng.random() < CARRY_AGED:
             self.batch.age(rows, aged.layers, updates * size)
             self.lost = (self.lost - set(rows)) | lost
 
-    @torch.no_grad()
-    def _wait(self, state: StreamState) -> None:
-        """Ages the FAM of streams whose key is still to come."""
-        rows = self.batch.waiting(self.phase.block_size * self.phase.blocks)
-        if rows:
-            aged = state.index(rows)
-            updates = draw_updates(self.rng, self.phase.waiting)
-            rehearse(self.model, aged, updates, self.phase.fam_noise, self.noise)
-            self.batch.age(rows, aged.layers, 0)
+    def _drift(self, aged: StreamState) -> int:
+        """Ages memories on, and takes what single updates change in them; gives the number of updates."""
+        updates = draw_updates(self.rng, self.phase.drift_updates)
+        ahead = strides(self.model, updates)
+        chosen = set(self.rng.permutation(len(ahead))[:DRIFTS].tolist())
+        for i, stride in enumerate(ahead):
+            before = [layer.fam.detach() for layer in aged.layers]
+            self.model.set_fam(aged, before)
+            if i in chosen:
+                once = aged.fork()
+                self.model.update_again(once)
+                for layer, old in zip(once.layers, before, strict=True):
+                    change = (layer.fam - old).square().mean(dim=(1, 2)) / old.square().mean(dim=(1, 2))
+                    self.losses.add("drift", torch.log(change + LEAST_CHANGE))
+            with torch.no_grad():
+                self.model.update_again(aged, stride)
+                if self.phase.fam_noise:
+                    add_noise(self.model, aged, self.phase.fam_noise * stride**0.5, self.noise)
+        return updates
 
-    def _ask(self, rows: list[int], state: StreamState, into: _Mean, ahead: int) -> set[int]:
-        """Asks ``rows``, whose ``state`` is used up; gives those that have lost their key.
+    def _wait(self, state: StreamState) -> None:
+        """Ages the FAM of some new streams, as if their key came late in a text; ``state`` is changed in place."""
+        draws = self.rng.random(len(self.batch.rows))
+        rows = [row for row in self.batch.waiting() if draws[row] < WAITING]
+        once, long = [r for r in rows if draws[r] < WAITING_ONCE], [r for r in rows if draws[r] >= WAITING_ONCE]
+        for some in (once, long[::2], long[1::2]):
+            if some:
+                self._take_over(state, some, self._aged(some, wait=some is not once))
+
+    def _aged(self, rows: list[int], wait: bool) -> list[Tensor]:
+        """The FAM of new streams after a block of filler and, with ``wait``, many updates more."""
+        size = self.phase.block_size
+        tokens = self.batch.before_keys(rows, self.rng, size)
+        with torch.no_grad():
+            state = self.model.prefill(tokens[:, : size // 2], self.model.start(len(rows)))
+            state = self.model.prefill(tokens[:, size // 2 :], state)
+        first = [layer.fam for layer in state.layers]
+        if wait:
+            rehearse(self.model, state, draw_updates(self.rng, self.phase.waiting))
+            for layer, old in zip(state.layers, first, strict=True):
+                turned = 1 - F.cosine_similarity(layer.fam, old, dim=-1).mean(dim=1)
+                self.losses.add("waiting", torch.log(turned + LEAST_TURN))
+        return [layer.fam for layer in state.layers]
+
+    def _take_over(self, state: StreamState, rows: list[int], fam: list[Tensor]) -> None:
+        """Puts ``fam`` in place of that of ``rows``."""
+        place = torch.tensor(rows, device=self.batch.device)
+        merged = [layer.fam.index_copy(0, place, latents) for layer, latents in zip(state.layers, fam, strict=True)]
+        self.model.set_fam(state, merged)
+        state.fresh = state.fresh.index_fill(0, place, False)
+
+    def _answer(self, asked: Asked, predicting: Tensor, into: Loss | None, ahead: int) -> set[int]:
+        """Takes the losses of answers from their latents [n, a, d]; gives the rows that have lost what was asked.
 
         Args:
-            rows: of the batch.
-            state: theirs alone.
-            into: takes the losses of the answers.
+            asked: the questions.
+            predicting: the latents.
+            into: the mean that takes them, if any.
             ahead: tokens read since the step began, those that an aged FAM stands for included.
         """
-        questions = [self.batch.question(row) for row in rows]
-        text = torch.from_numpy(np.stack([q.text for q in questions]))
-        answer = torch.from_numpy(np.stack([q.answer for q in questions]))
-        latents, _ = self.model.read(torch.cat((text, answer[:, :-1]), dim=1), state)
-        logits = self.model.logits(latents[:, -answer.shape[1] :])
-        losses = F.cross_entropy(logits.flatten(0, 1), answer.flatten(), reduction="none").view(answer.shape)
-        into.add(losses)
-        self.read += text.numel() + answer.numel()
-        right = (logits.argmax(-1) == answer).all(dim=1).tolist()
-        lost, size = set(), self.phase.block_size
-        for row, question, ok, loss in zip(rows, questions, right, losses.mean(dim=1).tolist(), strict=True):
+        losses, means, right = asked.score(self.model, predicting)
+        if into == "rehearsal":  # the gradient through hundreds of updates of a memory that holds nothing is noise
+            losses = losses[asked.of_rows([mean < LOST for mean in means])]
+        if into:
+            self.losses.add(into, losses)
+        self.read += asked.tokens.numel() + len(asked.rows)
+        if asked.kind != "recall":
+            return set()
+        size = self.phase.block_size
+        for row, question, ok in zip(asked.rows, asked.questions, right, strict=True):
             self.tally.add((self.batch.rows[row].offset + ahead) // size - question.known_from // size, ok)
-            if loss > self.recipe.forget_above:
-                lost.add(row)
-        return lost
-
-
-def _next_token_losses(model: Decoder, latents: Tensor, following: Tensor) -> Tensor:
-    """[b, t] nats."""
-    logits = model.logits(latents)
-    return F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none").view(following.shape)
+        return {row for row, loss in zip(asked.rows, means, strict=True) if loss > self.recipe.forget_above}

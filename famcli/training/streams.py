@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from famcli.errors import UserError
-from famcli.models.tokenizer import Tokenizer
-from famcli.training.recipe import KeyPlaces
-
 Ids = NDArray[np.int64]
+Reading = Literal["text", "filler"]
+Asking = Literal["recall", "answer", "segment"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question that can be answered once ``known_from`` tokens of its stream are read."""
+    """A question that can be answered once ``known_from`` tokens of its stream are read; both parts are ids [n]."""
 
     known_from: int
     text: Ids
@@ -27,34 +23,61 @@ class Question:
 
 
 class Stream(Protocol):
-    """A text without end, with perhaps a question about it."""
+    """A text without end, with perhaps questions about it."""
+
+    reading: ClassVar[Reading]
+    """The mean loss that its tokens count into."""
+    asking: ClassVar[Asking | None]
+    """The mean loss that its answers count into."""
 
     @property
-    def question(self) -> Question | None: ...
+    def known_from(self) -> int | None:
+        """Tokens to read until it can be asked anywhere; ``None`` where it never can."""
+        ...
 
     def tokens(self, start: int, count: int) -> Ids:
         """Tokens ``start`` .. ``start + count - 1``: [count]."""
         ...
 
+    def ends(self, start: int, stop: int) -> list[int]:
+        """Places from ``start`` to before ``stop`` that have questions of their own."""
+        ...
+
+    def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
+        """What can be asked once ``read`` tokens are read; of several questions at most ``most``, drawn by ``rng``."""
+        ...
+
+
+class Unasked:
+    """A stream that is only read."""
+
+    reading: ClassVar[Reading] = "text"
+    asking: ClassVar[Asking | None] = None
+    known_from: int | None = None
+
+    def ends(self, start: int, stop: int) -> list[int]:
+        return []
+
+    def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
+        return []
+
 
 @dataclass(frozen=True)
-class Filler:
-    """A unit of tokens repeated without end."""
+class Filler(Unasked):
+    """A unit of tokens [n] repeated without end."""
 
     unit: Ids
-    question: None = None
 
     def tokens(self, start: int, count: int) -> Ids:
         return self.unit[np.arange(start, start + count) % len(self.unit)]
 
 
 @dataclass(frozen=True)
-class PlainText:
+class PlainText(Unasked):
     """A corpus read from ``offset`` on, round and round: [n] ids."""
 
     corpus: Ids
     offset: int
-    question: None = None
 
     def tokens(self, start: int, count: int) -> Ids:
         places = np.arange(self.offset + start, self.offset + start + count)
@@ -65,11 +88,18 @@ class PlainText:
 class KeyInFiller:
     """Description, filler, key line at ``key_at``, filler without end: a PassKey prompt that never stops."""
 
+    reading: ClassVar[Reading] = "filler"
+    asking: ClassVar[Asking | None] = "recall"
+
     head: Ids
     filler: Filler | PlainText
     key_line: Ids
     key_at: int
     question: Question
+
+    @property
+    def known_from(self) -> int:
+        return self.question.known_from
 
     def tokens(self, start: int, count: int) -> Ids:
         out = self.filler.tokens(start, count).copy()
@@ -79,62 +109,88 @@ class KeyInFiller:
                 out[low - start : high - start] = part[low - at : high - at]
         return out
 
+    def ends(self, start: int, stop: int) -> list[int]:
+        return []
 
-class PasskeyStreams:
-    """Draws ``KeyInFiller`` streams in the words of the PassKey task."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        from famcli.tasks.passkey import DESCRIPTION, FILLER, KEY_LINE, QUESTION
-
-        self._key_line, self._tokenizer = KEY_LINE, tokenizer
-        self._head, self._question = self._encode(DESCRIPTION + "\n"), self._encode("\n" + QUESTION)
-        self._unit = self._encode(FILLER + " ")
-
-    def _encode(self, text: str) -> Ids:
-        return np.array(self._tokenizer.encode(text), np.int64)
-
-    def draw(
-        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
-    ) -> KeyInFiller:
-        """A stream with a random key; a quarter of them has the description; without it the key line can come early.
-
-        Args:
-            rng: what decides everything.
-            places: shares of the keys by where they stand.
-            block_size: ``B`` in tokens.
-            longest_wait: most blocks before a key that comes later.
-            text: filler to use in place of the classic one.
-        """
-        key = "".join(map(str, rng.integers(0, 10, 5)))
-        shares = np.array([places.at_once, places.soon, places.later])
-        soon, later = rng.integers(block_size // 2, 3 * block_size), rng.integers(0, block_size * longest_wait)
-        wait = int((0, soon, later)[rng.choice(3, p=shares / shares.sum())])
-        line = self._encode(self._key_line.format(key=key) + "\n")
-        if wait:
-            line = np.concatenate((self._encode("\n"), line))
-        filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))
-        head = self._head[: 0 if rng.integers(0, 4) else None]
-        key_at = len(head) + wait
-        question = Question(key_at + len(line), self._question, self._encode(f" {key}\n"))
-        return KeyInFiller(head, filler, line, key_at, question)
+    def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
+        return [self.question]
 
 
-def draw_repeat(rng: np.random.Generator, tokenizer: Tokenizer) -> Filler:
-    """A string of 8 to 39 random characters, or 12 to 39 digits, over and over."""
-    digits = rng.integers(0, 4) == 0
-    alphabet = string.digits if digits else string.printable[:95]
-    characters = rng.integers(0, len(alphabet), rng.integers(12 if digits else 8, 40))
-    return Filler(np.array(tokenizer.encode("".join(alphabet[i] for i in characters)), np.int64))
+@dataclass(frozen=True)
+class SegmentsOfText:
+    """Plain text of which ``length`` tokens, from anywhere in what was read, are to be repeated after ``cue``."""
+
+    reading: ClassVar[Reading] = "text"
+    asking: ClassVar[Asking | None] = "segment"
+
+    text: PlainText
+    cue: Ids
+    length: int
+
+    @property
+    def known_from(self) -> int:
+        return self.length
+
+    def tokens(self, start: int, count: int) -> Ids:
+        return self.text.tokens(start, count)
+
+    def ends(self, start: int, stop: int) -> list[int]:
+        return []
+
+    def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
+        start = int(rng.integers(0, read - self.length + 1))
+        return [Question(start + self.length, self.cue, self.text.tokens(start, self.length))]
 
 
-def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
-    """All ``.txt`` files of a directory, in order of name, as one row of ids.
+@dataclass(frozen=True)
+class Documents:
+    """Documents joined to one row of ids [n], each followed by a separator.
 
-    Raises:
-        UserError: there is no such text.
+    Attributes:
+        ids: the documents.
+        starts: [documents] where each begins in ``ids``.
+        stops: [documents] where each ends, its separator not counted.
+        questions: of each document, texts and answers.
     """
-    files = sorted(directory.glob("*.txt")) if directory.is_dir() else []
-    if not files:
-        raise UserError(f"no .txt files in {directory}", "`make training-text` prepares the text the recipes use")
-    pieces = [np.array(tokenizer.encode(f.read_text(encoding="utf-8")), np.uint16) for f in files]
-    return np.concatenate(pieces)
+
+    ids: Ids
+    starts: Ids
+    stops: Ids
+    questions: list[list[tuple[Ids, Ids]]]
+
+    @property
+    def shortest(self) -> int:
+        """Tokens of the shortest document."""
+        return int((self.stops - self.starts).min())
+
+
+@dataclass(frozen=True)
+class DocumentsFrom:
+    """All documents, round and round, from number ``first`` on; each has its questions at its end."""
+
+    reading: ClassVar[Reading] = "filler"
+    asking: ClassVar[Asking | None] = "answer"
+    known_from: ClassVar[int | None] = None
+
+    documents: Documents
+    first: int
+
+    @property
+    def _offset(self) -> int:
+        return int(self.documents.starts[self.first])
+
+    def tokens(self, start: int, count: int) -> Ids:
+        places = np.arange(self._offset + start, self._offset + start + count)
+        return self.documents.ids.take(places, mode="wrap").astype(np.int64)
+
+    def ends(self, start: int, stop: int) -> list[int]:
+        length, stops = len(self.documents.ids), self.documents.stops
+        rounds = np.arange((self._offset + start) // length, (self._offset + stop) // length + 1)
+        places = (stops + length * rounds[:, None] - self._offset).ravel()
+        return [int(place) for place in places[(places >= max(1, start)) & (places < stop)]]
+
+    def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
+        place = (self._offset + read) % len(self.documents.ids)
+        asked = self.documents.questions[int(np.searchsorted(self.documents.stops, place))]
+        some = sorted(rng.permutation(len(asked))[:most].tolist())
+        return [Question(read, *asked[i]) for i in some]

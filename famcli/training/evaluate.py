@@ -1,0 +1,51 @@
+"""How well keys are recalled while training goes on, in streams that are not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from famcli.models.decoder import Decoder
+from famcli.training.material import Material
+from famcli.training.reading import Asked
+from famcli.training.recipe import KeyPlaces, Recipe
+
+_AT_ONCE = KeyPlaces(at_once=1.0, soon=0.0, later=0.0)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What keys told at the beginning of a text are worth after ``updates`` updates of the FAM.
+
+    Attributes:
+        updates: blocks finished since.
+        accuracy: share of keys whose every token is the likeliest.
+        loss: mean of the answers, in nats a token.
+    """
+
+    updates: int
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def evaluate_recall(model: Decoder, recipe: Recipe, material: Material) -> list[Recall]:
+    """Asks for the same keys in the middle of each block of ``recipe.evaluate_blocks``, counted from 0."""
+    model.eval()
+    device, size = model.embedding.weight.device, model.config.block_size
+    streams = []
+    for i in range(recipe.evaluate_streams):
+        rng = np.random.default_rng((recipe.seed, 4, i))
+        streams.append(material.passkeys.draw(rng, _AT_ONCE, size, recipe.longest_wait, None))
+    state, read, found = model.start(len(streams)), 0, []
+    for updates in sorted(recipe.evaluate_blocks):
+        stop = updates * size + size // 2
+        tokens = np.stack([stream.tokens(read, stop - read) for stream in streams])
+        state, read = model.prefill(torch.from_numpy(tokens).to(device), state), stop
+        asked = Asked.of("recall", list(range(len(streams))), [stream.question for stream in streams], device)
+        losses, _, right = asked.score(model, asked.read(model, state.fork()))
+        found.append(Recall(updates, sum(right) / len(right), losses.mean().item()))
+    model.train()
+    return found

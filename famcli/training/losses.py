@@ -1,0 +1,73 @@
+"""What a step is to minimise, and what is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from famcli.training.recipe import Phase, Recipe
+
+Loss = Literal["recall", "rehearsal", "text", "filler", "retention", "waiting", "drift", "answer", "segment"]
+"""Means that make up a step's loss: of keys; of keys after a rehearsal; of the next tokens of plain text and of
+streams with questions; of what a block, waiting for a key, and a single update change; of answers about documents; of
+repeated segments."""
+
+AGE_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+"""FAM updates since the key was read, the lower end of each bucket."""
+
+
+@dataclass
+class Tally:
+    """Sums over the questions for keys of some steps, by FAM updates since the key (``AGE_BUCKETS``)."""
+
+    asked: list[int] = field(default_factory=lambda: [0] * len(AGE_BUCKETS))
+    recalled: list[int] = field(default_factory=lambda: [0] * len(AGE_BUCKETS))
+
+    def add(self, age: int, recalled: bool) -> None:
+        bucket = sum(age >= low for low in AGE_BUCKETS) - 1
+        self.asked[bucket] += 1
+        self.recalled[bucket] += recalled
+
+    def rates(self) -> list[float | None]:
+        return [r / n if n else None for r, n in zip(self.recalled, self.asked, strict=True)]
+
+
+class Losses:
+    """The means of one step while they come together: sums of what arrives, by kind.
+
+    Kinds that weigh nothing are not computed.
+    """
+
+    def __init__(self, recipe: Recipe, phase: Phase) -> None:
+        self.weights: dict[Loss, float] = {
+            "recall": recipe.recall_loss_weight,
+            "rehearsal": phase.rehearsal_weight,
+            "text": recipe.text_loss_weight,
+            "filler": recipe.filler_loss_weight,
+            "retention": phase.retention,
+            "waiting": phase.waiting_weight,
+            "drift": phase.drift,
+            "answer": recipe.answer_loss_weight,
+            "segment": recipe.segment_loss_weight,
+        }
+        self._sums: dict[Loss, Tensor] = {}
+        self._counts: dict[Loss, int] = {}
+
+    def add(self, kind: Loss, losses: Tensor) -> None:
+        """Takes the losses of single tokens, or changes of single numbers, of any shape."""
+        if losses.numel():
+            self._sums[kind] = self._sums[kind] + losses.sum() if kind in self._sums else losses.sum()
+            self._counts[kind] = self._counts.get(kind, 0) + losses.numel()
+
+    def total(self) -> Tensor | None:
+        """The weighted sum of the means, which is minimised; ``None`` where the step taught nothing."""
+        parts = [self.weights[kind] * self._sums[kind] / self._counts[kind] for kind in self._sums]
+        return torch.stack(parts).sum() if parts else None
+
+    def means(self) -> dict[Loss, float | None]:
+        """Every kind's mean, ``None`` where the step had none of it."""
+        kinds: tuple[Loss, ...] = get_args(Loss)
+        return {kind: self._sums[kind].item() / self._counts[kind] if kind in self._sums else None for kind in kinds}

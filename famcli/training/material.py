@@ -1,0 +1,175 @@
+"""What streams are drawn from: the words of PassKey, plain text, documents with questions."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+import numpy as np
+
+from famcli.errors import UserError
+from famcli.models.tokenizer import Tokenizer
+from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
+from famcli.training.streams import (
+    Documents,
+    DocumentsFrom,
+    Filler,
+    Ids,
+    KeyInFiller,
+    PlainText,
+    Question,
+    SegmentsOfText,
+    Stream,
+)
+
+REPEAT_SEGMENT = "\n[repeat random segment]: "
+"""The words of the paper (section 3.1)."""
+
+
+class Material:
+    """Draws the streams of a recipe.
+
+    Args:
+        tokenizer: of the model.
+        corpus: [n] ids of plain text, where the mixture wants some.
+        documents: with their questions, where the mixture wants some.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, corpus: Ids | None = None, documents: Documents | None = None) -> None:
+        self.tokenizer, self.corpus, self.documents = tokenizer, corpus, documents
+        self.passkeys = PasskeyStreams(tokenizer)
+        self.cue = _encode(tokenizer, REPEAT_SEGMENT)
+
+    def draw(self, kind: Kind, rng: np.random.Generator, phase: Phase, recipe: Recipe) -> Stream:
+        """A new stream of ``kind``, decided by ``rng`` alone."""
+        if kind == "repeat":
+            return draw_repeat(rng, self.tokenizer)
+        if kind == "qa":
+            assert self.documents is not None
+            return DocumentsFrom(self.documents, int(rng.integers(0, len(self.documents.starts))))
+        text = None
+        if kind != "passkey":
+            assert self.corpus is not None
+            text = PlainText(self.corpus, int(rng.integers(0, len(self.corpus))))
+            if kind == "text":
+                return text
+            if kind == "repeat_segment":
+                return SegmentsOfText(text, self.cue, recipe.segment_length)
+        return self.passkeys.draw(rng, phase.key_places, phase.block_size, recipe.longest_wait, text)
+
+
+class PasskeyStreams:
+    """Draws ``KeyInFiller`` streams in the words of the PassKey task."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        from famcli.tasks.passkey import DESCRIPTION, FILLER, KEY_LINE, QUESTION
+
+        self._key_line, self._tokenizer = KEY_LINE, tokenizer
+        self._head, self._question = self._encode(DESCRIPTION + "\n"), self._encode("\n" + QUESTION)
+        self._unit = self._encode(FILLER + " ")
+
+    def _encode(self, text: str) -> Ids:
+        return _encode(self._tokenizer, text)
+
+    def draw(
+        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
+    ) -> KeyInFiller:
+        """A stream with a random key; a quarter of them has the description; without it the key line can come early.
+
+        Args:
+            rng: what decides everything.
+            places: shares of the keys by where they stand.
+            block_size: ``B`` in tokens.
+            longest_wait: most blocks before a key that comes later.
+            text: filler to use in place of the classic one.
+        """
+        key = "".join(map(str, rng.integers(0, 10, 5)))
+        shares = np.array([places.at_once, places.early, places.soon, places.later])
+        early, soon = rng.integers(0, 5 * block_size // 4), rng.integers(block_size // 2, 3 * block_size)
+        later = rng.integers(0, block_size * longest_wait)
+        wait = int((0, early, soon, later)[rng.choice(4, p=shares / shares.sum())])
+        line = self._encode(self._key_line.format(key=key) + "\n")
+        if wait:
+            line = np.concatenate((self._encode("\n"), line))
+        filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))
+        head = self._head[: 0 if rng.integers(0, 4) else None]
+        key_at = len(head) + wait
+        question = Question(key_at + len(line), self._question, self._encode(f" {key}\n"))
+        return KeyInFiller(head, filler, line, key_at, question)
+
+    def before_key(self, stream: KeyInFiller, rng: np.random.Generator, count: int) -> Ids:
+        """What may have been read before a stream: [count] tokens of its filler, most often after the description."""
+        head = self._head[: None if rng.random() < 0.75 else 0]
+        return np.concatenate((head, stream.filler.tokens(int(rng.integers(0, len(self._unit))), count)))[:count]
+
+
+def draw_repeat(rng: np.random.Generator, tokenizer: Tokenizer) -> Filler:
+    """A string of 8 to 39 random characters, or 12 to 39 digits, over and over."""
+    digits = rng.integers(0, 4) == 0
+    alphabet = string.digits if digits else string.printable[:95]
+    characters = rng.integers(0, len(alphabet), rng.integers(12 if digits else 8, 40))
+    return Filler(_encode(tokenizer, "".join(alphabet[i] for i in characters)))
+
+
+def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
+    """All ``.txt`` files of a directory, in order of name, as one row of ids.
+
+    Raises:
+        UserError: there is no such text.
+    """
+    files = sorted(directory.glob("*.txt")) if directory.is_dir() else []
+    if not files:
+        raise UserError(f"no .txt files in {directory}", "`make training-text` prepares the text the recipes use")
+    small = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    return np.concatenate([_encode(tokenizer, file.read_text(encoding="utf-8")).astype(small) for file in files])
+
+
+def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
+    """Documents with questions from a JSONL file of ``{"document", "question", "answer"}``.
+
+    The prompt is that of the document tasks. Lines with the same document are questions about one document.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not of this form.
+    """
+    from famcli.tasks.documents import CUE, QUESTION
+
+    asked: dict[str, list[tuple[Ids, Ids]]] = {}
+    for document, question, answer in _read_lines(file):
+        text = _encode(tokenizer, "\n\n" + QUESTION.format(question=question) + "\n" + CUE)
+        asked.setdefault(document, []).append((text, _encode(tokenizer, f" {answer}\n")))
+    if not asked:
+        raise UserError(f"{file} has no questions")
+    texts, separator = [_encode(tokenizer, document) for document in asked], _encode(tokenizer, "\n\n")
+    lengths = np.array([len(text) for text in texts])
+    starts = np.cumsum(lengths + len(separator)) - lengths - len(separator)
+    ids = np.concatenate([part for text in texts for part in (text, separator)])
+    return Documents(ids, starts, starts + lengths, list(asked.values()))
+
+
+def _read_lines(file: Path) -> list[tuple[str, str, str]]:
+    """Document, question and answer of every line that is not empty."""
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")  # other line ends may be part of a text
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file}: {error}") from error
+    read = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                fields = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
+            for name in ("document", "question", "answer"):
+                if not isinstance(fields, dict) or not isinstance(fields.get(name), str) or not fields[name].strip():
+                    raise UserError(
+                        f"{file}, line {number} lacks the field '{name}' or it is no text",
+                        'a line is {"document": ..., "question": ..., "answer": ...}',
+                    )
+            read.append((fields["document"], fields["question"], fields["answer"]))
+    return read
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> Ids:
+    return np.array(tokenizer.encode(text), np.int64)
