@@ -84,6 +84,8 @@ def command(
         made = Made(_take(runs, settings.output))
     else:
         measured = cost or bool(baseline and baseline.cost)
+        if update and measured:  # a run that is there already cannot be measured
+            settings = replace(settings, fresh=True)
         made = _make(str(model), tasks, settings, None if update else baseline, file, measured)
     if update or baseline is None:
         _update(baseline, made, file, cost)
