@@ -37,7 +37,9 @@ VERBS = {
     "sweep": Verb("famcli.cli.sweep", "Run every combination of values of model fields.", GOES_ON),
     "list": Verb("famcli.cli.list", "List models, tasks or runs."),
     "data": Verb("famcli.cli.data", "Fetch or check the data of tasks."),
-    "train": Verb("famcli.cli.train", "Train a model by a recipe.", "add --resume to go on from the last checkpoint"),
+    "train": Verb(
+        "famcli.cli.train", "Train a model by a recipe.", "--resume goes on from a checkpoint, if one was written"
+    ),
 }
 
 
