@@ -160,6 +160,12 @@ def test_other_architectures_and_parts_are_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "part.gguf")
 
 
+def test_other_files_are_no_gguf(tmp_path: Path) -> None:
+    (tmp_path / "notes.gguf").write_text("notes")
+    with pytest.raises(UserError, match=r"notes\.gguf is not a GGUF file"):
+        open_checkpoint(tmp_path / "notes.gguf")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.9, 0.999])
 def test_damaged_files_are_named(tmp_path: Path, share: float) -> None:
     file = tmp_path / "model.gguf"

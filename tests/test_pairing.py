@@ -28,6 +28,7 @@ DATA = {"source": "path", "name": "books", "sha256": "a" * 64}
         ({"limit": 5}, "limit: 5, none"),
         ({"context": {"max_context": 4096}}, "max context: 4096, none"),
         ({"context": {"truncate": "left"}}, "truncation: left, none"),
+        ({"context": {"chat_template_sha256": "0" * 64}}, "chat template: yes, no"),
         ({"model": {"tokenizer": "words"}}, "tokenizer: words, bytes"),
     ],
 )

@@ -111,7 +111,7 @@ def test_table_has_a_row_a_combination_and_a_column_a_score(capsys: pytest.Captu
         (["-v", "memory_segment=0,1"], "unknown model field 'memory_segment'"),
         (["-v", "memory_segments=0,1,0"], "given twice"),
         (["-v", "memory_segments=0", "-v", "memory_segments=1"], "given twice"),
-        (["-v", "memory_segments=x,y"], "must be a whole number"),
+        (["-v", "memory_segments=0,x"], "must be a whole number"),
         (["-v", "fam_length=4,16"], "'fam_length' is 4"),
         (["-v", "memory_segments=0,1", "-o", "lenghts=1k"], "'lenghts'"),
         (["-v", "memory_segments=0,1", "--model", "fm"], "unknown model 'fm'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from famcli.cli.options import as_json
+from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from famcli.evaluation.record import RunRecord
     from famcli.models.registry import LoadedModel
     from famcli.reports.baseline import Baseline
@@ -209,7 +206,7 @@ def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
     found = moves(old, new, made.records)
     moved = [move for move in found if move.moved]
     if moved:
-        _print(moves_to_rich(moved))
+        console().print(moves_to_rich(moved))
     kinds = {
         "new": sum(move.before is None for move in found),
         "moved": sum(move.before is not None and move.after is not None for move in moved),
@@ -228,7 +225,7 @@ def _show(check: Check, json_output: bool) -> None:
     if json_output:
         click.echo(to_json(check), nl=False)
         return
-    _print(to_rich(check))
+    console().print(to_rich(check))
     for note in check.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(summary(check))
@@ -248,10 +245,3 @@ def _write(check: Check, junit: Path | None, markdown: Path | None) -> None:
                 summary.write(to_markdown(check))
     except OSError as error:
         raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    # A table that is piped on must not be folded to the width of a terminal that is not there.
-    Console(width=None if sys.stdout.isatty() else 400, highlight=False).print(table)

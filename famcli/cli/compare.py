@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from famcli.cli.options import output
+from famcli.cli.options import PIPED_WIDTH, console, output
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.reports.comparison import Comparison
     from famcli.reports.pairing import By
-
-PIPED_WIDTH = 1000
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,8 +99,7 @@ def _print(comparison: Comparison) -> None:
     from famcli.reports.formats import to_rich
     from famcli.reports.layout import grids
 
-    # A table that is piped on must not be folded to the width of a terminal that is not there, nor figures to any.
-    screen = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    screen = console()  # figures must not be folded to any width
     wide = Console(width=PIPED_WIDTH)
     shown = []
     for grid in grids(comparison):

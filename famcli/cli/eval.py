@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from famcli.cli.options import as_json
+from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.errors import UserError
 
@@ -92,15 +91,12 @@ def _summary(record: RunRecord) -> dict[str, object]:
 
 
 def _print_records(records: list[RunRecord]) -> None:
-    from rich.console import Console
-
-    # Output that is piped on must not be folded to the width of a terminal that is not there.
-    console = Console(width=None if sys.stdout.isatty() else 400, highlight=False)
+    screen = console()
     for record in records:
-        _print_record(record, console)
+        _print_record(record, screen)
 
 
-def _print_record(record: RunRecord, console: Console) -> None:
+def _print_record(record: RunRecord, screen: Console) -> None:
     """One run: its scores, and the headline metric as a grid of lengths where its cells have one."""
     from rich.markup import escape
     from rich.table import Table
@@ -108,7 +104,7 @@ def _print_record(record: RunRecord, console: Console) -> None:
     from famcli.reports.tables import format_field, format_metric, format_settings, shown_scores
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
-    console.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")
+    screen.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("receptive field:", format_field(record.model["receptive_field"]))
     for name, metric in record.metrics.items():
@@ -129,4 +125,4 @@ def _print_record(record: RunRecord, console: Console) -> None:
         table.add_row("cut", f"{cost['tokens_cut']:,} tokens of documents, {record.context['truncate']}")
     table.add_row("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")
     table.add_row("run record", escape(str(record.path / "run.json")))
-    console.print(table)
+    screen.print(table)

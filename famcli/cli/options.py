@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import importlib.resources
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from famcli.errors import UserError, unknown_name
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPED_WIDTH = 1_000
+"""Output that is piped on must not be folded to the width of a terminal that is not there."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def console() -> Console:
+    """Standard output for tables."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 
 
 def as_json(function: Function) -> Function:

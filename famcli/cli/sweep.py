@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from famcli.cli.options import as_json
+from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +89,7 @@ def command(
     if json_output:
         click.echo(json.dumps({"combinations": [_summary(one) for one in combinations]}, ensure_ascii=False))
     else:
-        _print(_table(combinations, grid))
+        console().print(_table(combinations, grid))
     return _report_failures(combinations)
 
 
@@ -98,19 +97,18 @@ def _parse(varied: tuple[str, ...]) -> dict[str, list[str]]:
     """``-v a=1,2 -v b=3`` -> ``{"a": ["1", "2"], "b": ["3"]}``.
 
     Raises:
-        UserError: one is no such list, or no field of a model.
+        UserError: one is no such list, no field of a model, or a value is not of the field's type.
     """
-    from famcli.models.config import ModelConfig
+    from famcli.models.config import check_value
 
-    known = [field.name for field in fields(ModelConfig)]
     grid: dict[str, list[str]] = {}
     for text in varied:
         name, equals, listed = text.partition("=")
         values = [value.strip() for value in listed.split(",")]
         if not equals or not all(values):
             raise UserError(f"-v {text} is not FIELD=VALUE,VALUE...", "for example -v memory_segments=0,1,3")
-        if name not in known:
-            raise unknown_name("model field", name, known)
+        for value in values:
+            check_value(name, value, f"-v {text}")
         if name in grid or len(set(values)) < len(values):
             raise UserError(f"-v {text}: a field or a value is given twice")
         grid[name] = values
@@ -223,10 +221,3 @@ def _scores(records: Sequence[RunRecord]) -> dict[str, Metric]:
             if metric == headline:
                 found["\n".join(filter(None, [record.task["name"], metric, format_settings(settings)]))] = score
     return found
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-
-    # A table that is piped on must not be folded to the width of a terminal that is not there.
-    Console(width=None if sys.stdout.isatty() else 1000, highlight=False).print(table)

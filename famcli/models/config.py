@@ -184,6 +184,18 @@ class ModelConfig:
         return ModelConfig.from_mapping({**dataclasses.asdict(self), **fields}, where)
 
 
+def check_value(name: str, value: str, where: str) -> None:
+    """Makes sure that ``value`` is of the type of the field ``name``.
+
+    Raises:
+        UserError: there is no such field, or it is not.
+    """
+    hints = get_type_hints(ModelConfig)
+    if name not in hints:
+        raise unknown_name("model field", name, hints)
+    _parse(value, hints[name], name, where)
+
+
 def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
     """``value`` as the type ``hint`` asks for: ``block_size=256`` on a command line and in YAML mean the same."""
     problem = UserError(f"{where}: field '{name}' {_expectation(hint)}, not '{value}'")

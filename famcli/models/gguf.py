@@ -123,6 +123,10 @@ def _open(file: Path) -> GGUFReader:
     except ImportError as error:
         raise UserError(f"{file}: GGUF files need the package gguf", "pip install gguf") from error
 
+    with file.open("rb") as opened:
+        if (begin := opened.read(4)) and begin != b"GGUF":
+            raise UserError(f"{file} is not a GGUF file", "a GGUF file begins with the letters GGUF")
+
     class Reader(GGUFReader):
         """Cuts an array instead of a memory map: for a hundred thousand tokens that takes a third of the time."""
 

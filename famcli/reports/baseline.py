@@ -17,8 +17,8 @@ from famcli.evaluation.aggregate import cost
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import ModelFields, RunRecord
 from famcli.files import write_text
+from famcli.reports.pairing import Setting
 
-Setting = int | str | float
 Kind = Literal["absolute", "relative", "no_significant_drop"]
 
 VERSION = 1

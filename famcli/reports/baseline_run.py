@@ -11,8 +11,8 @@ from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.statistics import Metric
-from famcli.reports.baseline import BaselineRun, Score, Setting, Tolerance, kept_entry, kept_record, question
-from famcli.reports.pairing import Measure, samples_of
+from famcli.reports.baseline import BaselineRun, Score, Tolerance, kept_entry, kept_record, question
+from famcli.reports.pairing import Measure, Setting, samples_of
 from famcli.reports.tables import cell_score
 
 LEVEL, AMOUNT = 0.05, 0.02

@@ -9,9 +9,9 @@ from typing import Literal
 
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.reports.baseline import Baseline, BaselineRun, Score, Setting, Tolerance, place_of, question
+from famcli.reports.baseline import Baseline, BaselineRun, Score, Tolerance, place_of, question
 from famcli.reports.baseline_run import blind, checked_scores, measure_of, members
-from famcli.reports.pairing import comparable, samples_of
+from famcli.reports.pairing import Setting, comparable, samples_of
 from famcli.reports.tables import format_settings
 
 
@@ -111,9 +111,6 @@ def run_differences(record: RunRecord, asked: Mapping[str, str], run: BaselineRu
     for name in dict.fromkeys([*ours, *theirs]):
         if name not in named | {"data"} and ours.get(name) != theirs.get(name):
             found.append(f"{name}: {json.dumps(ours.get(name))}, {json.dumps(theirs.get(name))}")
-    chats = ["chat_template_sha256" in one.context for one in (record, run.record)]
-    if chats[0] != chats[1]:
-        found.append("chat template: " + ", ".join("yes" if chat else "no" for chat in chats))
     if found:
         return found
     kept = {id: entry.reference for id, entry in run.entries.items()}

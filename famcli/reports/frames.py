@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from famcli.errors import UserError
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
 from famcli.reports.pairing import Measure, cell_names, samples_of
+from famcli.reports.selection import MAKE_ONE
 from famcli.reports.tables import cell_score
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _records(path: Path) -> list[RunRecord]:
         return [load_record(path)]
     if found := load_records(path):
         return found
-    raise UserError(f"no runs in {path}", "make one with: famcli eval --task passkey --model fam-tiny")
+    raise UserError(f"no runs in {path}", MAKE_ONE)
 
 
 def _named(record: RunRecord) -> dict[str, Any]:

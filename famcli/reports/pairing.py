@@ -55,7 +55,8 @@ def facts(record: RunRecord) -> dict[str, str]:
 
     An option that cells are named after (``lengths`` makes cells of one ``length`` each) is none of it: cells of one
     name are alike. Neither is how many samples they have, nor where the data lies, only what it is. The tokenizer
-    counts where lengths are counted in tokens: in cells of one ``length``, and in texts that were cut.
+    counts where lengths are counted in tokens: in cells of one ``length``, and in texts that were cut. Models may each
+    have a chat template of their own, but all or none of them.
     """
     task, settings = record.task, cell_names(record)
     cells = settings | {f"{name}s" for name in settings} | {"data", HOW_MANY}
@@ -69,6 +70,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         "limit": str(record.limit or "none"),
         "max context": str(record.context["max_context"] or "none"),
         "truncation": record.context["truncate"] or "none",
+        "chat template": "yes" if "chat_template_sha256" in record.context else "no",
     }
     if "length" in settings or record.context["truncate"]:
         found["tokenizer"] = record.model["tokenizer"]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.reports.baseline import Baseline, BaselineRun, Score, Setting
+from famcli.reports.baseline import Baseline, BaselineRun, Score
 from famcli.reports.baseline_run import new_run
 from famcli.reports.check import match, tolerance_words
 from famcli.reports.cost_check import MeasuredCost, new_gates
+from famcli.reports.pairing import Setting
 
 
 @dataclass(frozen=True)
