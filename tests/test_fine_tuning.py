@@ -25,12 +25,24 @@ from famcli.training.loop import Trainer
 from famcli.training.lora import add_lora
 from famcli.training.losses import Losses, Tally
 from famcli.training.material import Material
-from famcli.training.recipe import Lora, Mixture, Optimizer, Phase, Recipe
+from famcli.training.recipe import KeyPlaces, Lora, Mixture, Optimizer, Phase, Recipe
 from famcli.training.step import read_and_ask
 
 CORPUS = np.frombuffer(b"It is a truth universally acknowledged. " * 40, np.uint8).astype(np.uint16)
 MATERIAL = Material(ByteTokenizer(), CORPUS)
 LORA = Lora(rank=2, alpha=4, dropout=0.2)
+REHEARSED = {
+    "mixture": Mixture(passkey=2, fact=2, text=1),
+    "block_size": 96,
+    "blocks": 3,
+    "questions": 2,
+    "state_passing": 0.0,
+    "key_places": KeyPlaces(at_once=1.0, soon=0.0, later=0.0),
+    "retention": 0.1,
+    "rehearsal": 3,
+    "drift": 0.1,
+    "drift_updates": 2,
+}
 
 
 def base(**fields: Any) -> Decoder:
@@ -74,10 +86,17 @@ def one_loss(how: Recipe, model: Decoder) -> tuple[dict[str, float], dict[str, t
 
 
 @pytest.mark.parametrize(
-    ("attention", "segments", "lora"), [("fam", 0, True), ("fam", 1, False), ("bswa", 1, True), ("full", 0, False)]
+    ("attention", "segments", "lora", "phase"),
+    [
+        ("fam", 0, True, {}),
+        ("fam", 1, False, {}),
+        ("fam", 0, True, REHEARSED),
+        ("bswa", 1, True, {}),
+        ("full", 0, False, {}),
+    ],
 )
 def test_reading_blocks_again_gives_the_same_gradients(
-    attention: str, segments: int, lora: bool, monkeypatch: pytest.MonkeyPatch
+    attention: str, segments: int, lora: bool, phase: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for again in (False, True):
@@ -89,9 +108,9 @@ def test_reading_blocks_again_gives_the_same_gradients(
                     if "lora_B" in name:
                         p.normal_(generator=torch.Generator().manual_seed(0))
         monkeypatch.setattr(reading, "LOGITS_AT_ONCE", 257 * 20 if again else 1 << 24)
-        found.append(one_loss(recipe(None, gradient_checkpointing=again), model))
+        found.append(one_loss(recipe(None, gradient_checkpointing=again, phase=phase), model))
     (kept, expected), (again_read, gradients) = found
-    assert again_read == pytest.approx(kept, rel=1e-12)
+    assert again_read == pytest.approx(kept, rel=1e-12) and ("drift" in kept) == (phase is REHEARSED)
     assert gradients.keys() == expected.keys() and any("fam_embedding" in n for n in gradients) == (attention == "fam")
     for name, gradient in expected.items():
         assert gradient.abs().max() > 0, name

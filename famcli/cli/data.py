@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -106,6 +107,41 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     else:
         _print_findings(found)
     return 0 if found["fits"] else EXIT_DOES_NOT_FIT
+
+
+@command.command()
+@click.option(
+    "--text",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data/books"),
+    show_default=True,
+    help="Directory of .txt files.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("data/cloze.jsonl"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--shortest", type=click.IntRange(min=100), default=2000, show_default=True, help="Characters a passage.")
+@click.option("--longest", type=click.IntRange(min=100), default=16000, show_default=True, help="Characters a passage.")
+@click.option("--questions", type=click.IntRange(min=1), default=4, show_default=True, help="Most about a passage.")
+@click.option("--limit", type=click.IntRange(min=1), help="Passages to keep, drawn from all; all if not given.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
+def cloze(text: Path, output: Path, shortest: int, longest: int, questions: int, limit: int | None, seed: int) -> None:
+    """Make questions for training from any text: which name or number is missing from a sentence?
+
+    \b
+    famcli data cloze --text data/books
+    famcli train --recipe configs/recipes/fam-135m.yaml --model fam-135m --text data/books --qa data/cloze.jsonl
+    """
+    from famcli.training.cloze import write_clozes
+
+    if longest < shortest:
+        raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})")
+    passages, asked = write_clozes(text, output, (shortest, longest), questions, limit or 0, seed)
+    click.echo(f"{asked:,} questions about {passages:,} passages in {output}")
 
 
 def _hub(task: Task) -> HubDataset:

@@ -102,7 +102,10 @@ def _check_model(recipe: Recipe, path: Path, model: str | None) -> None:
 
 def _check_qa(recipe: Recipe, path: Path, qa: Path | None) -> None:
     if recipe.has("qa") and qa is None:
-        raise UserError(f"{path} mixes questions about documents in", "give them: --qa FILE.jsonl")
+        raise UserError(
+            f"{path} mixes questions about documents in",
+            "give them: --qa FILE.jsonl, such as `famcli data cloze` makes",
+        )
 
 
 def _check_output(output: Path, resume: bool) -> None:
@@ -152,7 +155,7 @@ def _find_base(spec: str, lora: bool) -> tuple[str, ModelConfig]:
 def _material(recipe: Recipe, tokenizer: Tokenizer, text: Path, qa: Path | None) -> Material:
     from famcli.training.material import Material, load_corpus, load_documents
 
-    wants_text = recipe.has("passkey_in_text", "text", "repeat_segment")
+    wants_text = recipe.has("passkey_in_text", "text", "repeat_segment", "fact")
     corpus = load_corpus(text, tokenizer) if wants_text else None
     documents = load_documents(qa, tokenizer) if qa and recipe.has("qa") else None
     for phase in recipe.phases:

@@ -10,6 +10,7 @@ import numpy as np
 
 from famcli.errors import UserError
 from famcli.models.tokenizer import Tokenizer
+from famcli.training.facts import draw_fact, draw_filler
 from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
 from famcli.training.streams import (
     Documents,
@@ -48,7 +49,9 @@ class Material:
         if kind == "qa":
             assert self.documents is not None
             return DocumentsFrom(self.documents, int(rng.integers(0, len(self.documents.starts))))
-        text = None
+        text, places = None, (phase.key_places, phase.block_size, recipe.longest_wait)
+        if kind == "fact" and rng.integers(0, 2):
+            return self.passkeys.draw_fact(rng, *places, None)
         if kind != "passkey":
             assert self.corpus is not None
             text = PlainText(self.corpus, int(rng.integers(0, len(self.corpus))))
@@ -56,11 +59,13 @@ class Material:
                 return text
             if kind == "repeat_segment":
                 return SegmentsOfText(text, self.cue, recipe.segment_length)
-        return self.passkeys.draw(rng, phase.key_places, phase.block_size, recipe.longest_wait, text)
+            if kind == "fact":
+                return self.passkeys.draw_fact(rng, *places, text)
+        return self.passkeys.draw(rng, *places, text)
 
 
 class PasskeyStreams:
-    """Draws ``KeyInFiller`` streams in the words of the PassKey task."""
+    """Draws ``KeyInFiller`` streams in the words of the PassKey task, and of facts in others."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         from famcli.tasks.passkey import DESCRIPTION, FILLER, KEY_LINE, QUESTION
@@ -85,23 +90,43 @@ class PasskeyStreams:
             text: filler to use in place of the classic one.
         """
         key = "".join(map(str, rng.integers(0, 10, 5)))
-        shares = np.array([places.at_once, places.early, places.soon, places.later])
-        early, soon = rng.integers(0, 5 * block_size // 4), rng.integers(block_size // 2, 3 * block_size)
-        later = rng.integers(0, block_size * longest_wait)
-        wait = int((0, early, soon, later)[rng.choice(4, p=shares / shares.sum())])
-        line = self._encode(self._key_line.format(key=key) + "\n")
-        if wait:
-            line = np.concatenate((self._encode("\n"), line))
+        wait = _draw_wait(rng, places, block_size, longest_wait)
         filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))
         head = self._head[: 0 if rng.integers(0, 4) else None]
+        return self._tell(head, wait, filler, self._key_line.format(key=key), self._question, key)
+
+    def draw_fact(
+        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
+    ) -> KeyInFiller:
+        """A stream with a random fact, see ``draw``; without ``text`` in random sentences."""
+        fact = draw_fact(rng)
+        wait = _draw_wait(rng, places, block_size, longest_wait)
+        filler = text or Filler(self._encode(draw_filler(rng)))
+        head = self._head[: 0 if rng.integers(0, 4) else None]
+        return self._tell(head, wait, filler, fact.line, self._encode("\n" + fact.question), fact.answer)
+
+    def _tell(
+        self, head: Ids, wait: int, filler: Filler | PlainText, line: str, question: Ids, answer: str
+    ) -> KeyInFiller:
+        told = self._encode(line + "\n")
+        if wait:
+            told = np.concatenate((self._encode("\n"), told))
         key_at = len(head) + wait
-        question = Question(key_at + len(line), self._question, self._encode(f" {key}\n"))
-        return KeyInFiller(head, filler, line, key_at, question)
+        asked = Question(key_at + len(told), question, self._encode(f" {answer}\n"))
+        return KeyInFiller(head, filler, told, key_at, asked)
 
     def before_key(self, stream: KeyInFiller, rng: np.random.Generator, count: int) -> Ids:
         """What may have been read before a stream: [count] tokens of its filler, most often after the description."""
         head = self._head[: None if rng.random() < 0.75 else 0]
         return np.concatenate((head, stream.filler.tokens(int(rng.integers(0, len(self._unit))), count)))[:count]
+
+
+def _draw_wait(rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int) -> int:
+    """Tokens of filler before a key."""
+    shares = np.array([places.at_once, places.early, places.soon, places.later])
+    early, soon = rng.integers(0, 5 * block_size // 4), rng.integers(block_size // 2, 3 * block_size)
+    later = rng.integers(0, block_size * longest_wait)
+    return int((0, early, soon, later)[rng.choice(4, p=shares / shares.sum())])
 
 
 def draw_repeat(rng: np.random.Generator, tokenizer: Tokenizer) -> Filler:

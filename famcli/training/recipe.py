@@ -11,7 +11,7 @@ import numpy as np
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 
-Kind = Literal["passkey", "passkey_in_text", "repeat", "text", "repeat_segment", "qa"]
+Kind = Literal["passkey", "passkey_in_text", "repeat", "text", "repeat_segment", "qa", "fact"]
 """The streams a batch may have, see ``Mixture``."""
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -31,6 +31,8 @@ class Mixture:
         repeat_segment: plain text, of which a random segment is to be repeated after the words "[repeat random
             segment]:" (section 3.1).
         qa: documents one after another, each with its questions at its end.
+        fact: a key, a name, a place or another fact told in one of many ways, half of them in plain text, the others in
+            random sentences over and over.
         rows: rows of the batch; each draws the kind of a new stream by the weights above. 0: those are numbers of rows.
     """
 
@@ -40,6 +42,7 @@ class Mixture:
     text: float = 0
     repeat_segment: float = 0
     qa: float = 0
+    fact: float = 0
     rows: int = 0
 
     def __post_init__(self) -> None:
