@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from famcli.models.attention import SkippedPositions
 from famcli.models.config import ModelConfig
 
 # What torch.nn.functional.rms_norm adds where no eps is given.
@@ -42,6 +43,7 @@ def read(
     tokens: Tensor,
     fam: Sequence[Tensor] | None = None,
     hide_fam: bool = False,
+    skipped: SkippedPositions | None = None,
 ) -> Reading:
     """Reads ``tokens`` [b, n] in one go.
 
@@ -50,6 +52,7 @@ def read(
         weights: a decoder's ``state_dict``, in float64.
         fam: one [b, F, d] a layer in place of the learned initial FAM.
         hide_fam: mask the FAM out of what tokens see.
+        skipped: where the tokens of a block stand, if not one after another.
     """
     latents = weights["embedding.weight"][tokens]
     assert latents.dtype == torch.float64
@@ -57,7 +60,9 @@ def read(
     layers, fams = [], []
     for number in range(config.layers):
         prefix = f"layers.{number}."
-        layer = _Layer(config, {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)})
+        layer = _Layer(
+            config, skipped, {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
+        )
         first = prompt if fam is None else fam[number]
         latents, layer_fams = layer.read(latents, first, carries_context=fam is not None, hide_fam=hide_fam)
         layers.append(latents)
@@ -72,8 +77,8 @@ def read(
 class _Layer:
     """One pre-norm decoder layer; ``weights`` carry names inside the layer."""
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-        self.config = config
+    def __init__(self, config: ModelConfig, skipped: SkippedPositions | None, weights: Mapping[str, Tensor]) -> None:
+        self.config, self.skipped = config, skipped
         self.weights = weights
 
     def read(
@@ -81,24 +86,28 @@ class _Layer:
     ) -> tuple[Tensor, list[Tensor]]:
         """Algorithm 1 (``first`` is None) or 2 over a whole text: its outputs and the FAM after every update."""
         config, length = self.config, inputs.shape[1]
-        positions = torch.arange(length)
-        blocks = torch.zeros_like(positions) if config.attention == "full" else positions // config.block_size
+        order = torch.arange(length)
+        blocks = torch.zeros_like(order) if config.attention == "full" else order // config.block_size
+        positions, span = order, config.block_size
+        if self.skipped and config.attention != "full":
+            span = self.skipped.span
+            positions = blocks * span + self.skipped.tokens[order % config.block_size]
         keys, values = [self._keys(inputs, positions)], [self._values(inputs)]
         fams = [] if first is None else [first]
         if first is not None:
             for block in range(int(blocks[-1]) + 1):
-                place = torch.arange(-config.fam_length, 0) + block * config.block_size
+                place = torch.arange(-config.fam_length, 0) + block * span
                 keys.append(self._keys(fams[-1], place))
                 values.append(self._values(fams[-1]))
                 if (block + 1) * config.block_size > length:
                     break  # an unfinished block updates nothing
-                moved = place + config.block_size if config.fam_query_position == "current" else place
+                moved = place + span if config.fam_query_position == "current" else place
                 sees = torch.cat([blocks == block, self._of_block(len(keys) - 1) == block])
                 attended = self._attend(fams[-1], moved, keys, values, sees.expand(config.fam_length, -1))
                 residual = fams[-1] if block > 0 or carries_context else torch.zeros_like(fams[-1])
                 fams.append(self._finish_fam(attended + residual))
         past = blocks[:, None] - blocks[None, :]
-        causal = positions[:, None] >= positions[None, :]
+        causal = order[:, None] >= order[None, :]
         sees_tokens = causal & (past <= config.memory_segments)
         sees_fam = blocks[:, None] == self._of_block(len(keys) - 1)[None, :]
         if hide_fam:

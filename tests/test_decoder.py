@@ -90,6 +90,22 @@ class TestChunkInvariance:
         for layer, fams in zip(state.layers, expected.fams, strict=True):
             assert not fams or relative_distance(layer.fam, fams[-1]) <= TOLERANCE[dtype]
 
+    @pytest.mark.parametrize("sizes", PARTITIONS.values(), ids=PARTITIONS)
+    @each_kind
+    @torch.no_grad()
+    def test_skipped_positions_in_any_chunking(self, config: ModelConfig, sizes: list[int]) -> None:
+        decoder, tokens = small_decoder(config), random_tokens(config, 2, LENGTH)
+        near = decoder.read(tokens, decoder.start(2))[0]
+        decoder.skipped = attention.SkippedPositions(torch.tensor([2, 3, 700, 705]), 1000)
+        expected = reference_of(decoder, tokens, skipped=decoder.skipped)
+        latents, state = read_in_chunks(decoder, tokens, sizes)
+        assert distance(latents, expected.latents) <= 1e-10
+        for layer, fams in zip(state.layers, expected.fams, strict=True):
+            assert not fams or relative_distance(layer.fam, fams[-1]) <= 1e-10
+        assert (distance(latents, near) <= 1e-10) == (config.attention == "full")
+        decoder.skipped = attention.SkippedPositions(torch.arange(4), 4)
+        assert distance(decoder.read(tokens, decoder.start(2))[0], near) <= 1e-12
+
     @each_kind
     @torch.no_grad()
     def test_prefill_then_read_equals_the_reference(self, config: ModelConfig) -> None:

@@ -21,7 +21,7 @@ from famcli.models.tokenizer import ByteTokenizer
 from famcli.training import reading
 from famcli.training.batch import Batch
 from famcli.training.log import Log
-from famcli.training.loop import Trainer
+from famcli.training.loop import Trainer, draw_skipped
 from famcli.training.lora import add_lora
 from famcli.training.losses import Losses, Tally
 from famcli.training.material import Material
@@ -178,6 +178,33 @@ def test_offset_is_drawn_for_each_step_and_gone_after_it(tmp_path: Path, monkeyp
         run._one_step(Tally())
         assert run.model.position_offset == 0
     assert len(set(seen)) == 3 and all(0 <= offset < 1000 for offset in seen)
+
+
+def test_skipped_positions_are_drawn_for_each_step_and_gone_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = trainer(tmp_path, recipe(phase={"block_positions": 200})), []
+    start = run.model.start
+    monkeypatch.setattr(run.model, "start", lambda rows: seen.append(run.model.skipped) or start(rows))
+    for _ in range(3):
+        run._one_step(Tally())
+        assert run.model.skipped is None
+    assert all(skipped is not None and skipped.span == 200 for skipped in seen)
+    assert len({tuple(skipped.tokens.tolist()) for skipped in seen if skipped}) == 3
+
+
+@pytest.mark.parametrize("span", [24, 25, 4096])
+def test_skipped_positions_fill_the_span(span: int) -> None:
+    lasts, jumps = [], set()
+    for seed in range(200):
+        skipped = draw_skipped(np.random.default_rng(seed), 24, span)
+        steps = skipped.tokens.diff()
+        assert skipped.tokens.shape == (24,) and skipped.tokens[0] >= 0 and skipped.tokens[-1] < skipped.span == span
+        assert (steps >= 1).all() and (steps > 1).sum() <= 3
+        lasts.append(skipped.tokens[-1].item())
+        jumps.add((steps > 1).sum().item())
+    assert max(lasts) > 0.97 * (span - 1) and (span < 100 or min(lasts) < 0.3 * span)
+    assert jumps == ({0} if span == 24 else {0, 1} if span == 25 else {0, 1, 2, 3})
 
 
 def test_lora_begins_as_the_base_and_leaves_it_as_it_was(tmp_path: Path) -> None:

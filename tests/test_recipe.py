@@ -55,6 +55,13 @@ def test_bad_recipes_name_the_field(tmp_path: Path, text: str, message: str) -> 
         load(tmp_path, text)
 
 
+def test_positions_of_a_block_are_no_fewer_than_its_tokens(tmp_path: Path) -> None:
+    recipe = load(tmp_path, f"seed: 1\nphases: [{PHASE}, block_positions: 95}}]")
+    assert recipe.with_model(small_config("fam", block_size=95)).phases[0].block_positions == 95
+    with pytest.raises(UserError, match=r"phases\[0\]: block_positions must be at least the block_size of 96, not 95"):
+        recipe.with_model(small_config("fam", block_size=96))
+
+
 def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
     text = (RECIPES / "bswa-tiny.yaml").read_text()
     assert load(tmp_path, text.replace("text_loss_weight: 1.0", "text_loss_weight: 1e-2")).text_loss_weight == 0.01

@@ -68,12 +68,32 @@ class RotaryTable:
         rows = slice(start + self.reach, start + self.reach + count)
         return cos[rows], sin[rows]
 
+    def of(self, positions: Tensor, like: Tensor) -> Rotation:
+        """Rotations of any ``positions`` [n], which no table is kept of."""
+        angles = torch.outer(positions.to(self.frequencies), self.frequencies).repeat(1, 2)
+        return angles.cos().to(like), angles.sin().to(like)
+
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turns ``x`` [b, h, t, k] by RoPE, first half against second half as Llama checkpoints pair them."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+@dataclass(frozen=True)
+class SkippedPositions:
+    """Where the tokens of a block stand in training when positions between them are skipped (PoSE, arXiv 2309.10400).
+
+    A short block then has the distances of a long one, at the price of the short one.
+
+    Attributes:
+        tokens: [block_size] int64, increasing, from 0 to below ``span``.
+        span: positions of the whole block.
+    """
+
+    tokens: Tensor
+    span: int
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from famcli.models.attention import Attention, Geometry, RotaryTable, block_masks, rope_frequencies, rotate
+from famcli.models.attention import (
+    Attention,
+    Geometry,
+    RotaryTable,
+    SkippedPositions,
+    block_masks,
+    rope_frequencies,
+    rotate,
+)
 from famcli.models.config import ModelConfig
 from famcli.models.state import LayerState, StreamState
 
@@ -156,6 +164,7 @@ class Decoder(nn.Module):
     Attributes:
         position_offset: added to every position. Rotary attention knows only differences of positions, so it changes
             nothing but rounding; the paper draws it at random in training (appendix B.2.2).
+        skipped: where the tokens of a block stand, if not one after another; for training, see ``SkippedPositions``.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -167,6 +176,7 @@ class Decoder(nn.Module):
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
         self.fam_embedding = nn.Parameter(torch.empty(config.fam_slots, config.width)) if config.fam_slots else None
         self.position_offset = 0
+        self.skipped: SkippedPositions | None = None
         self._prepare()
 
     def reconfigure(self, config: ModelConfig) -> None:
@@ -370,17 +380,21 @@ class Decoder(nn.Module):
         whole = config.attention == "full"
         offset = tokens_read if whole else tokens_read % size
         filled = 0 if whole else min(config.memory_length, tokens_read // size * size)
-        query_start = size - slots if config.fam_query_position == "current" else -slots
-        place = self.position_offset
+        place, span = self.position_offset, size
+        tokens = rotary.at(place + offset, count, like)
+        if self.skipped and not whole:
+            span = self.skipped.span
+            tokens = rotary.of(place + self.skipped.tokens[offset : offset + count], like)
+        query_start = span - slots if config.fam_query_position == "current" else -slots
         return Geometry(
             offset=offset,
             count=count,
             filled=filled,
             completes=not whole and offset + count == size,
-            tokens=rotary.at(place + offset, count, like),
+            tokens=tokens,
             fam_keys=rotary.at(place - slots, slots, like),
             fam_queries=rotary.at(place + query_start, slots, like),
-            step_back=rotary.at(-size, 1, like),
+            step_back=rotary.at(-size, 1, like) if span == size else rotary.of(torch.tensor([-span]), like),
             masks=self._block_masks(local, filled, offset, count, like.device),
         )
 

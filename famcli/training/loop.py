@@ -17,6 +17,7 @@ from torch import Tensor
 
 from famcli.errors import UserError
 from famcli.files import save_tensors
+from famcli.models.attention import SkippedPositions
 from famcli.models.decoder import Decoder
 from famcli.training.batch import Batch
 from famcli.training.evaluate import Recall, evaluate_recall
@@ -28,12 +29,25 @@ from famcli.training.optimizers import make_optimizers
 from famcli.training.recipe import Recipe
 from famcli.training.step import Outcome, read_and_ask
 
+MOST_SKIPS = 3
+"""Places of a block at which positions are skipped."""
+
 
 def from_scratch(recipe: Recipe) -> Decoder:
     """The recipe's model with random weights."""
     model = Decoder(recipe.config)
     model.initialise(recipe.seed)
     return model
+
+
+def draw_skipped(rng: np.random.Generator, block_size: int, span: int) -> SkippedPositions:
+    """Positions of ``block_size`` tokens within ``span``, skipped at one to ``MOST_SKIPS`` places and at the end."""
+    skips = int(rng.integers(1, MOST_SKIPS + 1))
+    places = np.sort(rng.integers(0, block_size, skips))
+    skipped = np.sort(rng.integers(0, span - block_size + 1, skips))
+    tokens = np.arange(block_size)
+    before = np.searchsorted(places, tokens, side="right")
+    return SkippedPositions(torch.from_numpy(tokens + np.concatenate(([0], skipped))[before]), span)
 
 
 class Trainer:
@@ -145,11 +159,15 @@ class Trainer:
 
     @contextmanager
     def _chance(self) -> Iterator[None]:
-        """What chance decides inside a step follows from seed and step: dropout, and where positions begin."""
+        """What chance decides inside a step follows from seed and step: dropout, and what positions tokens have."""
         seed, step = self.recipe.seed, self.step
         if self.recipe.position_offset:
             rng = np.random.default_rng((seed, 3, step))
             self.model.position_offset = int(rng.integers(self.recipe.position_offset))
+        phase, _ = self.recipe.phase_at(step)
+        if phase.block_positions:
+            rng = np.random.default_rng((seed, 5, step))
+            self.model.skipped = draw_skipped(rng, phase.block_size, phase.block_positions)
         dropout = bool(self.recipe.lora and self.recipe.lora.dropout)
         try:
             with torch.random.fork_rng(enabled=dropout):
@@ -157,7 +175,7 @@ class Trainer:
                     torch.manual_seed(seed * 1_000_003 + step)
                 yield
         finally:
-            self.model.position_offset = 0
+            self.model.position_offset, self.model.skipped = 0, None
 
     def _precision(self) -> torch.autocast:
         # Autocast's cache of weights would differ between reading a block and reading it again.

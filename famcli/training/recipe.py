@@ -105,6 +105,8 @@ class Phase:
         mixture: the batch.
         block_size: ``B`` of the model during the phase; what the FAM learns is counted in updates, not tokens, so early
             phases use small blocks. 0 is the model's own.
+        block_positions: positions that a block spans; what it lacks in tokens is skipped at random places, so that a
+            short block has the distances of a long one (PoSE, arXiv 2309.10400). 0: none are skipped.
         blocks: blocks read in a step, through all of which the gradient flows.
         learning_rate: at the phase's first step; ``final_learning_rate`` at its last, linear between; the same where it
             is left out.
@@ -136,6 +138,7 @@ class Phase:
     steps: int
     mixture: Mixture
     block_size: int = 0
+    block_positions: int = 0
     blocks: int
     learning_rate: float
     final_learning_rate: float | None = None
@@ -273,6 +276,11 @@ class Recipe:
         recipe = dataclasses.replace(self, model=config, phases=phases)
         step = 0
         for i, phase in enumerate(phases):
+            if 0 < phase.block_positions < phase.block_size:
+                raise UserError(
+                    f"phases[{i}]: block_positions must be at least the block_size of {phase.block_size}, "
+                    f"not {phase.block_positions}"
+                )
             if phase.steps:
                 try:
                     recipe.model_at(step)
