@@ -13,7 +13,7 @@ RESULTS ?= results
 
 # The bundled FAM model recalls a pass key beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
-	$(BIN)/famcli eval --task passkey -o lengths=512,1k,4k,16k,64k -o trials=10 \
+	$(BIN)/famcli eval --task passkey -o lengths=1k,4k,8k,16k,64k -o trials=10 \
 		--model fam-tiny --model bswa-tiny --output $(RESULTS)
 	$(BIN)/famcli compare --output $(RESULTS)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_models import small_config
 
 from famcli.errors import UserError
+from famcli.models.attention import rope_frequencies
 from famcli.training.recipe import Mixture, Phase, Recipe
 from famcli.training.recipe_file import load_recipe
 
@@ -67,10 +69,23 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
     assert load(tmp_path, text.replace("text_loss_weight: 1.0", "text_loss_weight: 1e-2")).text_loss_weight == 0.01
 
 
-def test_committed_recipes_share_the_shape() -> None:
+def test_recipes_of_the_bundled_models_differ_in_attention_alone() -> None:
     fam, bswa = (load_recipe(RECIPES / f"{name}-tiny.yaml") for name in ("fam", "bswa"))
     assert fam.model and bswa.model and fam.model.attention == "fam" and bswa.model.attention == "bswa"
-    assert dataclasses.replace(bswa.model, attention="fam", fam_scale=fam.model.fam_scale) == fam.model
+    assert dataclasses.replace(bswa, model=fam.model) == fam
+    assert dataclasses.replace(bswa.model, attention="fam") == fam.model
+
+
+def test_phases_stretch_rope_until_the_model_is_what_it_shall_be(tmp_path: Path) -> None:
+    model = small_config("fam", block_size=64, rope_scaling="llama3", rope_factor=8.0, rope_original_context=16)
+    recipe = load(tmp_path, f"seed: 1\nphases: [{PHASE}, block_size: 16, rope_factor: 1}}, {PHASE}}}]").with_model(
+        model
+    )
+    early, late = recipe.model_at(1), recipe.model_at(2)
+    assert late == model and early == dataclasses.replace(model, block_size=16, rope_factor=1.0)
+    plain = rope_frequencies(small_config("fam"), local=False)
+    torch.testing.assert_close(rope_frequencies(early, local=False), plain, rtol=1e-12, atol=0)
+    assert (rope_frequencies(late, local=False) < plain).any()
 
 
 def test_fine_tuning_of_baseline_and_fam_differs_in_nothing() -> None:

@@ -107,6 +107,8 @@ class Phase:
             phases use small blocks. 0 is the model's own.
         block_positions: positions that a block spans; what it lacks in tokens is skipped at random places, so that a
             short block has the distances of a long one (PoSE, arXiv 2309.10400). 0: none are skipped.
+        rope_factor: of the model during the phase: RoPE may be stretched once blocks get longer; 1 is not stretched, 0 is
+            the model's own.
         blocks: blocks read in a step, through all of which the gradient flows.
         learning_rate: at the phase's first step; ``final_learning_rate`` at its last, linear between; the same where it
             is left out.
@@ -139,6 +141,7 @@ class Phase:
     mixture: Mixture
     block_size: int = 0
     block_positions: int = 0
+    rope_factor: float = 0.0
     blocks: int
     learning_rate: float
     final_learning_rate: float | None = None
@@ -312,12 +315,13 @@ class Recipe:
         raise IndexError("step past the end of the recipe")
 
     def model_at(self, step: int) -> ModelConfig:
-        """The model's config at a step: the phase's block size and scale of the FAM."""
+        """The model's config at a step: the phase's block size, stretch of RoPE and scale of the FAM."""
         phase, done = self.phase_at(step)
         scale = self.config.fam_scale
         if phase.fam_scale and phase.final_fam_scale:
             scale = phase.fam_scale * (phase.final_fam_scale / phase.fam_scale) ** done
-        return dataclasses.replace(self.config, block_size=phase.block_size, fam_scale=scale)
+        stretch = phase.rope_factor or self.config.rope_factor
+        return dataclasses.replace(self.config, block_size=phase.block_size, fam_scale=scale, rope_factor=stretch)
 
     def learning_rate(self, step: int) -> float:
         """The rate at a step: linear within a phase, with the warm-up on top."""
