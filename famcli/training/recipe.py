@@ -107,8 +107,8 @@ class Phase:
             phases use small blocks. 0 is the model's own.
         block_positions: positions that a block spans; what it lacks in tokens is skipped at random places, so that a
             short block has the distances of a long one (PoSE, arXiv 2309.10400). 0: none are skipped.
-        rope_factor: of the model during the phase: RoPE may be stretched once blocks get longer; 1 is not stretched, 0 is
-            the model's own.
+        rope_factor: of the model during the phase: RoPE may be stretched once blocks get longer; 1 is not stretched, 0
+            is the model's own.
         blocks: blocks read in a step, through all of which the gradient flows.
         learning_rate: at the phase's first step; ``final_learning_rate`` at its last, linear between; the same where it
             is left out.
