@@ -98,12 +98,27 @@ def test_with_several_tasks_an_error_of_the_data_names_its_task(
 
 
 def test_full_attention_beyond_what_was_trained_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["eval", "--task", "pg19", "--data", "sample", "--output", str(tmp_path), "--limit", "1"]
+    row = {
+        "short_book_title": "A",
+        "url": "http://example.org/7",
+        "publication_date": 1900,
+        "text": "a long book " * 400,
+    }
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    arguments = [
+        "eval",
+        "--task",
+        "pg19",
+        "--data",
+        str(tmp_path / "rows.jsonl"),
+        "--output",
+        str(tmp_path / "results"),
+    ]
     arguments += ["--model", "bswa-tiny,attention=full"]
     assert main(arguments) == 2
-    assert "more than the context of 512" in capsys.readouterr().err
+    assert "more than the context of 4,096" in capsys.readouterr().err
     assert main([*arguments, "--truncate", "right"]) == 0
-    assert main([*arguments, "--max-context", "4000"]) == 0
+    assert main([*arguments, "--max-context", "5000"]) == 0
 
 
 def test_each_task_may_have_data_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
