@@ -86,6 +86,8 @@ def test_phases_stretch_rope_until_the_model_is_what_it_shall_be(tmp_path: Path)
     plain = rope_frequencies(small_config("fam"), local=False)
     torch.testing.assert_close(rope_frequencies(early, local=False), plain, rtol=1e-12, atol=0)
     assert (rope_frequencies(late, local=False) < plain).any()
+    with pytest.raises(UserError, match=r"phases\[0\]: rope_factor is 4, and the model's rope_scaling is none"):
+        load(tmp_path, f"seed: 1\nphases: [{PHASE}, rope_factor: 4}}]").with_model(small_config("fam"))
 
 
 def test_fine_tuning_of_baseline_and_fam_differs_in_nothing() -> None:

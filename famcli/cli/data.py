@@ -1,4 +1,4 @@
-"""``famcli data``: fetch a task's data for use without a network, and check one's own."""
+"""``famcli data``: fetch a task's data for use without a network, check one's own, make questions of any text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXIT_DOES_NOT_FIT = 1
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Fetch or check the data of tasks."""
+    """Fetch or check the data of tasks; make questions to train with."""
 
 
 @command.command()

@@ -12,6 +12,7 @@ import numpy as np
 
 from famcli.errors import UserError
 from famcli.files import write_text
+from famcli.training.material import read_texts
 
 GAP = "____"
 QUESTION = 'Which word is missing? "{sentence}"'
@@ -82,19 +83,19 @@ def write_clozes(
         seed: of what is drawn.
 
     Raises:
-        UserError: there are no such files, or nothing can be asked about them.
+        UserError: there are no such files, nothing can be asked about them, or ``file`` cannot be written.
     """
-    texts = sorted(directory.glob("*.txt")) if directory.is_dir() else []
-    if not texts:
-        raise UserError(f"no .txt files in {directory}", "`make training-books` prepares the books the recipes use")
     rng, passages = np.random.default_rng(seed), dict[str, list[Cloze]]()
-    for path in texts:
-        for cloze in draw_clozes(path.read_text(encoding="utf-8"), characters, questions, rng):
+    for text in read_texts(directory):
+        for cloze in draw_clozes(text, characters, questions, rng):
             passages.setdefault(cloze.document, []).append(cloze)
     if not passages:
         raise UserError(f"nothing can be asked about the texts in {directory}", "they need names in their sentences")
-    kept = rng.permutation(len(passages))[: most or None].tolist()
-    chosen = [cloze for i, some in enumerate(passages.values()) if i in set(kept) for cloze in some]
+    kept = set(rng.permutation(len(passages))[: most or None].tolist())
+    chosen = [cloze for i, some in enumerate(passages.values()) if i in kept for cloze in some]
     lines = [json.dumps(asdict(cloze), ensure_ascii=False) for cloze in chosen]
-    write_text(file, "\n".join(lines) + "\n")
+    try:
+        write_text(file, "\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}", "give another --output") from error
     return len(kept), len(lines)

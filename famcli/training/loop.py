@@ -46,9 +46,11 @@ def draw_skipped(rng: np.random.Generator, block_size: int, span: int) -> Skippe
     Half of the time all that is skipped is skipped at one place: the longest distances are the hardest to learn. Else
     it is spread over one to ``MOST_SKIPS`` places and the end.
     """
-    skips = 1 if (at_once := rng.random() < 0.5) else int(rng.integers(1, MOST_SKIPS + 1))
+    most = span - block_size
+    at_once = rng.random() < 0.5
+    skips, least = (1, most) if at_once else (int(rng.integers(1, MOST_SKIPS + 1)), 0)
     places = np.sort(rng.integers(0, block_size, skips))
-    skipped = np.sort(rng.integers(span - block_size if at_once else 0, span - block_size + 1, skips))
+    skipped = np.sort(rng.integers(least, most + 1, skips))
     tokens = np.arange(block_size)
     before = np.searchsorted(places, tokens, side="right")
     return SkippedPositions(torch.from_numpy(tokens + np.concatenate(([0], skipped))[before]), span)

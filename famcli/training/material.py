@@ -137,17 +137,29 @@ def draw_repeat(rng: np.random.Generator, tokenizer: Tokenizer) -> Filler:
     return Filler(_encode(tokenizer, "".join(alphabet[i] for i in characters)))
 
 
+def read_texts(directory: Path) -> list[str]:
+    """All ``.txt`` files of a directory, in order of name.
+
+    Raises:
+        UserError: there is none, or one is no UTF-8 text.
+    """
+    files = sorted(directory.glob("*.txt")) if directory.is_dir() else []
+    if not files:
+        raise UserError(
+            f"no .txt files in {directory}",
+            "`make training-text` and `make training-books` prepare what recipes use",
+        )
+    return [_read_text(file) for file in files]
+
+
 def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
     """All ``.txt`` files of a directory, in order of name, as one row of ids.
 
     Raises:
-        UserError: there is no such text.
+        UserError: see ``read_texts``.
     """
-    files = sorted(directory.glob("*.txt")) if directory.is_dir() else []
-    if not files:
-        raise UserError(f"no .txt files in {directory}", "`make training-text` prepares the text the recipes use")
     small = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    return np.concatenate([_encode(tokenizer, file.read_text(encoding="utf-8")).astype(small) for file in files])
+    return np.concatenate([_encode(tokenizer, text).astype(small) for text in read_texts(directory)])
 
 
 def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
@@ -173,12 +185,16 @@ def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
     return Documents(ids, starts, starts + lengths, list(asked.values()))
 
 
-def _read_lines(file: Path) -> list[tuple[str, str, str]]:
-    """Document, question and answer of every line that is not empty."""
+def _read_text(file: Path) -> str:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # other line ends may be part of a text
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file}: {error}") from error
+
+
+def _read_lines(file: Path) -> list[tuple[str, str, str]]:
+    """Document, question and answer of every line that is not empty."""
+    lines = _read_text(file).split("\n")  # other line ends may be part of a text
     read = []
     for number, line in enumerate(lines, 1):
         if line.strip():

@@ -284,6 +284,11 @@ class Recipe:
                     f"phases[{i}]: block_positions must be at least the block_size of {phase.block_size}, "
                     f"not {phase.block_positions}"
                 )
+            if phase.rope_factor not in (0, 1) and config.rope_scaling == "none":
+                raise UserError(
+                    f"phases[{i}]: rope_factor is {phase.rope_factor:g}, and the model's rope_scaling is none",
+                    "give the model rope_scaling: llama3 or linear",
+                )
             if phase.steps:
                 try:
                     recipe.model_at(step)
