@@ -170,7 +170,8 @@ class Sample:
             whose document is not shared.
         document: names the document the sample is about: samples with one name have the same document, and count as one
             cluster where standard errors are estimated. ``None``: the sample stands by itself.
-        details: further facts about the sample that reports may need.
+        details: further facts about the sample that reports may need. ``distance`` is the tokens between what is asked
+            for and the question: reports tell by it what a model recalls from within its receptive field.
     """
 
     id: str

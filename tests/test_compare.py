@@ -67,6 +67,21 @@ def test_runs_of_older_weights_are_left_out_and_told() -> None:
     assert "left out: 1 run(s) of fam-tiny with older weights" in comparison.notes
 
 
+def test_what_lies_before_a_receptive_field_is_told_apart(tmp_path: Path) -> None:
+    distances = {"a": 10, "b": 1023, "c": 1024, "d": 9999, "e": 5000}
+    right = {"a": 1.0, "b": 0.0, "c": 0.0, "d": 1.0, "e": 0.0}
+    told = [Answer(id, {"accuracy": right[id]}, details={"distance": distances[id]}) for id in distances]
+    runs = [
+        document_run(tmp_path, name, answers)
+        for name, answers in (("bswa-tiny", [*told, Answer("f", {"accuracy": 1.0})]), ("fam-tiny", told))
+    ]
+    assert [note for note in compare(runs).notes if "earlier" in note] == [
+        "bswa-tiny, quality accuracy: told less than 1,024 tokens before the question 0.500 (n=2), earlier 0.333 (n=3)"
+    ]
+    near = document_run(tmp_path / "near", "bswa-tiny", told[:2])
+    assert any(note.endswith("0.500 (n=2), earlier -") for note in compare([near]).notes)
+
+
 def test_unfinished_runs_do_not_count() -> None:
     assert compare([passkey_record("fam-tiny", FAM, None)]).rows == ()
 

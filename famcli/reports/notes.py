@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import mean
 
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord
@@ -12,12 +13,16 @@ from famcli.reports.lanes import Lane
 from famcli.reports.pairing import HOW_MANY, By, samples_of
 from famcli.reports.places import Place
 
+DISTANCE = "distance"
+"""The detail of a sample that says how many tokens before its question lies what it asks for."""
+
 
 def notes_of(
     lanes: Sequence[Lane], places: Sequence[Place], rows: Sequence[Row], baseline: str | None, by: By | None
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
     found = [*_surroundings(lanes), *_without_samples(lanes), *_without_difference(places, rows, baseline)]
+    found += _by_field(lanes)
     found += [f"note: {task} does not tell its {by}: left out" for task in sorted(_tasks(lanes) - _tasks(places))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
 
@@ -65,6 +70,22 @@ def _without_difference(places: Iterable[Place], rows: Iterable[Row], baseline: 
                 shared = left.keys() & right.keys()
                 why = "weigh the samples differently, as by their tokens" if shared else "have no sample in common"
                 yield f"note: {column} and {baseline} {why}: no difference of {row.task} {row.metric}"
+
+
+def _by_field(lanes: Iterable[Lane]) -> Iterator[str]:
+    """What a model recalls from within its receptive field and from before it: a length alone does not tell."""
+    found: dict[tuple[str, str, int], dict[bool, dict[str, float]]] = {}
+    for lane in lanes:
+        for column, (record, _) in lane.runs.items():
+            if (field := record.model["receptive_field"]) is None:
+                continue
+            for entry in lane.entries(column).values():
+                if (distance := entry.details.get(DISTANCE)) is not None:
+                    sides = found.setdefault((column, lane.score, field), {True: {}, False: {}})
+                    sides[distance < field][entry.id] = entry.scores[lane.metric]
+    for (column, score, field), sides in found.items():
+        told = [f"{mean(values.values()):.3f} (n={len(values)})" if values else "-" for values in sides.values()]
+        yield f"{column}, {score}: told less than {field:,} tokens before the question {told[0]}, earlier {told[1]}"
 
 
 def _methods(rows: Sequence[Row], baseline: str | None, by: By | None) -> Iterator[str]:
