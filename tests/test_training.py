@@ -257,6 +257,15 @@ def test_keys_stand_where_the_phase_wants_them() -> None:
     assert share(KeyPlaces(at_once=0, soon=0, later=1))[2] > 28
 
 
+def test_keys_may_stand_across_the_end_of_a_block() -> None:
+    streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
+    across = KeyPlaces(at_once=0, soon=0, later=0, across=1)
+    drawn = [streams.draw(rng, across, 200, 32, None) for _ in range(300)]
+    line = len(TOKENIZER.encode("The pass key is 12345. Remember it. 12345 is the pass key."))
+    begins = {stream.key_at + 1 for stream in drawn if not len(stream.head)}
+    assert min(begins) == 200 - line + 1 and max(begins) == 199
+
+
 def test_the_scale_of_the_fam_grows_geometrically_in_a_phase() -> None:
     how = recipe(fam_scale=2.0, final_fam_scale=16.0)
     scales = [how.model_at(step).fam_scale for step in range(4)]

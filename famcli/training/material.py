@@ -90,20 +90,33 @@ class PasskeyStreams:
             text: filler to use in place of the classic one.
         """
         key = "".join(map(str, rng.integers(0, 10, 5)))
-        wait = _draw_wait(rng, places, block_size, longest_wait)
+        line = self._key_line.format(key=key)
+        wait = self._draw_wait(rng, places, block_size, longest_wait, line)
         filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))
         head = self._head[: 0 if rng.integers(0, 4) else None]
-        return self._tell(head, wait, filler, self._key_line.format(key=key), self._question, key)
+        return self._tell(head, wait, filler, line, self._question, key)
 
     def draw_fact(
         self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
     ) -> KeyInFiller:
         """A stream with a random fact, see ``draw``; without ``text`` in random sentences."""
         fact = draw_fact(rng)
-        wait = _draw_wait(rng, places, block_size, longest_wait)
+        wait = self._draw_wait(rng, places, block_size, longest_wait, fact.line)
         filler = text or Filler(self._encode(draw_filler(rng)))
         head = self._head[: 0 if rng.integers(0, 4) else None]
         return self._tell(head, wait, filler, fact.line, self._encode("\n" + fact.question), fact.answer)
+
+    def _draw_wait(
+        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, line: str
+    ) -> int:
+        """Tokens of filler before a key line."""
+        shares = np.array([places.at_once, places.early, places.soon, places.later, places.across])
+        early, soon = rng.integers(0, 5 * block_size // 4), rng.integers(block_size // 2, 3 * block_size)
+        later = rng.integers(0, block_size * longest_wait)
+        place = int(rng.choice(len(shares), p=shares / shares.sum()))
+        if place == 4:  # drawn last, so that a recipe without it draws what it ever did
+            return max(1, block_size - int(rng.integers(2, len(self._encode(line)) + 1)))
+        return int((0, early, soon, later)[place])
 
     def _tell(
         self, head: Ids, wait: int, filler: Filler | PlainText, line: str, question: Ids, answer: str
@@ -119,14 +132,6 @@ class PasskeyStreams:
         """What may have been read before a stream: [count] tokens of its filler, most often after the description."""
         head = self._head[: None if rng.random() < 0.75 else 0]
         return np.concatenate((head, stream.filler.tokens(int(rng.integers(0, len(self._unit))), count)))[:count]
-
-
-def _draw_wait(rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int) -> int:
-    """Tokens of filler before a key."""
-    shares = np.array([places.at_once, places.early, places.soon, places.later])
-    early, soon = rng.integers(0, 5 * block_size // 4), rng.integers(block_size // 2, 3 * block_size)
-    later = rng.integers(0, block_size * longest_wait)
-    return int((0, early, soon, later)[rng.choice(4, p=shares / shares.sum())])
 
 
 def draw_repeat(rng: np.random.Generator, tokenizer: Tokenizer) -> Filler:

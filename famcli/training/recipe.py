@@ -84,16 +84,18 @@ class KeyPlaces:
         early: from the beginning to a quarter into the second block; with ``Phase.waiting``, in a FAM of any age.
         soon: from the middle of the first block to the end of the third: the FAM holds something already.
         later: anywhere within the recipe's ``longest_wait``.
+        across: begun in the first block, ended in the second; after a description it comes that much later.
     """
 
     at_once: float = 0.5
     early: float = 0.0
     soon: float = 0.25
     later: float = 0.25
+    across: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.at_once + self.early + self.soon + self.later:
-            raise UserError("keys stand nowhere", "give at_once, early, soon or later a share")
+        if not self.at_once + self.early + self.soon + self.later + self.across:
+            raise UserError("keys stand nowhere", "give at_once, early, soon, later or across a share")
 
 
 @dataclass(frozen=True, kw_only=True)
