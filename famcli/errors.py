@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+GO_ON = "make room and repeat the command: it continues the run"
+
 
 class UserError(Exception):
     """Something the user gave cannot be used.

@@ -137,6 +137,15 @@ def test_stretches_add_up(length: int, parts: int) -> None:
     assert len(curve) == min(parts, length) and max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize("characters", [1, 3, 40, 500])
+def test_stretches_cut_no_character(characters: int) -> None:
+    text = "é€𝄞a" * characters
+    ids = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+    curve = by_position(predict_stub(np.random.default_rng(0), len(ids)), ids, ByteTokenizer().decode)
+    assert [part["bytes"] for part in curve] == [part["tokens"] for part in curve]
+    assert sum(part["bytes"] for part in curve) == len(ids)
+
+
 def predict_stub(rng: np.random.Generator, length: int) -> Any:
     from famcli.evaluation.prediction import Prediction
 
@@ -201,6 +210,14 @@ def test_a_broken_run_goes_on_in_the_middle_of_a_document(
     lines = [journal_without_times(run.path / "samples.jsonl") for run in (broken, whole)]
     assert lines[0] == lines[1]
     assert sorted(path.name for path in broken.path.iterdir()) == ["run.json", "samples.jsonl"]
+
+
+def test_texts_of_one_length_are_kept_one_by_one(tmp_path: Path) -> None:
+    samples = [perplexity(str(i), story(i, 400)) for i in range(3)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(small_model(), Asks(samples), results=tmp_path, progress=Stop(after=1000))
+    (journal,) = tmp_path.glob("*/samples.jsonl")
+    assert len(journal.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -148,3 +148,20 @@ def test_what_stands_beside_a_tokenizer_survives_a_save(tmp_path: Path, where: s
     for name in ("name", "prompt_start", "answer_ends", "end_of_text", "text_start", "chat_template"):
         assert getattr(again, name) == getattr(tokenizer, name), name
     assert again.chat_template == ChatTemplate(CHATML, {"bos_token": "<s>", "eos_token": "</s>"})
+
+
+def test_a_tokenizer_without_a_beginning_has_none_after_a_save(tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    save_bytes_tokenizer(tmp_path, True, chat_template="{{ bos_token }}[user]{{ messages[0]['content'] }}")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML + "{{ bos_token }}"}))
+    tokenizer = HubTokenizer.from_file(tmp_path / "tokenizer.json", {"eos_token_id": 1})
+    fields = tokenizer.save(tmp_path / "again")
+    again = HubTokenizer.from_file(tmp_path / "again" / "tokenizer.json", fields)
+    assert again.chat_template == tokenizer.chat_template and again.text_start == tokenizer.text_start == 1
+
+
+def test_a_template_that_is_no_text_is_named(tmp_path: Path) -> None:
+    save_bytes_tokenizer(tmp_path, True)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff{{ x }}")
+    with pytest.raises(UserError, match=r"cannot read .*chat_template\.jinja"):
+        read(tmp_path)

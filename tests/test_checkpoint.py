@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from hub_models import save_hub_model, save_word_tokenizer
 from hypothesis import HealthCheck, given, settings
@@ -172,6 +173,11 @@ def test_hub_tokenizer_survives_a_save(tmp_path: Path) -> None:
     again = open_checkpoint(tmp_path / "model").tokenizer
     assert (again.name, again.vocab_size, again.encode("is")) == (tokenizer.name, 5, [3])
     assert (again.text_start, again.end_of_text) == (4, 3)
+
+
+def test_the_highest_id_of_a_hub_tokenizer_counts() -> None:
+    words = tokenizers.models.WordLevel({"the": 0, "[UNK]": 1, "is": 7}, unk_token="[UNK]")
+    assert HubTokenizer(tokenizers.Tokenizer(words).to_str(), {}).vocab_size == 8
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

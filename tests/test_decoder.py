@@ -209,6 +209,36 @@ class TestWhoSeesWhom:
         assert torch.equal(outside[:, -1], before[:, -1])
         assert distance(inside[:, -1], before[:, -1]) > 1e-9
 
+    @pytest.mark.parametrize(
+        ("attention", "fields"),
+        [
+            ("full", {"layers": 2, "local_window": 5}),
+            ("bswa", {"layers": 2, "local_window": 5, "memory_segments": 3}),
+            ("bswa", {"layers": 3, "local_window": 3, "global_every": 2}),
+            ("bswa", {"layers": 3, "local_window": 2, "global_every": 3, "memory_segments": 2}),
+            ("bswa", {"layers": 2, "local_window": 6, "memory_segments": 0}),
+        ],
+    )
+    @torch.no_grad()
+    def test_the_receptive_field_of_local_layers(self, attention: str, fields: dict[str, Any]) -> None:
+        """No token of a block sees farther, and one of them sees as far."""
+        config = small_config(attention, **fields)
+        decoder, tokens, field = small_decoder(config), random_tokens(config, 1, 44), config.receptive_field
+        assert field is not None and field <= 36
+        before, _ = read_in_chunks(decoder, tokens, [44])
+        reached = False
+        for place in range(40, 44):
+            for seen in (False, True):
+                after, _ = read_in_chunks(decoder, with_token_changed(tokens, place - field + seen), [44])
+                changed = not torch.equal(after[:, place], before[:, place])
+                assert seen or not changed
+                reached |= changed
+        assert reached
+
+    @pytest.mark.parametrize("fields", [{}, {"local_window": 5, "global_every": 3}])
+    def test_full_attention_in_one_layer_sees_everything(self, fields: dict[str, Any]) -> None:
+        assert small_config("full", **fields).receptive_field is None
+
     @torch.no_grad()
     def test_bswa_whose_memory_covers_the_text_is_full_attention(self) -> None:
         bswa, full = (small_decoder(small_config(kind, memory_segments=5)) for kind in ("bswa", "full"))

@@ -146,6 +146,15 @@ def test_gemma_with_vision_is_read_as_its_text_model(tmp_path: Path) -> None:
         assert distance(logits(decoder, tokens), model(tokens).logits) < 1e-4
 
 
+def test_a_window_that_the_family_does_not_have_is_ignored(tmp_path: Path) -> None:
+    """As a model that was of another family before may carry it."""
+    model = save_hub_model(tmp_path, "llama", sliding_window=4)
+    decoder = load(tmp_path)
+    tokens = random_tokens(decoder.config, 2, LENGTH)
+    with torch.no_grad():
+        assert distance(logits(decoder, tokens), model(tokens, use_cache=False).logits) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
@@ -157,6 +166,11 @@ def test_gemma_with_vision_is_read_as_its_text_model(tmp_path: Path) -> None:
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "'final_logit_softcapping' is '30.0'"),
         ("qwen3", {"attention_bias": True}, "'attention_bias' is 'True'"),
         ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 2.0}}, "is incomplete"),
+        (
+            "llama",
+            {"rope_parameters": None, "rope_scaling": "linear"},
+            "'rope_scaling' must be an object",
+        ),
     ],
 )
 def test_what_cannot_be_read_rightly_is_refused(

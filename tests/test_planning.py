@@ -150,6 +150,19 @@ def test_one_name_is_one_document() -> None:
         measure(samples, ByteTokenizer(), None)
 
 
+def test_documents_may_be_made_of_tokens_anew() -> None:
+    def sample(name: str, first: int) -> Sample:
+        def request() -> Generate:
+            return Generate(Prompt((np.arange(first, first + 50), f"\n{name}"), document=0), 3)
+
+        return Sample(name, {}, "", request, lambda answer: {"length": 0.0}, document="d")
+
+    planned = measure([sample("p", 40), sample("q", 40)], ByteTokenizer(), None)
+    assert [p.shared_tokens for p in planned] == [50, 50]
+    with pytest.raises(UserError, match="sample q: another sample has another document"):
+        measure([sample("p", 40), sample("q", 41)], ByteTokenizer(), None)
+
+
 def test_documents_are_planned_one_after_the_other() -> None:
     samples = [asked(f"{q}{d}", story(d, 80), f"\n{q}", ()) for q in "pqr" for d in (1, 2)]
     planned = measure(samples, ByteTokenizer(), None)

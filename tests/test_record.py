@@ -93,6 +93,13 @@ def test_a_missing_record_is_named(tmp_path: Path) -> None:
         load_record(tmp_path / "run.json")
 
 
+def test_a_model_may_be_called_old(record: RunRecord, tmp_path: Path) -> None:
+    name = "passkey-fam.old-1-0123456789ab"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "run.json").write_text((record.path / "run.json").read_text().replace(record.run_id, name))
+    assert {r.run_id for r in load_records(tmp_path)} == {record.run_id, name}
+
+
 def test_listings_go_from_new_to_old_and_warn_of_damage(
     record: RunRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -125,6 +125,9 @@ def test_specs_split_into_what_they_were_joined_from(name: str, overrides: dict[
     [
         ("fam-tny", "unknown model 'fam-tny'", "fam-tiny"),
         ("", "unknown model ''", "fam-tiny"),
+        ("~nobody-of-that-name/model", "'~nobody-of-that-name/model' cannot be a path", ""),
+        ("fam-tiny,adapter=~nobody-of-that-name/x", "'~nobody-of-that-name/x' cannot be a path", ""),
+        ("x" * 300, "cannot be a path: File name too long", ""),
         ("./nowhere", "no directory './nowhere'", "famcli list models"),
         ("someone/something", "no directory 'someone/something'", "hf download someone/something"),
         ("fam-1b", "weights of 'fam-1b' are not on this machine", "hf download HuggingFaceTB/SmolLM2-1.7B"),

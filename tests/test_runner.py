@@ -22,7 +22,7 @@ from small_runs import RuleDecoder, journal_without_times, loaded, prompt_ids, s
 from famcli.errors import UserError
 from famcli.evaluation import runner
 from famcli.evaluation.generation import Reply, answer_batch
-from famcli.evaluation.plan import Planned, plan
+from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.record import load_record
 from famcli.evaluation.runner import evaluate
@@ -296,6 +296,8 @@ def test_the_run_id_tells_apart_what_may_change_an_answer(tmp_path: Path) -> Non
     assert run_id(model=replace(small_model(), name="other")) == base.replace("small", "other")
     tokenizer = ByteTokenizer()
     tokenizer.name = "other bytes"
+    ends, begins = ByteTokenizer(), ByteTokenizer()
+    ends.answer_ends, begins.text_start = frozenset({10}), 10
     version = type("Changed", (PassKey,), {"version": 2})
     others = [
         run_id(seed=1),
@@ -305,7 +307,7 @@ def test_the_run_id_tells_apart_what_may_change_an_answer(tmp_path: Path) -> Non
         run_id(task=version.from_options({"lengths": "400,512", "trials": "3"})),
         run_id(model=replace(small_model(), weights_sha256="1" * 64)),
         run_id(model=replace(small_model(), dtype=torch.bfloat16)),
-        run_id(model=replace(small_model(), tokenizer=tokenizer)),
+        *(run_id(model=replace(small_model(), tokenizer=other)) for other in (tokenizer, ends, begins)),
         run_id(model=small_model(memory_segments=0)),
     ]
     assert len({base, *others}) == 1 + len(others)
@@ -388,8 +390,20 @@ def test_a_damaged_record_is_an_error_until_fresh(tmp_path: Path) -> None:
 
 def test_batches_shrink_where_states_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model()
-    assert runner._automatic_batch_size(model) == 16
+    planned = measure(passkey().samples(model.tokenizer, 0, None), model.tokenizer, None)
+    assert runner._automatic_batch_size(model, planned) == 16
     monkeypatch.setattr(runner, "CPU_STATE_BYTES", 3 * model.decoder.start(1).nbytes + 1)
-    assert runner._automatic_batch_size(model) == 3
+    assert runner._automatic_batch_size(model, planned) == 3
     monkeypatch.setattr(runner, "CPU_STATE_BYTES", 1)
-    assert runner._automatic_batch_size(model) == 1
+    assert runner._automatic_batch_size(model, planned) == 1
+
+
+def test_batches_shrink_where_states_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(attention="full")
+    planned = measure(passkey().samples(model.tokenizer, 0, None), model.tokenizer, None)
+    longest = max(p.prompt_tokens for p in planned)
+    with torch.no_grad():
+        state = model.decoder.prefill(torch.zeros(1, longest, dtype=torch.long), model.decoder.start(1))
+    assert runner._automatic_batch_size(model, planned) == 16
+    monkeypatch.setattr(runner, "CPU_STATE_BYTES", 3 * state.nbytes)
+    assert runner._automatic_batch_size(model, planned) == 3

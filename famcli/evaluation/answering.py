@@ -57,7 +57,7 @@ class Answering:
             self.keeper.earlier = 0.0  # the journal has them: with the answers that are there
         for batch in group.batches:
             requests = [(p, p.sample.request()) for p in batch]
-            for _, some in groupby(requests, key=lambda pair: type(pair[1])):
+            for _, some in groupby(requests, key=_together):
                 pairs = list(some)
                 replies = list(self._reply(pairs, prefix))
                 share = self.keeper.seconds / len(pairs)
@@ -175,6 +175,12 @@ class Answering:
             )
         weights = {name: float(pair.weight) for name, pair in pairs.items() if pair.weight != 1}
         return {name: float(pair.value) for name, pair in pairs.items()}, weights
+
+
+def _together(asked: tuple[Planned, Request]) -> str:
+    """What is answered at once: texts to predict are read one by one, and each is kept as soon as it is known."""
+    p, request = asked
+    return p.sample.id if isinstance(request, Read) else type(request).__name__
 
 
 def _tail(p: Planned, request: Request, tokenizer: Tokenizer) -> str:

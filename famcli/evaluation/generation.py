@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from famcli.errors import UserError
 from famcli.evaluation.prompts import PromptTokens
-from famcli.evaluation.stream import Prefix
+from famcli.evaluation.stream import Prefix, to_device
 from famcli.task import Choose, Chosen, Generate, Generated
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def answer_batch(
         advance: told the number of tokens after each chunk.
 
     Raises:
+        UserError: the tokenizer gives tokens that the model lacks, or the model gives no numbers.
         ValueError: the prompts differ in length, or are empty, or the requests are of both kinds.
     """
     length, rows, before = len(prompts[0]), len(requests), prefix.tokens if prefix else 0
@@ -95,8 +97,7 @@ def _chunks(before: int, length: int, block_size: int) -> list[tuple[int, int]]:
 
 
 def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, decoder: Decoder) -> Tensor:
-    ids = np.stack([prompt.take(start, stop) for prompt in prompts])
-    return torch.from_numpy(ids).to(decoder.embedding.weight.device)
+    return to_device(np.stack([prompt.take(start, stop) for prompt in prompts]), decoder)
 
 
 def _decode(
@@ -106,7 +107,7 @@ def _decode(
     rows = [_Row(request, tokenizer) for request in requests]
     while True:
         latents, state = decoder.read(tokens, state)
-        scores = decoder.logits(latents[:, -1])[:, : tokenizer.vocab_size]
+        scores = _numbers(decoder.logits(latents[:, -1]))[:, : tokenizer.vocab_size]
         chosen = scores.argmax(dim=-1)
         for row, token in zip(rows, chosen.tolist(), strict=True):
             row.add(token)
@@ -125,7 +126,7 @@ def _weigh(
 ) -> list[Chosen]:
     """Log-likelihoods of the options after ``tokens`` [b, 1]; options of one length are read together."""
     latents, state = decoder.read(tokens, state)
-    first = decoder.logits(latents[:, -1]).float().log_softmax(-1)
+    first = _numbers(decoder.logits(latents[:, -1])).float().log_softmax(-1)
     options = [[tokenizer.encode(option) for option in request.options] for request in requests]
     found: dict[tuple[int, int], float] = {}
     by_length: dict[int, list[tuple[int, int]]] = {}
@@ -152,10 +153,24 @@ def _option_likelihoods(
     likelihoods = first.gather(1, ids[:, :1])
     if ids.shape[1] > 1:
         latents, _ = decoder.read(ids[:, :-1], state.index(rows))
-        later = decoder.logits(latents).float().log_softmax(-1)
+        later = _numbers(decoder.logits(latents)).float().log_softmax(-1)
         likelihoods = torch.cat((likelihoods, later.gather(2, ids[:, 1:, None])[..., 0]), dim=1)
     sums: list[float] = likelihoods.double().sum(1).tolist()
     return sums
+
+
+def _numbers(logits: Tensor) -> Tensor:
+    """Logits as they are; a broken model must not pass for one that forgets everything.
+
+    Raises:
+        UserError: some are not numbers.
+    """
+    if bool(logits.isnan().any()):
+        raise UserError(
+            "the model gives NaN where it should give the likelihood of a token",
+            "its weights are broken; or too large for --dtype bfloat16: try --dtype float32",
+        )
+    return logits
 
 
 class _Row:

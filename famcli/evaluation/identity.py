@@ -53,7 +53,7 @@ def new_record(
         started=now(),
         finished=None,
     )
-    run_id = _run_id(record, model.device.type)
+    run_id = _run_id(record, model.device.type, model.tokenizer)
     return replace(record, run_id=run_id, path=results / run_id)
 
 
@@ -99,7 +99,7 @@ def _off_default(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if value != defaults.get(name, MISSING)}
 
 
-def _run_id(record: RunRecord, device_type: str) -> str:
+def _run_id(record: RunRecord, device_type: str, tokenizer: Tokenizer) -> str:
     """Task and model, to be readable, and 12 hex digits over all that determines the answers."""
     task: dict[str, Any] = {**record.task}
     if data := record.task["data"]:  # the same content elsewhere is the same run
@@ -109,7 +109,7 @@ def _run_id(record: RunRecord, device_type: str) -> str:
         "schema_version": record.schema_version,
         "config": _off_default(record.model["config"]),
         "weights_sha256": record.model["weights_sha256"],
-        "tokenizer": record.model["tokenizer"],
+        "tokenizer": [tokenizer.name, tokenizer.text_start, sorted(tokenizer.answer_ends)],
         "task": task,
         "seed": record.seed,
         "limit": record.limit,

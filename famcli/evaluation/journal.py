@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from famcli.errors import UserError
+from famcli.errors import GO_ON, UserError
 
 JOURNAL_NAME = "samples.jsonl"
 
@@ -151,9 +151,7 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(
-                f"cannot write {self.path}: {error.strerror}", "make room and repeat the command: it continues the run"
-            ) from error
+            raise UserError(f"cannot write {self.path}: {error.strerror}", GO_ON) from error
 
 
 @contextmanager

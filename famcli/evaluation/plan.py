@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from famcli.errors import UserError
 from famcli.evaluation.prompts import NO_FRAME, Context, Frame, document_of, encode, option_lengths
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
@@ -88,9 +90,15 @@ class _Documents:
         if sample.document not in self._known:
             self._known[sample.document] = (document, len(encode(document, self.tokenizer)))
         first, tokens = self._known[sample.document]
-        if first is not document and not (isinstance(document, str) and first == document):
+        if not _same(first, document):
             raise UserError(f"sample {sample.id}: another sample has another document of the name '{sample.document}'")
         return tokens
+
+
+def _same(one: Segment, other: Segment) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return isinstance(one, str) and isinstance(other, str) and one == other
+    return one is other or np.array_equal(one, other)
 
 
 def _measure(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from famcli.evaluation.prompts import Ids
-from famcli.evaluation.stream import StateKeeper, chunks, token_digest
+from famcli.evaluation.stream import StateKeeper, chunks, to_device, token_digest
 
 if TYPE_CHECKING:
     from famcli.models.decoder import Decoder
@@ -59,6 +59,7 @@ def predict(
         advance: told the number of tokens after each chunk.
 
     Raises:
+        UserError: the tokenizer gives tokens that the model lacks.
         ValueError: there are no tokens.
     """
     if not len(ids):
@@ -79,8 +80,8 @@ def predict(
     advance(done)
     for chunk in chunks(done, len(ids) - into, decoder.config.block_size):
         place = slice(into + chunk.start, into + chunk.stop)
-        wanted = torch.from_numpy(ids[place]).to(device)
-        latents, state = decoder.read(torch.from_numpy(_before(ids, place, start)[None]).to(device), state)
+        wanted = to_device(ids[place], decoder)
+        latents, state = decoder.read(to_device(_before(ids, place, start)[None], decoder), state)
         known[0][place], known[1][place] = _score(decoder, tokenizer, latents[0], wanted)
         advance(chunk.stop - chunk.start)
         if chunk.keep:
@@ -118,12 +119,13 @@ def _score(
 def by_position(
     prediction: Prediction, ids: Ids, decode: Callable[[list[int]], str], parts: int = 64
 ) -> list[dict[str, float]]:
-    """Sums over equal stretches of the text, for curves against the position in it.
+    """Sums over equal stretches of the text, for curves against the position in it; no stretch cuts a character.
 
     Returns:
         For each stretch its ``tokens``, their ``bytes`` as decoded, ``log_likelihood`` in nats and ``hits``.
     """
-    bounds = np.linspace(0, len(ids), min(parts, len(ids)) + 1).astype(int).tolist()
+    even = np.linspace(0, len(ids), min(parts, len(ids)) + 1).astype(int).tolist()
+    bounds = sorted({0, *(_character_start(ids, bound, decode) for bound in even[1:])})
     return [
         {
             "tokens": high - low,
@@ -133,3 +135,11 @@ def by_position(
         }
         for low, high in pairwise(bounds)
     ]
+
+
+def _character_start(ids: Ids, place: int, decode: Callable[[list[int]], str]) -> int:
+    """The first token at ``place`` or after it that begins a character: it may be of four bytes, a token each."""
+    for at in range(place, min(place + 3, len(ids))):
+        if not decode(ids[at : at + 4].tolist()).startswith("\ufffd"):
+            return at
+    return min(place + 3, len(ids))

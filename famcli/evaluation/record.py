@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from famcli import __version__
-from famcli.errors import UserError
+from famcli.errors import GO_ON, UserError
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
 
@@ -138,10 +139,18 @@ class RunRecord:
     finished: str | None
 
     def save(self) -> None:
-        """Writes ``run.json``, whole or not at all."""
+        """Writes ``run.json``, whole or not at all.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         values = asdict(self)
         del values["path"]
-        write_text(self.path / RECORD_NAME, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            write_text(self.path / RECORD_NAME, text)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path / RECORD_NAME}: {error.strerror}", GO_ON) from error
 
 
 def load_record(path: Path) -> RunRecord:
@@ -185,6 +194,9 @@ def load_record(path: Path) -> RunRecord:
     return RunRecord(path=file.parent, **{name: values[name] for name in names if name != "path"})
 
 
+_PUT_ASIDE = re.compile(r"-[0-9a-f]{12}\.old-[0-9]+$")
+
+
 def load_records(results: Path) -> list[RunRecord]:
     """All run records directly under ``results``, the newest first.
 
@@ -192,7 +204,7 @@ def load_records(results: Path) -> list[RunRecord]:
     """
     records = []
     for file in sorted(results.glob(f"*/{RECORD_NAME}")):
-        if ".old-" in file.parent.name:
+        if _PUT_ASIDE.search(file.parent.name):
             continue
         try:
             records.append(load_record(file))

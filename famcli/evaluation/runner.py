@@ -19,6 +19,7 @@ from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Frame, Side, frame_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
+from famcli.models.memory import state_values_per_token
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def evaluate(
         record.environment = environment()
         record.save()
         keeper = StateKeeper(record.path)
-        rows = batch_size or _automatic_batch_size(model)
+        rows = batch_size or _automatic_batch_size(model, planned)
         _answer(model, task, planned, context, frame, journal, keeper, rows, progress)
         aggregate(record, task, [journal.entries[sample.id] for sample in samples])
         record.status, record.finished = "finished", now()
@@ -175,12 +176,15 @@ def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> N
             )
 
 
-def _automatic_batch_size(model: LoadedModel) -> int:
+def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned]) -> int:
+    """See ``evaluate``; one for the whole run, whatever of it has been answered."""
     rows, room = CPU_ROWS, CPU_STATE_BYTES
     if model.device.type == "cuda":
         rows, room = CUDA_ROWS, torch.cuda.mem_get_info(model.device)[0] // 4
+    longest = max(p.prompt_tokens + p.option_tokens for p in planned)
+    growth = state_values_per_token(model.decoder.config) * model.dtype.itemsize
     with torch.no_grad():
-        return max(1, min(rows, room // model.decoder.start(1).nbytes))
+        return max(1, min(rows, room // (model.decoder.start(1).nbytes + growth * longest)))
 
 
 def _answer(

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from famcli.errors import UserError
+from famcli.errors import GO_ON, UserError
 from famcli.evaluation.prompts import Ids
+from famcli.files import temporary_files
 from famcli.models.state import StreamState
 
 if TYPE_CHECKING:
@@ -49,9 +50,17 @@ class StateKeeper:
         return self.earlier + time.perf_counter() - self._begun
 
     def keep(self, of: str, state: StreamState, extra: dict[str, Tensor]) -> None:
-        """Keeps the state of the reading called ``of``, and tensors that go with it, in place of the one before."""
-        if self.path:
+        """Keeps the state of the reading called ``of``, and tensors that go with it, in place of the one before.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self.path is None:
+            return
+        try:
             state.save(self.path, {"of": of, "seconds": repr(self.seconds)}, extra)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}", GO_ON) from error
 
     def recall(self, of: str, device: torch.device) -> tuple[StreamState, dict[str, Tensor]] | None:
         """The state kept of the reading called ``of``, if there is one; any other is of no use any more."""
@@ -68,8 +77,10 @@ class StateKeeper:
         return state, extra
 
     def forget(self) -> None:
+        """Removes what was kept, and what a process that was killed in ``keep`` left."""
         if self.path:
-            self.path.unlink(missing_ok=True)
+            for left in (self.path, *temporary_files(self.path)):
+                left.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,20 @@ def token_digest(ids: Ids) -> hashlib._Hash:
     return hashlib.sha256(np.ascontiguousarray(ids, "<i8").data)
 
 
+def to_device(ids: Ids, decoder: Decoder) -> Tensor:
+    """Token ids on the device of the decoder's weights.
+
+    Raises:
+        UserError: one of them has no embedding.
+    """
+    if ids.size and int(ids.max()) >= decoder.config.vocab_size:
+        raise UserError(
+            f"the tokenizer gives token {int(ids.max())}, but the model has only {decoder.config.vocab_size}: "
+            "tokenizer and weights do not belong together"
+        )
+    return torch.from_numpy(ids).to(decoder.embedding.weight.device)
+
+
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
 def read_document(decoder: Decoder, ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]) -> Prefix:
     """Reads a document for the prompts that begin with it, or goes on reading it.
@@ -121,7 +146,7 @@ def read_document(decoder: Decoder, ids: Ids, keeper: StateKeeper, advance: Call
     if state.tokens_read:
         advance(state.tokens_read)
     for chunk in chunks(state.tokens_read, len(ids), decoder.config.block_size):
-        state = decoder.prefill(torch.from_numpy(ids[None, chunk.start : chunk.stop]).to(device), state)
+        state = decoder.prefill(to_device(ids[None, chunk.start : chunk.stop], decoder), state)
         advance(chunk.stop - chunk.start)
         if chunk.keep:
             keeper.keep(name, state, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -149,9 +149,25 @@ class ModelConfig:
     def receptive_field(self) -> int | None:
         """Tokens that can influence an output through stacked windows, ``layers x M x B`` and the own block.
 
-        ``None`` where it is unbounded: full attention, and FAM, which carries information from block to block.
+        Layers with a ``local_window`` reach no farther than that. ``None`` where it is unbounded: full attention, and
+        FAM, which carries information from block to block.
         """
-        return self.layers * self.memory_length + self.block_size if self.attention == "bswa" else None
+        local = [self.is_local(layer) for layer in range(self.layers)]
+        if self.attention == "fam" or (self.attention == "full" and not all(local)):
+            return None
+        # Full attention looks the same from every token; in blocks the last one reaches farthest, but for local layers.
+        ends = range(self.block_size) if self.attention == "bswa" and any(local) else [self.block_size - 1]
+        return max(end - self._first_seen(end, local) + 1 for end in ends)
+
+    def _first_seen(self, place: int, local: Sequence[bool]) -> int:
+        """The first token, below 0 in earlier blocks, that can influence the output at ``place`` of block 0."""
+        for narrow in reversed(local):
+            own_block = place // self.block_size * self.block_size
+            reach = [own_block - self.memory_length] if self.attention == "bswa" else []
+            if narrow and self.local_window is not None:
+                reach.append(place - self.local_window + 1)
+            place = max(reach)
+        return place
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any], where: str) -> ModelConfig:

@@ -44,12 +44,14 @@ class HubTokenizer:
         except Exception as error:  # tokenizers raises bare Exception
             raise UserError(f"{where} is not a tokenizer: {error}") from error
         self.name = f"hub-{hashlib.sha256(definition.encode()).hexdigest()[:16]}"
-        self.vocab_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        # Ids may have gaps: what counts is the highest.
+        self.vocab_size: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         settings = settings or {}
         begin, ends = _token_ids(fields, "bos_token_id"), _token_ids(fields, "eos_token_id")
         self.answer_ends = frozenset(ends)
         self.end_of_text = ends[0] if ends else None
-        self.text_start = begin[0] if begin else self.end_of_text
+        self._begin = begin[0] if begin else None
+        self.text_start = self._begin if begin else self.end_of_text
         self._special = {name: text for name in _SPECIAL if (text := _text(settings.get(name))) is not None}
         for name, ids in (("bos_token", begin), ("eos_token", ends)):
             if name not in self._special and ids and (text := self._tokenizer.id_to_token(ids[0])) is not None:
@@ -75,7 +77,10 @@ class HubTokenizer:
         settings = _beside(file, "tokenizer_config.json")
         template = file.with_name("chat_template.jinja")
         if template.exists():
-            settings = {**settings, "chat_template": template.read_text(encoding="utf-8")}
+            try:
+                settings = {**settings, "chat_template": template.read_text(encoding="utf-8")}
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"cannot read {template}: {error}") from error
         ends = [
             *_token_ids(fields, "eos_token_id"),
             *_token_ids(_beside(file, "generation_config.json"), "eos_token_id"),
@@ -93,7 +98,7 @@ class HubTokenizer:
             text = json.dumps(settings, indent=2, ensure_ascii=False)
             write_text(directory / "tokenizer_config.json", text + "\n")
         ends = [end for end in (self.end_of_text,) if end is not None]
-        return {"bos_token_id": self.text_start, "eos_token_id": [*ends, *sorted(self.answer_ends - set(ends))]}
+        return {"bos_token_id": self._begin, "eos_token_id": [*ends, *sorted(self.answer_ends - set(ends))]}
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -36,6 +36,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "rope_theta": {"gemma3_text": 1e6},
     "tie_word_embeddings": {"gemma3_text": True},
 }
+_LOCAL = ("mistral", "qwen2", "qwen3", "gemma3_text")  # other families may carry the field and ignore it
 _ROPE_TYPES = ("default", "linear", "llama3")
 _ACTIVATIONS = {"silu": "silu", "gelu": "gelu_pytorch_tanh"}
 _TENSORS = (
@@ -132,6 +133,9 @@ def _gemma(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rope(fields: Mapping[str, Any], theta: float, file: Path) -> dict[str, Any]:
     """Bases and scaling of RoPE, from the one field of transformers 5 or the several of earlier versions."""
+    for name in ("rope_parameters", "rope_scaling"):
+        if not isinstance(fields.get(name) or {}, Mapping):
+            raise UserError(f"{file}: field '{name}' must be an object, not '{fields[name]}'")
     rope = fields.get("rope_parameters") or {}
     where = "rope_parameters" if rope else "rope_scaling"
     local = fields.get("rope_local_base_freq") or (10000.0 if fields["model_type"] == "gemma3_text" else None)
@@ -161,13 +165,13 @@ def _rope(fields: Mapping[str, Any], theta: float, file: Path) -> dict[str, Any]
 
 def _local_layers(fields: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Which layers see a sliding window only."""
-    window, layers = fields.get("sliding_window"), fields["num_hidden_layers"]
-    if not window or (fields["model_type"].startswith("qwen") and not fields.get("use_sliding_window")):
+    kind, window, layers = fields["model_type"], fields.get("sliding_window"), fields["num_hidden_layers"]
+    if kind not in _LOCAL or not window or (kind.startswith("qwen") and not fields.get("use_sliding_window")):
         return {}
-    if fields["model_type"] == "mistral":
+    if kind == "mistral":
         return {"local_window": window}
     types = fields.get("layer_types")
-    if types is None and fields["model_type"].startswith("qwen"):
+    if types is None and kind.startswith("qwen"):
         first = fields.get("max_window_layers", 28)
         types = ["full_attention"] * min(first, layers) + ["sliding_attention"] * max(0, layers - first)
     every = fields.get("sliding_window_pattern", fields.get("_sliding_window_pattern", 6))

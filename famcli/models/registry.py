@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from famcli.errors import UserError, unknown_name
+from famcli.files import user_path
 from famcli.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -213,9 +214,9 @@ def find_model(spec: str) -> ModelSource:
     directory = overrides.pop("adapter", None)
     adapter, base_overrides = None, dict[str, str]()
     if directory is not None:
-        adapter = open_adapter(Path(directory).expanduser())
-    elif name and is_adapter(Path(name).expanduser()):
-        adapter = open_adapter(Path(name).expanduser())
+        adapter = open_adapter(user_path(directory))
+    elif name and is_adapter(user_path(name)):
+        adapter = open_adapter(user_path(name))
         if adapter.base is None:
             raise UserError(f"{name} is an adapter and does not name its base", f"--model BASE,adapter={name}")
         name, base_overrides = split_spec(adapter.base)
@@ -361,7 +362,7 @@ def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> 
                 f"get them with: {'   or: '.join(preset.downloads)}",
             )
         return found
-    path = Path(name).expanduser()
+    path = user_path(name)
     if name and path.exists():
         return path
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not name.endswith(".gguf"):

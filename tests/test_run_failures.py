@@ -1,0 +1,69 @@
+"""Runs that cannot go on: what is said, and what is kept."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from asked_samples import Asks
+from small_runs import small_model, without_times
+
+from famcli.errors import UserError
+from famcli.evaluation import stream
+from famcli.evaluation.generation import answer_batch
+from famcli.evaluation.prompts import PromptTokens, prompt_parts
+from famcli.evaluation.runner import evaluate
+from famcli.models.registry import LoadedModel
+from famcli.task import Choose, Generate, Prompt, Read, Sample
+
+
+def answer(model: LoadedModel, request: Generate | Choose) -> None:
+    prompt = PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None))
+    answer_batch(model.decoder, model.tokenizer, [request], [prompt], None, lambda tokens: None)
+
+
+@pytest.mark.parametrize("request_of", [lambda p: Generate(p, 3), lambda p: Choose(p, ("a", "bc"))])
+def test_a_broken_model_does_not_pass_for_a_forgetful_one(request_of: Callable[[Prompt], Any]) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.decoder.norm.weight[0] = float("nan")
+    with pytest.raises(UserError, match="the model gives NaN"):
+        answer(model, request_of(Prompt(("say",))))
+
+
+def test_tokens_that_the_model_lacks_are_named() -> None:
+    model = small_model(vocab_size=100)
+    with pytest.raises(UserError, match="gives token 115, but the model has only 100"):
+        answer(model, Generate(Prompt(("say",)), 3))
+
+
+@pytest.mark.parametrize("when", ["begin", "end", "state"])
+def test_a_full_disk_is_told_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """``run.json`` is written when a run begins and when it ends, and a state while a document is read."""
+    monkeypatch.setattr(stream, "KEEP_EVERY", 4)
+    text = "once upon a time " * 20
+    sample = Sample("x", {}, "", lambda: Read(text), lambda answer: {"length": len(answer.hits)}, document="x")
+    undisturbed = evaluate(small_model(), Asks([sample]), results=tmp_path / "undisturbed")
+    replace_file, left = os.replace, {"begin": 0, "state": 1, "end": 3}[when]
+
+    def full(source: Any, target: Any) -> None:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= 1
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    name = "state.safetensors" if when == "state" else "run.json"
+    with pytest.raises(UserError, match=rf"cannot write .*{name}: No space left") as error:
+        evaluate(small_model(), Asks([sample]), results=tmp_path)
+    assert "it continues the run" in str(error.value.hint)
+    monkeypatch.undo()
+    assert without_times(evaluate(small_model(), Asks([sample]), results=tmp_path)) == without_times(undisturbed)
