@@ -106,6 +106,9 @@ def test_damaged_baselines_say_what_to_type_and_others_files_are_left_alone(caps
         (whole[: len(whole) // 2], "damaged"),
         (whole.replace('"value"', '"valeu"'), "lacks 'value'"),
         (whole.replace('"level": 0.05', '"level": 5'), "a tolerance must be"),
+        (whole.replace('"level": 0.05', '"level": NaN'), "a tolerance must be"),
+        (whole.replace('"context": {', '"context": {}, "other": {'), "not whole"),
+        (whole.replace('"value": ', '"value": NaN, "was": '), "not whole"),
         ('{"famcli_baseline": 1, "runs": []}', "no scores"),
         (whole.replace('"famcli_baseline": 1', '"famcli_baseline": 99'), "version 99"),
     ):

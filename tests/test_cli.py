@@ -13,7 +13,7 @@ import pytest
 from test_checkpoint import save_small
 
 from famcli import __version__
-from famcli.cli.main import VERBS, main
+from famcli.cli.main import VERBS, cli, main
 from famcli.cli.options import find_suite, list_suites
 from famcli.task import load_task
 
@@ -168,6 +168,43 @@ def test_bad_usage_says_what_to_type_and_writes_nothing(
     assert all(line.startswith("hint: ") for line in hints)
     assert files() == before
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate"), "not enough memory"),
+        (OSError(28, "No space left on device", "some/file"), "some/file: No space left on device"),
+        (OSError(28, "No space left on device"), "cannot write the output: No space left"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_failed_check(
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "main", fail)
+    assert main([]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("some mistake")
+
+    monkeypatch.setattr(cli, "main", fail)
+    with pytest.raises(RuntimeError, match="some mistake"):
+        main([])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a disk that is always full")
+def test_output_that_cannot_be_written_is_told() -> None:
+    command = [sys.executable, "-c", "import sys; from famcli.cli.main import main; sys.exit(main())", "list", "tasks"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device\n")
 
 
 @pytest.mark.usefixtures("models")

@@ -81,6 +81,9 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(path: Path) -> None:
         (b"[]", "it is not a JSON object"),
         (ENTRY.to_line().replace(b'"seconds"', b'"second"').strip(), "field 'seconds' is missing"),
         (ENTRY.to_line().replace(b'"output": "', b'"output": 1, "x": "').strip(), "field 'output' .* not of type str"),
+        (replace(ENTRY, scores={}).to_line().strip(), "its scores are not all numbers"),
+        (replace(ENTRY, scores={"accuracy": None}).to_line().strip(), "its scores are not all numbers"),  # type: ignore[dict-item]
+        (replace(ENTRY, weights={"accuracy": "1"}).to_line().strip(), "its scores are not all numbers"),  # type: ignore[dict-item]
         (ENTRIES[0].to_line().strip(), "sample 1024/start/000 is there twice"),
     ],
 )

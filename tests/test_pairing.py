@@ -69,6 +69,9 @@ def test_samples_are_read_again_only_when_they_changed(tmp_path: Path) -> None:
     assert samples_of(run) is first
     assert len(first) == 9
     (run.path / "samples.jsonl").write_bytes(entry(Answer("a", {"accuracy": 1.0})).to_line() + b'{"half')
+    with pytest.raises(UserError, match="has 1 samples, and its run had 9"):
+        samples_of(run)
+    run.status = "running"
     assert list(samples_of(run)) == ["a"], "a line without its end is what a killed process was writing"
     (run.path / "samples.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="line 1 is damaged"):

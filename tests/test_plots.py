@@ -41,6 +41,10 @@ def test_what_cannot_be_drawn_says_why(comparison: Comparison, tmp_path: Path, m
         plot_passkey(comparison, tmp_path / "picture.pdf")
     with pytest.raises(UserError, match="no PassKey runs"):
         plot_passkey(compare([]), tmp_path / "picture.svg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/picture\.svg"):
+        plot_passkey(comparison, tmp_path / "file" / "picture.svg")
+    (tmp_path / "file").unlink()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match="needs matplotlib") as caught:
         plot_passkey(comparison, tmp_path / "picture.svg")

@@ -72,6 +72,9 @@ def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
         (lambda v: v.update(cost=[]), "'cost' is not an object"),
         (lambda v: v["metrics"]["accuracy"].pop("n"), "field 'metrics'"),
         (lambda v: v.update(metrics=[1]), "field 'metrics'"),
+        *((lambda v, name=name: v.update({name: None}), f"field '{name}'") for name in ("run_id", "device", "cells")),
+        (lambda v: v.update(finished=5), "field 'finished'"),
+        (lambda v: v["cells"][0].pop("n"), "field 'cells'"),
         (lambda v: v.update(schema_version=1), "has schema version 1; famcli .* reads version 2"),
     ],
 )

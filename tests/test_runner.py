@@ -273,6 +273,15 @@ def test_a_finished_run_is_returned_without_asking_anything(tmp_path: Path, monk
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
 
 
+def test_deleted_samples_of_a_finished_run_are_asked_again(tmp_path: Path) -> None:
+    first = evaluate(small_model(), passkey(), results=tmp_path)
+    journal = first.path / "samples.jsonl"
+    whole = journal_without_times(journal)
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[2:]))
+    again = evaluate(small_model(), passkey(), results=tmp_path)
+    assert journal_without_times(journal) == whole and without_times(again) == without_times(first)
+
+
 def test_fresh_starts_over_and_keeps_the_old_run(tmp_path: Path) -> None:
     first = evaluate(small_model(), passkey(), results=tmp_path)
     old = (first.path / "samples.jsonl").read_bytes()

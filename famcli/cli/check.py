@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from famcli.cli.options import as_json, console
+from famcli.cli.options import PIPED_WIDTH, as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.errors import UserError
 
@@ -220,12 +220,16 @@ def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
 
 
 def _show(check: Check, json_output: bool) -> None:
+    from rich.console import Console
+
     from famcli.reports.check_formats import summary, to_json, to_rich
 
     if json_output:
         click.echo(to_json(check), nl=False)
         return
-    console().print(to_rich(check))
+    screen, table = console(), to_rich(check)
+    screen.width = max(screen.width, Console(width=PIPED_WIDTH).measure(table).minimum)  # figures must not be folded
+    screen.print(table)
     for note in check.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(summary(check))

@@ -106,6 +106,8 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
     screen.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a path that is cut cannot be copied
     table.add_row("receptive field:", format_field(record.model["receptive_field"]))
     for name, metric in record.metrics.items():
         table.add_row(name, f"{format_metric(metric)} (n={metric.n})")

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 # Spinning OpenMP threads slow a busy machine down more than tenfold; it must be said before torch is imported.
@@ -101,8 +102,23 @@ def main(args: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away; Python must not complain when it flushes what nobody reads.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
+    except OSError as error:
+        _silence()
+        return _complain(f"{error.filename or 'cannot write the output'}: {error.strerror or error}", None)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        return _complain(
+            "there is not enough memory for this", "shorter texts, a smaller --batch-size or block_size take less"
+        )
+
+
+def _silence() -> None:
+    """Standard output takes nothing more: Python must not complain when it flushes what could not be written."""
+    with suppress(OSError, ValueError):  # it may have no file descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, hint: str | None) -> int:

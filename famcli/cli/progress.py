@@ -31,8 +31,8 @@ class LiveProgress:
 
     def begin(self, samples: int, done: int, tokens: int) -> None:
         already = f"goes on after {done} of {samples} samples" if done else f"{samples} samples"
+        click.echo(f"{self.title}: {already}", err=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
             _Speed(),
@@ -40,7 +40,7 @@ class LiveProgress:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(f"{self.title} ({already})", total=tokens)
+        self._task = self._bar.add_task("", total=tokens)
         self._bar.start()
 
     def advance(self, tokens: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ def command(
     if resume:
         trainer.resume()
         click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+    _check_writable(output)
     _train(trainer, tokenizer, base, recipe_path.stem, output)
 
 
@@ -108,6 +110,9 @@ def _check_qa(recipe: Recipe, path: Path, qa: Path | None) -> None:
         )
 
 
+_OF_A_MODEL = ("config.json", "model.safetensors", "model.safetensors.index.json", "adapter_config.json")
+
+
 def _check_output(output: Path, resume: bool) -> None:
     found = (output / "checkpoint.safetensors").exists()
     if found and not resume:
@@ -116,6 +121,18 @@ def _check_output(output: Path, resume: bool) -> None:
         )
     if resume and not found:
         raise UserError(f"no checkpoint to resume in {output}", "leave --resume out to begin")
+    if not found and any((output / name).exists() for name in _OF_A_MODEL):
+        raise UserError(f"{output} holds a model, which training would overwrite", "take another --output")
+
+
+def _check_writable(output: Path) -> None:
+    """Said before the first step, and not after the last."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror}", "take another --output") from error
 
 
 def _prepare(

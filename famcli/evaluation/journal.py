@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,6 +76,9 @@ class Entry:
         for name, kind in types.items():
             if not isinstance(values.get(name), kind):
                 raise ValueError(f"its field '{name}' is missing or not of type {kind.__name__}")
+        numbers = [*values["scores"].values(), *values["weights"].values()]
+        if not values["scores"] or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
+            raise ValueError("its scores are not all numbers")
         return cls(**{name: values[name] for name in types})
 
     def to_line(self) -> bytes:

@@ -138,6 +138,11 @@ class RunRecord:
     started: str
     finished: str | None
 
+    @property
+    def samples(self) -> int:
+        """How many samples its scores are of, known at its end."""
+        return sum(cell["n"] for cell in self.cells)
+
     def save(self) -> None:
         """Writes ``run.json``, whole or not at all.
 
@@ -190,6 +195,7 @@ def load_record(path: Path) -> RunRecord:
         values["metrics"] = {name: Metric(**metric) for name, metric in values["metrics"].items()}
     except (TypeError, AttributeError) as error:
         raise UserError(f"the run record {file} is damaged: field 'metrics'") from error
+    _check_types(values, file)
     names = [f.name for f in fields(RunRecord)]
     return RunRecord(path=file.parent, **{name: values[name] for name in names if name != "path"})
 
@@ -241,6 +247,19 @@ def _git_commit() -> str | None:
             return None
         commit = done.stdout.strip()
     return commit
+
+
+def _check_types(values: Mapping[str, Any], file: Path) -> None:
+    """Of the fields that every reader uses."""
+    texts = ("run_id", "status", "device", "dtype", "started")
+    wrong = [name for name in texts if not isinstance(values[name], str)]
+    if not isinstance(values["finished"], str | None):
+        wrong.append("finished")
+    cells = values["cells"]
+    if not isinstance(cells, list) or not all(isinstance(c, dict) and isinstance(c.get("n"), int) for c in cells):
+        wrong.append("cells")
+    if wrong:
+        raise UserError(f"the run record {file} is damaged: field '{wrong[0]}'")
 
 
 def _check(values: Any, names: set[str] | frozenset[str], file: Path, prefix: str) -> None:

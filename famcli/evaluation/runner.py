@@ -99,9 +99,9 @@ def evaluate(
     samples = _samples(model, task, seed, limit)
     planned = measure(samples, model.tokenizer, context, frame)
     with claim(record.path, fresh):
+        if finished := _finished(record.path):
+            return finished
         if earlier := _earlier(record.path):
-            if earlier.status == "finished":
-                return earlier
             record.started = earlier.started
         journal = Journal(record.path / JOURNAL_NAME)
         _check_journal(journal, samples, task)
@@ -136,8 +136,13 @@ def context_of(config: ModelConfig, max_context: int | None, truncate: Side | No
 
 
 def _finished(directory: Path) -> RunRecord | None:
+    """The record of a finished run, unless some of its samples were deleted since, to be asked again."""
     earlier = _earlier(directory)
-    return earlier if earlier and earlier.status == "finished" else None
+    if earlier is None or earlier.status != "finished":
+        return None
+    journal = directory / JOURNAL_NAME
+    whole = not journal.exists() or journal.read_bytes().count(b"\n") >= earlier.samples
+    return earlier if whole else None
 
 
 def _earlier(directory: Path) -> RunRecord | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Tolerance:
             if not isinstance(amount, dict) or amount.keys() != {"level"}:
                 raise problem
             amount = amount["level"]
-        if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+        if isinstance(amount, bool) or not isinstance(amount, int | float) or not amount >= 0:
             raise problem
         if kind == "no_significant_drop" and not 0 < amount < 1:
             raise problem
@@ -219,7 +220,7 @@ def read_baseline(path: Path) -> Baseline:
         raise UserError(f"the baseline {path} is damaged: it is not JSON (line {error.lineno})", hint) from error
     except KeyError as error:
         raise UserError(f"the baseline {path} is damaged: it lacks {error}", hint) from error
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, IndexError) as error:
         raise UserError(f"the baseline {path} is damaged: {error}", hint) from error
 
 
@@ -266,6 +267,8 @@ def _run_values(run: BaselineRun) -> dict[str, Any]:
 
 def _run(values: Mapping[str, Any]) -> BaselineRun:
     task = values["task"]
+    if not isinstance(task["options"], dict) or not {"max_context", "truncate"} <= values["context"].keys():
+        raise ValueError("a task or a context is not whole")
     record = RunRecord(
         path=NOWHERE,
         run_id=values["run_id"],
@@ -298,6 +301,8 @@ def _run(values: Mapping[str, Any]) -> BaselineRun:
         for s in values["scores"]
     )
     for score in scores:
+        if not math.isfinite(score.value) or not isinstance(score.settings, dict):
+            raise ValueError(f"a score of {score.metric} is not whole")
         task["metrics"][score.metric]["higher_is_better"]
     entries = [_entry(row, list(task["metrics"]), record.cells) for row in values["samples"]]
     return BaselineRun(record, scores, {entry.id: entry for entry in entries})

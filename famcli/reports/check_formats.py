@@ -43,7 +43,12 @@ def to_rich(check: Check) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in COLUMNS:
-        table.add_column(title, justify="right" if title in ("value", "baseline") else "left", overflow="fold")
+        table.add_column(
+            title,
+            justify="right" if title in ("value", "baseline") else "left",
+            overflow="fold",
+            no_wrap=title not in ("tolerance", "why"),
+        )
     for verdict in _ordered(check):
         status, *cells = _cells(verdict)
         table.add_row(Text(status, style=COLOURS[status]), *map(Text, cells))

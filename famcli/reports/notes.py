@@ -80,7 +80,7 @@ def _by_field(lanes: Iterable[Lane]) -> Iterator[str]:
             if (field := record.model["receptive_field"]) is None:
                 continue
             for entry in lane.entries(column).values():
-                if (distance := entry.details.get(DISTANCE)) is not None:
+                if isinstance(distance := entry.details.get(DISTANCE), int | float):
                     sides = found.setdefault((column, lane.score, field), {True: {}, False: {}})
                     sides[distance < field][entry.id] = entry.scores[lane.metric]
     for (column, score, field), sides in found.items():

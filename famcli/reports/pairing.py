@@ -35,14 +35,20 @@ def samples_of(record: RunRecord) -> Mapping[str, Entry]:
     """The answered samples of a run by id; none where only its ``run.json`` is there.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or lacks samples of a finished run.
     """
     file = record.path / JOURNAL_NAME
     try:
         state = file.stat()
     except OSError:
         return {}
-    return _read(file, state.st_size, state.st_mtime_ns)
+    found = _read(file, state.st_size, state.st_mtime_ns)
+    if record.status == "finished" and len(found) < record.samples:
+        raise UserError(
+            f"{file} has {len(found)} samples, and its run had {record.samples}",
+            "repeat its `famcli eval` command: the missing ones are asked again",
+        )
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -48,9 +48,12 @@ def plot_passkey(comparison: Comparison, file: Path) -> None:
         panels[0].set_ylabel("PassKey accuracy")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=len(positions), frameon=False)
-        with replacing(file) as temporary:
-            metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
-            figure.savefig(temporary, format=file.suffix[1:], dpi=200, metadata=metadata)
+        metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
+        try:
+            with replacing(file) as temporary:
+                figure.savefig(temporary, format=file.suffix[1:], dpi=200, metadata=metadata)
+        except OSError as error:
+            raise UserError(f"cannot write {file}: {error.strerror}", "give --plot another file") from error
 
 
 def _draw_panel(axes: Axes, comparison: Comparison, rows: list[Row], position: str) -> None:
