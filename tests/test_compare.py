@@ -71,16 +71,8 @@ def test_what_lies_before_a_receptive_field_is_told_apart(tmp_path: Path) -> Non
     distances = {"a": 10, "b": 1023, "c": 1024, "d": 9999, "e": 5000}
     right = {"a": 1.0, "b": 0.0, "c": 0.0, "d": 1.0, "e": 0.0}
     told = [Answer(id, {"accuracy": right[id]}, details={"distance": distances[id]}) for id in distances]
-    runs = [
-        document_run(tmp_path, name, answers)
-        for name, answers in (
-            (
-                "bswa-tiny",
-                [*told, Answer("f", {"accuracy": 1.0}), Answer("g", {"accuracy": 1.0}, details={"distance": "far"})],
-            ),
-            ("fam-tiny", told),
-        )
-    ]
+    untold = [Answer("f", {"accuracy": 1.0}), Answer("g", {"accuracy": 1.0}, details={"distance": "far"})]
+    runs = [document_run(tmp_path, "bswa-tiny", [*told, *untold]), document_run(tmp_path, "fam-tiny", told)]
     assert [note for note in compare(runs).notes if "earlier" in note] == [
         "bswa-tiny, quality accuracy: told less than 1,024 tokens before the question 0.500 (n=2), earlier 0.333 (n=3)"
     ]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from asked_samples import Asks
-from small_runs import small_model, without_times
+from famcli.tasks.passkey import PassKey
+from small_runs import journal_without_times, small_model, without_times
 
 from famcli.errors import UserError
 from famcli.evaluation import stream
@@ -20,6 +21,10 @@ from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.runner import evaluate
 from famcli.models.registry import LoadedModel
 from famcli.task import Choose, Generate, Prompt, Read, Sample
+
+
+def passkey() -> PassKey:
+    return PassKey.from_options({"lengths": "400,512", "trials": "3"})
 
 
 def answer(model: LoadedModel, request: Generate | Choose) -> None:
@@ -67,3 +72,32 @@ def test_a_full_disk_is_told_and_the_run_goes_on_later(
     assert "it continues the run" in str(error.value.hint)
     monkeypatch.undo()
     assert without_times(evaluate(small_model(), Asks([sample]), results=tmp_path)) == without_times(undisturbed)
+
+
+def test_a_journal_of_something_else_is_not_mixed_in(tmp_path: Path) -> None:
+    record = evaluate(small_model(), passkey(), results=tmp_path)
+    journal = record.path / "samples.jsonl"
+    journal.write_text(journal.read_text().replace('"reference": "', '"reference": "9'))
+    (record.path / "run.json").unlink()
+    with pytest.raises(UserError, match=f"{journal}: sample 400/start/000 is not one of this run") as error:
+        evaluate(small_model(), passkey(), results=tmp_path)
+    assert "--fresh" in str(error.value.hint)
+    assert evaluate(small_model(), passkey(), results=tmp_path, fresh=True).status == "finished"
+
+
+def test_a_damaged_record_is_an_error_until_fresh(tmp_path: Path) -> None:
+    record = evaluate(small_model(), passkey(), results=tmp_path)
+    (record.path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json is damaged") as error:
+        evaluate(small_model(), passkey(), results=tmp_path)
+    assert "--fresh" in str(error.value.hint)
+    assert evaluate(small_model(), passkey(), results=tmp_path, fresh=True).status == "finished"
+
+
+def test_deleted_samples_of_a_finished_run_are_asked_again(tmp_path: Path) -> None:
+    first = evaluate(small_model(), passkey(), results=tmp_path)
+    journal = first.path / "samples.jsonl"
+    whole = journal_without_times(journal)
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[2:]))
+    again = evaluate(small_model(), passkey(), results=tmp_path)
+    assert journal_without_times(journal) == whole and without_times(again) == without_times(first)

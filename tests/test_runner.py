@@ -273,15 +273,6 @@ def test_a_finished_run_is_returned_without_asking_anything(tmp_path: Path, monk
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == files
 
 
-def test_deleted_samples_of_a_finished_run_are_asked_again(tmp_path: Path) -> None:
-    first = evaluate(small_model(), passkey(), results=tmp_path)
-    journal = first.path / "samples.jsonl"
-    whole = journal_without_times(journal)
-    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[2:]))
-    again = evaluate(small_model(), passkey(), results=tmp_path)
-    assert journal_without_times(journal) == whole and without_times(again) == without_times(first)
-
-
 def test_fresh_starts_over_and_keeps_the_old_run(tmp_path: Path) -> None:
     first = evaluate(small_model(), passkey(), results=tmp_path)
     old = (first.path / "samples.jsonl").read_bytes()
@@ -375,26 +366,6 @@ def test_bad_values_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too short"):
         evaluate(small_model(), passkey(lengths="9"), results=tmp_path / "results")
     assert [*tmp_path.iterdir()] == []
-
-
-def test_a_journal_of_something_else_is_not_mixed_in(tmp_path: Path) -> None:
-    record = evaluate(small_model(), passkey(), results=tmp_path)
-    journal = record.path / "samples.jsonl"
-    journal.write_text(journal.read_text().replace('"reference": "', '"reference": "9'))
-    (record.path / "run.json").unlink()
-    with pytest.raises(UserError, match=f"{journal}: sample 400/start/000 is not one of this run") as error:
-        evaluate(small_model(), passkey(), results=tmp_path)
-    assert "--fresh" in str(error.value.hint)
-    assert evaluate(small_model(), passkey(), results=tmp_path, fresh=True).status == "finished"
-
-
-def test_a_damaged_record_is_an_error_until_fresh(tmp_path: Path) -> None:
-    record = evaluate(small_model(), passkey(), results=tmp_path)
-    (record.path / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"run\.json is damaged") as error:
-        evaluate(small_model(), passkey(), results=tmp_path)
-    assert "--fresh" in str(error.value.hint)
-    assert evaluate(small_model(), passkey(), results=tmp_path, fresh=True).status == "finished"
 
 
 def test_batches_shrink_where_states_are_large(monkeypatch: pytest.MonkeyPatch) -> None:

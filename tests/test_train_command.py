@@ -132,7 +132,7 @@ def test_resumed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
         (["--model", "base"], {"model": "SHAPE", "lora": ...}, "and --model names a trained one", "drop --model"),
         ([], {"model": "SHAPE"}, "lora adapts trained weights", "drop 'lora'"),
         (["--model", "bas"], {}, "unknown model 'bas'", ""),
-        (["--model", "base", "--output", "base"], {}, "base holds a model, which training would overwrite", "another --out"),
+        (["--model", "base", "--output", "base"], {}, "base holds a model, which training would", "another --out"),
         (["--model", "base", "--output", "base/model.safetensors/x"], {}, "cannot write to", "another --output"),
         (["--model", "base,adapter=x"], {}, "has an adapter already", "base model"),
         (["--model", "base"], {"phases": [{"steps": 1, "mixture": {"qa": 1}, "blocks": 1, "learning_rate": 1}]},
