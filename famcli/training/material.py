@@ -61,7 +61,7 @@ class Material:
                 return SegmentsOfText(text, self.cue, recipe.segment_length)
             if kind == "fact":
                 return self.passkeys.draw_fact(rng, *places, text)
-        return self.passkeys.draw(rng, *places, text)
+        return self.passkeys.draw(rng, *places, text, phase.few_digits)
 
 
 class PasskeyStreams:
@@ -78,7 +78,13 @@ class PasskeyStreams:
         return _encode(self._tokenizer, text)
 
     def draw(
-        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
+        self,
+        rng: np.random.Generator,
+        places: KeyPlaces,
+        block_size: int,
+        longest_wait: int,
+        text: PlainText | None,
+        few_digits: float = 0.0,
     ) -> KeyInFiller:
         """A stream with a random key; a quarter of them has the description; without it the key line can come early.
 
@@ -88,8 +94,12 @@ class PasskeyStreams:
             block_size: ``B`` in tokens.
             longest_wait: most blocks before a key that comes later.
             text: filler to use in place of the classic one.
+            few_digits: see ``Phase``.
         """
-        key = "".join(map(str, rng.integers(0, 10, 5)))
+        digits = rng.integers(0, 10, 5)
+        if few_digits and rng.random() < few_digits:
+            digits = rng.permutation(10)[digits % rng.integers(2, 4)]
+        key = "".join(map(str, digits))
         line = self._key_line.format(key=key)
         wait = self._draw_wait(rng, places, block_size, longest_wait, line)
         filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))

@@ -125,6 +125,8 @@ class Phase:
         questions: random places in each block at which the streams are asked for what they read; of a document, most
             questions that are asked at its end.
         key_places: where keys stand.
+        few_digits: share of the keys that are made of two or three digits: copying is hardest where a digit recurs and
+            others follow it.
         fam_scale: of the model at the phase's first step, ``final_fam_scale`` at its last, geometric between; 0 is the
             model's own. The more a FAM keeps of itself, the longer it remembers, and the harder writing is to learn.
         final_fam_scale: see ``fam_scale``.
@@ -153,6 +155,7 @@ class Phase:
     retention: float = 0.0
     questions: int = 1
     key_places: KeyPlaces = KeyPlaces()
+    few_digits: float = 0.0
     fam_scale: float = 0.0
     final_fam_scale: float = 0.0
     rehearsal: int = 0
@@ -170,8 +173,9 @@ class Phase:
             raise UserError(f"rehearsal_from must be from 1 to rehearsal ({self.rehearsal}), not {self.rehearsal_from}")
         if self.drift and not self.drift_updates:
             raise UserError("drift_updates must be at least 1, not 0")
-        if self.state_passing > 1:
-            raise UserError(f"state_passing must be a probability from 0 to 1, not {self.state_passing}")
+        for name in ("state_passing", "few_digits"):
+            if getattr(self, name) > 1:
+                raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
