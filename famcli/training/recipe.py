@@ -171,6 +171,11 @@ class Phase:
             raise UserError("blocks must be at least 1, not 0")
         if self.rehearsal and not 1 <= self.rehearsal_from <= self.rehearsal:
             raise UserError(f"rehearsal_from must be from 1 to rehearsal ({self.rehearsal}), not {self.rehearsal_from}")
+        if self.rehearsal and self.blocks == 1 and not self.state_passing:
+            raise UserError(
+                "rehearsal asks for keys that were read before the step's last block: here there are none",
+                "more blocks, or a state_passing above 0",
+            )
         if self.drift and not self.drift_updates:
             raise UserError("drift_updates must be at least 1, not 0")
         for name in ("state_passing", "few_digits"):
