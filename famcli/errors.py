@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 GO_ON = "make room and repeat the command: it continues the run"
+"""The hint where a file of a run cannot be written."""
 
 
 class UserError(Exception):

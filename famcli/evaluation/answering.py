@@ -177,10 +177,10 @@ class Answering:
         return {name: float(pair.value) for name, pair in pairs.items()}, weights
 
 
-def _together(asked: tuple[Planned, Request]) -> str:
+def _together(asked: tuple[Planned, Request]) -> tuple[type, str]:
     """What is answered at once: texts to predict are read one by one, and each is kept as soon as it is known."""
     p, request = asked
-    return p.sample.id if isinstance(request, Read) else type(request).__name__
+    return type(request), p.sample.id if isinstance(request, Read) else ""
 
 
 def _tail(p: Planned, request: Request, tokenizer: Tokenizer) -> str:
