@@ -192,10 +192,10 @@ def test_what_the_machine_lacks_is_no_failed_check(
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("some mistake")
+        raise RuntimeError("some mistake with memory_segments")
 
     monkeypatch.setattr(cli, "main", fail)
-    with pytest.raises(RuntimeError, match="some mistake"):
+    with pytest.raises(RuntimeError, match="some mistake with memory_segments"):
         main([])
 
 

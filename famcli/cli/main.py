@@ -19,6 +19,8 @@ from famcli.errors import UserError, unknown_name
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What PyTorch says on its devices."""
 GOES_ON = "the same command goes on where this one stopped"
 
 
@@ -108,7 +110,7 @@ def main(args: Sequence[str] | None = None) -> int:
         _silence()
         return _complain(f"{error.filename or 'cannot write the output'}: {error.strerror or error}", None)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return _complain(
             "there is not enough memory for this", "shorter texts, a smaller --batch-size or block_size take less"
