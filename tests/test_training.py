@@ -266,6 +266,20 @@ def test_keys_may_have_few_digits() -> None:
     assert share(0.0) < 0.25 < 0.5 < share(0.5) < 0.7 and share(1.0) == 1.0
 
 
+def test_keys_may_be_told_once() -> None:
+    def told(share: float) -> list[str]:
+        streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
+        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, told_once=share) for _ in range(300)]
+        keys = [TOKENIZER.decode(stream.question.answer).strip() for stream in drawn]
+        lines = [TOKENIZER.decode(stream.key_line).strip() for stream in drawn]
+        return [line.replace(key, "KEY") for line, key in zip(lines, keys, strict=True)]
+
+    once = ["KEY is the pass key.", "The pass key is KEY."]
+    assert sorted(set(told(1.0))) == once
+    assert 0.3 < sum(line in once for line in told(0.4)) / 300 < 0.5
+    assert set(told(0.0)) == {"The pass key is KEY. Remember it. KEY is the pass key."}
+
+
 def test_keys_may_stand_across_the_end_of_a_block() -> None:
     streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
     across = KeyPlaces(at_once=0, soon=0, later=0, across=1)

@@ -61,7 +61,7 @@ class Material:
                 return SegmentsOfText(text, self.cue, recipe.segment_length)
             if kind == "fact":
                 return self.passkeys.draw_fact(rng, *places, text)
-        return self.passkeys.draw(rng, *places, text, phase.few_digits)
+        return self.passkeys.draw(rng, *places, text, phase.few_digits, phase.told_once)
 
 
 class PasskeyStreams:
@@ -85,6 +85,7 @@ class PasskeyStreams:
         longest_wait: int,
         text: PlainText | None,
         few_digits: float = 0.0,
+        told_once: float = 0.0,
     ) -> KeyInFiller:
         """A stream with a random key; a quarter of them has the description; without it the key line can come early.
 
@@ -95,16 +96,24 @@ class PasskeyStreams:
             longest_wait: most blocks before a key that comes later.
             text: filler to use in place of the classic one.
             few_digits: see ``Phase``.
+            told_once: see ``Phase``.
         """
         digits = rng.integers(0, 10, 5)
         if few_digits and rng.random() < few_digits:
             digits = rng.permutation(10)[digits % rng.integers(2, 4)]
         key = "".join(map(str, digits))
-        line = self._key_line.format(key=key)
+        line = self._draw_line(rng, told_once).format(key=key)
         wait = self._draw_wait(rng, places, block_size, longest_wait, line)
         filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))
         head = self._head[: 0 if rng.integers(0, 4) else None]
         return self._tell(head, wait, filler, line, self._question, key)
+
+    def _draw_line(self, rng: np.random.Generator, told_once: float) -> str:
+        """A key line to be filled in: as the task has it, or one of the two sentences in it that tell the key."""
+        if not told_once or rng.random() >= told_once:
+            return self._key_line
+        tells = [sentence for sentence in self._key_line.split(". ") if "{key}" in sentence]
+        return tells[int(rng.integers(len(tells)))].removesuffix(".") + "."
 
     def draw_fact(
         self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None

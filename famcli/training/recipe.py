@@ -127,6 +127,8 @@ class Phase:
         key_places: where keys stand.
         few_digits: share of the keys that are made of two or three digits: copying is hardest where a digit recurs and
             others follow it.
+        told_once: share of the key lines that tell the key once, not twice. Else a FAM learns to take in pairs alone,
+            and a line whose two halves fall into two blocks is lost.
         fam_scale: of the model at the phase's first step, ``final_fam_scale`` at its last, geometric between; 0 is the
             model's own. The more a FAM keeps of itself, the longer it remembers, and the harder writing is to learn.
         final_fam_scale: see ``fam_scale``.
@@ -156,6 +158,7 @@ class Phase:
     questions: int = 1
     key_places: KeyPlaces = KeyPlaces()
     few_digits: float = 0.0
+    told_once: float = 0.0
     fam_scale: float = 0.0
     final_fam_scale: float = 0.0
     rehearsal: int = 0
@@ -178,7 +181,7 @@ class Phase:
             )
         if self.drift and not self.drift_updates:
             raise UserError("drift_updates must be at least 1, not 0")
-        for name in ("state_passing", "few_digits"):
+        for name in ("state_passing", "few_digits", "told_once"):
             if getattr(self, name) > 1:
                 raise UserError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
 
