@@ -343,6 +343,23 @@ def test_checkpoint_that_does_not_fit_is_said(tmp_path: Path, damage: str) -> No
         trainer(tmp_path, how).resume()
 
 
+def test_phases_to_come_may_change_but_not_the_batch_a_run_stopped_in(tmp_path: Path) -> None:
+    how = recipe()
+    run = trainer(tmp_path, how)
+    for _ in range(4):  # the first phase
+        run._one_step(Tally())
+        run.save()
+    first, second = how.phases
+    wider = Mixture(passkey=7)
+    later = trainer(tmp_path, dataclasses.replace(how, phases=(first, dataclasses.replace(second, mixture=wider))))
+    later.resume()
+    later._one_step(Tally())
+    assert len(later.batch.rows) == 7
+    longer = dataclasses.replace(first, mixture=wider, steps=6)
+    with pytest.raises(UserError, match="after step 4 with 5 rows in the batch, where the recipe has 7"):
+        trainer(tmp_path, dataclasses.replace(how, phases=(longer, second))).resume()
+
+
 def test_learning_rate_is_linear_in_each_phase_after_the_warm_up() -> None:
     how = recipe()
     rates = [how.learning_rate(step) for step in range(how.steps)]

@@ -240,3 +240,10 @@ class Trainer:
                     saved["state"].setdefault(int(j), {})[slot] = tensor
             optimizer.load_state_dict(saved)
         self.step, self.tokens, self.seconds = place["step"], place["tokens"], place["seconds"]
+        if self.step < self.recipe.steps:
+            phase, done = self.recipe.phase_at(self.step)
+            if done and len(self.batch.rows) != phase.mixture.size:
+                raise ValueError(
+                    f"it stopped after step {self.step} with {len(self.batch.rows)} rows in the batch, "
+                    f"where the recipe has {phase.mixture.size}"
+                )
