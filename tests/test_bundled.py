@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from famcli.tasks.passkey import DESCRIPTION, KEY_LINE, PassKeyText
 
+from famcli.evaluation.generation import answer_batch
+from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.runner import evaluate
+from famcli.metrics.recall import first_digit_run
 from famcli.models.registry import load_model
 from famcli.task import load_task
 
@@ -49,6 +53,22 @@ def test_fam_zeroed_forgets(tmp_path: Path) -> None:
         digits = model.tokenizer.decode(model.decoder.logits(latents[:, -1]).argmax(-1).tolist())
     keys = [sample.reference for sample in task.samples(model.tokenizer, 1, None)]
     assert sum(digit == key[0] for digit, key in zip(digits, keys, strict=True)) <= 4
+
+
+def test_fam_takes_in_a_key_told_across_the_end_of_a_block() -> None:
+    """Each of two blocks has one of the two mentions, so that none of them tells the key twice."""
+    model = load_model("fam-tiny", device="cpu")
+    text, size = PassKeyText(model.tokenizer), model.decoder.config.block_size
+    keys = ["31415", "92653", "58979", "32384", "62643", "38327", "95028", "84197"]
+    first_told, both_told = KEY_LINE.index("."), KEY_LINE.rindex("{key}") + len("{key}")
+    cuts = [first_told + (both_told - first_told) * i // len(keys) for i in range(len(keys))]
+    requests = []
+    for key, cut in zip(keys, cuts, strict=True):
+        before = size - cut - len(model.tokenizer.encode(DESCRIPTION + "\n" + "\n"))
+        requests.append(text.request(key, before, 2 * size - before))
+    prompts = [PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None)) for request in requests]
+    replies = answer_batch(model.decoder, model.tokenizer, requests, prompts, None, lambda tokens: None)
+    assert sum(first_digit_run(r.answer.text) == key for r, key in zip(replies, keys, strict=True)) >= 3
 
 
 def encoded(part: object, tokenizer: object) -> list[int]:

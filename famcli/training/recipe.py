@@ -84,7 +84,8 @@ class KeyPlaces:
         early: from the beginning to a quarter into the second block; with ``Phase.waiting``, in a FAM of any age.
         soon: from the middle of the first block to the end of the third: the FAM holds something already.
         later: anywhere within the recipe's ``longest_wait``.
-        across: begun in the first block, ended in the second; after a description it comes that much later.
+        across: begun in the first block, ended in the second; after a description it comes that much later. With fewer
+            than three blocks a step no question comes after the second half has entered the FAM.
     """
 
     at_once: float = 0.5
