@@ -289,6 +289,21 @@ def test_keys_may_stand_across_the_end_of_a_block() -> None:
     assert min(begins) == 200 - line + 1 and max(begins) == 199
 
 
+def test_keys_may_be_told_on_either_side_of_the_end_of_a_block() -> None:
+    streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
+    between = KeyPlaces(at_once=0, soon=0, later=0, between=1)
+    for told_once, ends in ((0.0, range(21, 37)), (1.0, range(5, 23))):
+        drawn = [streams.draw(rng, between, 200, 32, None, told_once=told_once) for _ in range(600)]
+        cut = [(stream, 200 - stream.key_at) for stream in drawn if not len(stream.head)]
+        keys = [TOKENIZER.decode(stream.question.answer).strip() for stream, _ in cut]
+        before = [TOKENIZER.decode(stream.key_line[:end]) for stream, end in cut]
+        after = [TOKENIZER.decode(stream.key_line[end:]) for stream, end in cut]
+        assert all(key in told for key, told in zip(keys, before, strict=True))
+        assert told_once or all(key in told for key, told in zip(keys, after, strict=True))
+        assert {len(told.strip("\n")) for told in before} <= set(ends)
+        assert min(map(len, before)) == ends[0] + 1 and max(map(len, before)) == ends[-1] + 1
+
+
 def test_the_scale_of_the_fam_grows_geometrically_in_a_phase() -> None:
     how = recipe(fam_scale=2.0, final_fam_scale=16.0)
     scales = [how.model_at(step).fam_scale for step in range(4)]

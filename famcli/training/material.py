@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ class PasskeyStreams:
             digits = rng.permutation(10)[digits % rng.integers(2, 4)]
         key = "".join(map(str, digits))
         line = self._draw_line(rng, told_once).format(key=key)
-        wait = self._draw_wait(rng, places, block_size, longest_wait, line)
+        wait = self._draw_wait(rng, places, block_size, longest_wait, line, key)
         filler = text or Filler(np.roll(self._unit, int(rng.integers(0, len(self._unit)))))
         head = self._head[: 0 if rng.integers(0, 4) else None]
         return self._tell(head, wait, filler, line, self._question, key)
@@ -120,22 +121,29 @@ class PasskeyStreams:
     ) -> KeyInFiller:
         """A stream with a random fact, see ``draw``; without ``text`` in random sentences."""
         fact = draw_fact(rng)
-        wait = self._draw_wait(rng, places, block_size, longest_wait, fact.line)
+        wait = self._draw_wait(rng, places, block_size, longest_wait, fact.line, fact.answer)
         filler = text or Filler(self._encode(draw_filler(rng)))
         head = self._head[: 0 if rng.integers(0, 4) else None]
         return self._tell(head, wait, filler, fact.line, self._encode("\n" + fact.question), fact.answer)
 
     def _draw_wait(
-        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, line: str
+        self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, line: str, key: str
     ) -> int:
-        """Tokens of filler before a key line."""
-        shares = np.array([places.at_once, places.early, places.soon, places.later, places.across])
+        """Tokens of filler before a line that tells a key."""
+        shares = np.array(astuple(places))
         early, soon = rng.integers(0, 5 * block_size // 4), rng.integers(block_size // 2, 3 * block_size)
         later = rng.integers(0, block_size * longest_wait)
         place = int(rng.choice(len(shares), p=shares / shares.sum()))
-        if place == 4:  # drawn last, so that a recipe without it draws what it ever did
-            return max(1, block_size - int(rng.integers(2, len(self._encode(line)) + 1)))
-        return int((0, early, soon, later)[place])
+        if place < 4:
+            return int((0, early, soon, later)[place])
+        # drawn last, so that a recipe without them draws what it ever did
+        fewest, most = (1, len(self._encode(line)) - 1) if place == 4 else self._between(line, key)
+        return max(1, block_size - 1 - int(rng.integers(fewest, most + 1)))
+
+    def _between(self, line: str, key: str) -> tuple[int, int]:
+        """Fewest and most tokens of a line that end after it tells its key and before it tells it again, if it does."""
+        told, again = line.index(key) + len(key), line.rindex(key)
+        return len(self._encode(line[:told])), len(self._encode(line[: again if again > told else len(line)]))
 
     def _tell(
         self, head: Ids, wait: int, filler: Filler | PlainText, line: str, question: Ids, answer: str

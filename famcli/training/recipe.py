@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -86,6 +86,8 @@ class KeyPlaces:
         later: anywhere within the recipe's ``longest_wait``.
         across: begun in the first block, ended in the second; after a description it comes that much later. With fewer
             than three blocks a step no question comes after the second half has entered the FAM.
+        between: like ``across``, but only where the first block ends after the key is told and before it is told again,
+            so that each of the two blocks tells it once; of a line that tells it once, after that.
     """
 
     at_once: float = 0.5
@@ -93,10 +95,11 @@ class KeyPlaces:
     soon: float = 0.25
     later: float = 0.25
     across: float = 0.0
+    between: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.at_once + self.early + self.soon + self.later + self.across:
-            raise UserError("keys stand nowhere", "give at_once, early, soon, later or across a share")
+        if not sum(astuple(self)):
+            raise UserError("keys stand nowhere", "give at_once, early, soon, later, across or between a share")
 
 
 @dataclass(frozen=True, kw_only=True)
