@@ -68,7 +68,7 @@ def test_fam_takes_in_a_key_told_across_the_end_of_a_block() -> None:
         requests.append(text.request(key, before, 2 * size - before))
     prompts = [PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None)) for request in requests]
     replies = answer_batch(model.decoder, model.tokenizer, requests, prompts, None, lambda tokens: None)
-    assert sum(first_digit_run(r.answer.text) == key for r, key in zip(replies, keys, strict=True)) >= 3
+    assert sum(first_digit_run(r.answer.text) == key for r, key in zip(replies, keys, strict=True)) >= 6
 
 
 def encoded(part: object, tokenizer: object) -> list[int]:
