@@ -191,6 +191,18 @@ def test_an_aged_memory_is_carried_on_as_if_blocks_had_been_read(tmp_path: Path)
     assert not run.batch.aged
 
 
+@pytest.mark.parametrize("most", [4, 16])
+def test_no_more_streams_are_rehearsed_than_the_phase_says(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = recipe(mixture=Mixture(passkey=6), blocks=9, rehearsal=2, rehearsed_rows=most)
+    run, rehearsed = trainer(tmp_path, how), []
+    monkeypatch.setattr("famcli.training.step.rehearse", lambda _, state, *rest: rehearsed.append(len(state.fresh)))
+    for _ in range(4):
+        run._one_step(Tally())
+    assert max(rehearsed) == min(most, 6)
+
+
 def test_new_streams_begin_in_aged_memories(tmp_path: Path) -> None:
     """Three in four of those whose key does not stand at once, and no others."""
     how = recipe(

@@ -139,6 +139,7 @@ class Phase:
         rehearsal: most updates that age a FAM at the end of a step, see ``famcli.training.rehearsal``; 0 is none.
         rehearsal_from: fewest of them.
         rehearsal_weight: of the mean loss of the answers after it.
+        rehearsed_rows: most streams that are rehearsed in a step.
         waiting: most updates that age the FAM of three in four new streams before their first block is read: keys must
             be taken in after any length of filler.
         waiting_weight: of the mean logarithm of how far that has turned the FAM: with no key to hold, it should stay.
@@ -168,6 +169,7 @@ class Phase:
     rehearsal: int = 0
     rehearsal_from: int = 1
     rehearsal_weight: float = 0.5
+    rehearsed_rows: int = 16
     waiting: int = 0
     waiting_weight: float = 0.0
     drift: float = 0.0

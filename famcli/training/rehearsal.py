@@ -18,9 +18,6 @@ from torch import Tensor
 from famcli.models.decoder import Decoder
 from famcli.models.state import StreamState
 
-REHEARSED_ROWS = 16
-"""Most streams that are rehearsed in a step."""
-
 CARRY_AGED = 0.5
 """Probability that a rehearsed FAM is what the streams go on with."""
 

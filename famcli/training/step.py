@@ -16,7 +16,7 @@ from famcli.training.batch import Batch
 from famcli.training.losses import Loss, Losses, Tally
 from famcli.training.reading import Asked, Cut, read_block, token_losses
 from famcli.training.recipe import Phase, Recipe
-from famcli.training.rehearsal import CARRY_AGED, REHEARSED_ROWS, add_noise, draw_updates, rehearse, strides
+from famcli.training.rehearsal import CARRY_AGED, add_noise, draw_updates, rehearse, strides
 from famcli.training.streams import Asking, Question, Reading
 
 LOST = 1.0
@@ -155,7 +155,7 @@ class _Step:
         rows = self.batch.keys(read - size)
         if not rows:
             return
-        rows = sorted(self.rng.permutation(rows)[:REHEARSED_ROWS].tolist())
+        rows = sorted(self.rng.permutation(rows)[: self.phase.rehearsed_rows].tolist())
         aged, lost = state.index(rows), set[int]()
         updates = draw_updates(self.rng, self.phase.rehearsal, self.phase.rehearsal_from)
         for some, after in ((updates // 2, updates // 2), (updates - updates // 2, updates)):
