@@ -21,7 +21,7 @@ from famcli.training.optimizers import orthogonalise
 from famcli.training.recipe import KeyPlaces, Mixture, Optimizer, Phase, Recipe
 from famcli.training.rehearsal import rehearse, strides
 from famcli.training.step import _Step, read_and_ask
-from famcli.training.streams import PlainText
+from famcli.training.streams import PlainText, Question
 
 TOKENIZER = ByteTokenizer()
 CORPUS = np.frombuffer(b"It is a truth universally acknowledged. " * 40, np.uint8).astype(np.uint16)
@@ -89,6 +89,33 @@ def test_questions_leave_the_stream_as_it_was() -> None:
     assert sum(tally.asked) > 0
     for with_questions, without in zip(asked.layers, plain.layers, strict=True):
         torch.testing.assert_close(with_questions.fam, without.fam, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("attention", "segments", "field"), [("fam", 0, 10**9), ("bswa", 0, 96), ("bswa", 1, 288)])
+def test_keys_beyond_the_receptive_field_are_asked_for_and_teach_nothing(
+    attention: str, segments: int, field: int
+) -> None:
+    how = recipe(mixture=Mixture(passkey=6), block_size=96, blocks=5)
+    phase, size = how.phases[0], 96
+    config = dataclasses.replace(how.model, attention=attention, memory_segments=segments, block_size=size, layers=2)
+    how, model = dataclasses.replace(how, model=config), Decoder(config).double()
+    model.initialise(0)
+    batch = Batch(how, MATERIAL)
+    batch.begin(0, phase, first=True)
+    step = _Step(model, batch, how, phase, 0, tally := Tally())
+    answers = {True: 0, False: 0}
+    within = step._within_reach
+
+    def noted(row: int, question: Question, ahead: int) -> bool:
+        known = question.known_from > (ahead // size + 1) * size - field
+        answers[known] += len(question.answer)
+        return within(row, question, ahead)
+
+    step._within_reach = noted  # type: ignore[method-assign]
+    losses = step.run().losses
+    assert answers[True] and (answers[False] or attention == "fam")
+    assert losses._counts["recall"] == answers[True]
+    assert sum(tally.asked) * len(" 12345\n") == sum(answers.values())
 
 
 def test_retention_is_what_updates_change_once_the_key_is_read() -> None:

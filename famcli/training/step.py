@@ -223,6 +223,12 @@ class _Step:
         self.model.set_fam(state, merged)
         state.fresh = state.fresh.index_fill(0, place, False)
 
+    def _within_reach(self, row: int, question: Question, ahead: int) -> bool:
+        """``row``, asked once ``ahead`` more tokens are read, has what it is asked for in its receptive field."""
+        field, size = self.model.config.receptive_field, self.phase.block_size
+        end = ((self.batch.rows[row].offset + ahead) // size + 1) * size
+        return field is None or question.known_from > end - field
+
     def _answer(self, asked: Asked, predicting: Tensor, into: Loss | None, ahead: int) -> set[int]:
         """Takes the losses of answers from their latents [n, a, d]; gives the rows that have lost what was asked.
 
@@ -235,6 +241,9 @@ class _Step:
         losses, means, right = asked.score(self.model, predicting)
         if into == "rehearsal":  # the gradient through hundreds of updates of a memory that holds nothing is noise
             losses = losses[asked.of_rows([mean < LOST for mean in means])]
+        elif into == "recall":  # what no weights could know teaches a guess, and drowns what they could
+            pairs = zip(asked.rows, asked.questions, strict=True)
+            losses = losses[asked.of_rows([self._within_reach(row, question, ahead) for row, question in pairs])]
         if into:
             self.losses.add(into, losses)
         self.read += asked.tokens.numel() + len(asked.rows)
