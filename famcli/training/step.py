@@ -241,7 +241,7 @@ class _Step:
         losses, means, right = asked.score(self.model, predicting)
         if into == "rehearsal":  # the gradient through hundreds of updates of a memory that holds nothing is noise
             losses = losses[asked.of_rows([mean < LOST for mean in means])]
-        elif into == "recall":  # what no weights could know teaches a guess, and drowns what they could
+        elif into == "recall":  # what no weights could know can teach nothing but a guess
             pairs = zip(asked.rows, asked.questions, strict=True)
             losses = losses[asked.of_rows([self._within_reach(row, question, ahead) for row, question in pairs])]
         if into:
