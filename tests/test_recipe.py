@@ -47,6 +47,7 @@ def load(tmp_path: Path, text: str) -> Recipe:
         ("evaluate_blocks: [1, two]", r"evaluate_blocks\[1\] must be a whole number, not 'two'"),
         (f"seed: 1\nlog_every: 0\nphases: [{PHASE}}}]", "log_every must be at least 1, not 0"),
         (f"phases: [{PHASE}, state_passing: 0, rehearsal: 8}}]", "here there are none"),
+        (f"phases: [{PHASE}, rehearsal: 8, rehearsed_rows: 0}}]", "rehearsed_rows must be at least 1, not 0"),
         (f"phases: [{PHASE}, state_passing: 1.5}}]", r"state_passing must be from 0 to 1, not 1.5"),
         (f"phases: [{PHASE}, state_passing_from: last}}]", "state_passing_from must be one of own, first, not 'last'"),
         ("phases: [{mixture: {qa: 0.5}}]", r"phases\[0\]: mixture: qa must be a whole number of rows, not 0.5"),

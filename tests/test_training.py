@@ -118,6 +118,22 @@ def test_keys_beyond_the_receptive_field_are_asked_for_and_teach_nothing(
     assert sum(tally.asked) * len(" 12345\n") == sum(answers.values())
 
 
+@pytest.mark.parametrize(("attention", "taught"), [("fam", True), ("bswa", False), ("full", False)])
+def test_without_fam_no_key_of_an_earlier_step_is_taught(attention: str, taught: bool) -> None:
+    """Memory segments would still reach the keys, had the step not begun after them."""
+    at_once = KeyPlaces(at_once=1, soon=0, later=0)
+    how = recipe(mixture=Mixture(passkey=6), block_size=96, blocks=1, key_places=at_once)
+    config = dataclasses.replace(how.model, attention=attention, memory_segments=1, block_size=96, layers=4)
+    how, model = dataclasses.replace(how, model=config), Decoder(config).double()
+    model.initialise(0)
+    batch = Batch(how, MATERIAL)
+    batch.begin(0, how.phases[0], first=True)
+    for row in batch.rows:
+        row.offset += 288
+    losses = read_and_ask(model, batch, how, how.phases[0], 0, tally := Tally()).losses
+    assert sum(tally.asked) and (losses.means()["recall"] is not None) == taught
+
+
 def test_retention_is_what_updates_change_once_the_key_is_read() -> None:
     how = recipe(fam_noise=0.0, retention=1.0, mixture=Mixture(passkey=6, text=1), blocks=9)
     phase = how.phases[0]

@@ -185,6 +185,8 @@ class Phase:
                 "rehearsal asks for keys that were read before the step's last block: here there are none",
                 "more blocks, or a state_passing above 0",
             )
+        if self.rehearsal and not self.rehearsed_rows:
+            raise UserError("rehearsed_rows must be at least 1, not 0")
         if self.drift and not self.drift_updates:
             raise UserError("drift_updates must be at least 1, not 0")
         for name in ("state_passing", "few_digits", "told_once"):

@@ -224,10 +224,12 @@ class _Step:
         state.fresh = state.fresh.index_fill(0, place, False)
 
     def _within_reach(self, row: int, question: Question, ahead: int) -> bool:
-        """``row``, asked once ``ahead`` more tokens are read, has what it is asked for in its receptive field."""
-        field, size = self.model.config.receptive_field, self.phase.block_size
-        end = ((self.batch.rows[row].offset + ahead) // size + 1) * size
-        return field is None or question.known_from > end - field
+        """``row``, asked once ``ahead`` more tokens are read, has read what it is asked for and can still know it."""
+        if self.model.config.fam_slots:
+            return True
+        size, field, begun = self.phase.block_size, self.model.config.receptive_field, self.batch.rows[row].offset
+        end = ((begun + ahead) // size + 1) * size
+        return question.known_from > max(begun, begun if field is None else end - field)  # only a FAM outlasts a step
 
     def _answer(self, asked: Asked, predicting: Tensor, into: Loss | None, ahead: int) -> set[int]:
         """Takes the losses of answers from their latents [n, a, d]; gives the rows that have lost what was asked.
