@@ -61,7 +61,7 @@ def test_answers_of_different_lengths_are_scored_as_if_alone() -> None:
     drawn = [material.draw("passkey", np.random.default_rng(i), phase, recipe) for i in range(12)]
     questions = [stream.ask(9999, 1, np.random.default_rng(0))[0] for stream in drawn]
     assert len({len(q.answer) for q in questions}) > 1
-    questions.append(Question(0, np.arange(30), np.arange(1)))
+    questions.append(Question(0, 0, np.arange(30), np.arange(1)))
     rows = [i % 3 for i in range(13)]
     with torch.no_grad():
         _, state = model.read(torch.randint(400, (3, 11), generator=torch.Generator().manual_seed(0)), model.start(3))
@@ -89,7 +89,7 @@ def test_segment_to_repeat_is_one_that_was_read() -> None:
         assert TOKENIZER.decode(question.text.tolist()).endswith("[repeat random segment]: ")
         read = stream.tokens(0, 23)
         (start,) = [i for i in range(4) if (read[i : i + 20] == question.answer).all()]
-        assert question.known_from == start + 20
+        assert (question.told_from, question.known_from) == (start, start + 20)
         starts.add(start)
     assert starts == {0, 1, 2, 3} and stream.known_from == 20
 
@@ -108,6 +108,8 @@ def test_questions_stand_where_their_document_ends(tmp_path: Path) -> None:
                 whole = TOKENIZER.decode(np.concatenate((stream.tokens(0, place), question.text)).tolist())
                 expected = [q for d, q, a in RECORDS if f" {a}\n" == answer and whole.split("\n\n")[-2] == d]
                 assert len(expected) == 1 and whole.endswith(f"\n\nQuestion: {expected[0]}\nAnswer:")
+                told = stream.tokens(question.told_from, place - question.told_from)
+                assert TOKENIZER.decode(told.tolist()) == whole.split("\n\n")[-2]
     assert len(DocumentsFrom(documents, 0).ask(16, 1, np.random.default_rng(0))) == 1
 
 
@@ -149,7 +151,7 @@ def test_kinds_that_weigh_nothing_are_not_computed() -> None:
 def test_side_branches_leave_the_block_as_it_was() -> None:
     model = small_decoder(small_config("fam", block_size=8, memory_segments=1))
     tokens = torch.randint(40, (2, 8), generator=torch.Generator().manual_seed(0))
-    asked = Asked.of("recall", [1, 1, 0], [Question(0, np.arange(5), np.arange(6))] * 3, torch.device("cpu"))
+    asked = Asked.of("recall", [1, 1, 0], [Question(0, 0, np.arange(5), np.arange(6))] * 3, torch.device("cpu"))
     for keep in (True, False):
         latents, state, (answers,) = read_block(model, tokens, model.start(2), [(0, []), (3, [asked])], keep)
         plain, expected = model.read(tokens, model.start(2))

@@ -148,11 +148,11 @@ class PasskeyStreams:
     def _tell(
         self, head: Ids, wait: int, filler: Filler | PlainText, line: str, question: Ids, answer: str
     ) -> KeyInFiller:
-        told = self._encode(line + "\n")
-        if wait:
-            told = np.concatenate((self._encode("\n"), told))
+        told, before = self._encode(line + "\n"), self._encode("\n" if wait else "")
         key_at = len(head) + wait
-        asked = Question(key_at + len(told), question, self._encode(f" {answer}\n"))
+        told_from = key_at + len(before) + len(self._encode(line[: line.rindex(answer)]))
+        told = np.concatenate((before, told))
+        asked = Question(key_at + len(told), told_from, question, self._encode(f" {answer}\n"))
         return KeyInFiller(head, filler, told, key_at, asked)
 
     def before_key(self, stream: KeyInFiller, rng: np.random.Generator, count: int) -> Ids:

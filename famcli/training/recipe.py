@@ -126,8 +126,8 @@ class Phase:
         fam_noise: deviation of Gaussian noise on the FAM after every block, relative to its root mean square.
         retention: weight of the retention loss, the mean square of what an update changes in the FAM of a stream whose
             key was read before the block, against the FAM before its noise: filler should leave a memory as it is.
-        questions: random places in each block at which the streams are asked for what they read; of a document, most
-            questions that are asked at its end.
+        questions: random places in each block at which the streams are asked for what they read, of a step longer than
+            the receptive field as many times more; of a document, most questions that are asked at its end.
         key_places: where keys stand.
         few_digits: share of the keys that are made of two or three digits: copying is hardest where a digit recurs and
             others follow it.

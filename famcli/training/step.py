@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -85,6 +86,8 @@ class _Step:
                     add_noise(self.model, state, phase.fam_noise, self.noise)
         if with_fam and phase.rehearsal:
             self._rehearse(state)
+        if not with_fam:
+            self.lost = set(self.batch.keys(phase.block_size * phase.blocks))  # nothing else outlasts a step
         return Outcome(self.losses, state, self.lost, self.read)
 
     def _read_block(self, block: int, state: StreamState) -> StreamState:
@@ -104,7 +107,7 @@ class _Step:
         """Where in a block questions are asked: at random places, and where documents end."""
         size = self.phase.block_size
         first = max(0, self.batch.first_askable() - block * size)
-        places = sorted(int(p) for p in self.rng.integers(first, size, self.phase.questions)) if first < size else []
+        places = sorted(int(p) for p in self.rng.integers(first, size, self._places())) if first < size else []
         if self.phase.rehearsal and block + 1 == self.phase.blocks and not any(places):
             places = [size // 2]  # a block read in several parts leaves its keys and values in the state
         cuts = [
@@ -114,17 +117,29 @@ class _Step:
             cuts.append((place - block * size, self._asked(rows, place)))
         return sorted(cuts, key=lambda cut: cut[0])
 
+    def _places(self) -> int:
+        """Places of a block at which questions are asked: the more, the fewer blocks of the step know of a key."""
+        field = self.model.config.receptive_field
+        if self.model.config.fam_slots or field is None:
+            return self.phase.questions
+        return self.phase.questions * math.ceil(self.phase.block_size * self.phase.blocks / field)
+
     def _asked(self, rows: list[int], ahead: int) -> list[Asked]:
-        """What ``rows`` are asked once ``ahead`` more tokens are read; kinds that weigh nothing are left out."""
+        """What ``rows`` are asked once ``ahead`` more tokens are read.
+
+        Kinds that weigh nothing are left out, and keys that no weights could know: they teach nothing but a guess.
+        """
         by_kind: dict[Asking, list[tuple[int, Question]]] = {}
         for row in rows:
             kind = self.batch.streams[row].asking
             if kind and self.losses.weights[kind]:
                 questions = self.batch.ask(row, ahead, self.phase.questions, self.rng)
-                by_kind.setdefault(kind, []).extend((row, question) for question in questions)
+                some = [(row, q) for q in questions if kind != "recall" or self._within_reach(row, q, ahead)]
+                by_kind.setdefault(kind, []).extend(some)
         return [
             Asked.of(kind, [row for row, _ in some], [question for _, question in some], self.batch.device)
             for kind, some in by_kind.items()
+            if some
         ]
 
     def _predict(self, latents: Tensor, following: Tensor) -> None:
@@ -224,12 +239,13 @@ class _Step:
         state.fresh = state.fresh.index_fill(0, place, False)
 
     def _within_reach(self, row: int, question: Question, ahead: int) -> bool:
-        """``row``, asked once ``ahead`` more tokens are read, has read what it is asked for and can still know it."""
+        """Whether ``row``, asked once ``ahead`` more tokens are read, sees all it is asked for to its answer's end."""
         if self.model.config.fam_slots:
             return True
         size, field, begun = self.phase.block_size, self.model.config.receptive_field, self.batch.rows[row].offset
-        end = ((begun + ahead) // size + 1) * size
-        return question.known_from > max(begun, begun if field is None else end - field)  # only a FAM outlasts a step
+        last = begun + ahead + len(question.text) + len(question.answer) - 2  # question and answer fill blocks as well
+        end = (last // size + 1) * size
+        return question.told_from >= max(begun, begun if field is None else end - field)  # only a FAM outlasts a step
 
     def _answer(self, asked: Asked, predicting: Tensor, into: Loss | None, ahead: int) -> set[int]:
         """Takes the losses of answers from their latents [n, a, d]; gives the rows that have lost what was asked.
@@ -243,9 +259,6 @@ class _Step:
         losses, means, right = asked.score(self.model, predicting)
         if into == "rehearsal":  # the gradient through hundreds of updates of a memory that holds nothing is noise
             losses = losses[asked.of_rows([mean < LOST for mean in means])]
-        elif into == "recall":  # what no weights could know can teach nothing but a guess
-            pairs = zip(asked.rows, asked.questions, strict=True)
-            losses = losses[asked.of_rows([self._within_reach(row, question, ahead) for row, question in pairs])]
         if into:
             self.losses.add(into, losses)
         self.read += asked.tokens.numel() + len(asked.rows)

@@ -15,9 +15,15 @@ Asking = Literal["recall", "answer", "segment"]
 
 @dataclass(frozen=True)
 class Question:
-    """A question that can be answered once ``known_from`` tokens of its stream are read; both parts are ids [n]."""
+    """A question about a stream; both parts are ids [n].
+
+    Attributes:
+        known_from: tokens of the stream to read until it can be answered.
+        told_from: the token of the stream with which what it asks for begins to be told, for the last time.
+    """
 
     known_from: int
+    told_from: int
     text: Ids
     answer: Ids
 
@@ -139,7 +145,7 @@ class SegmentsOfText:
 
     def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
         start = int(rng.integers(0, read - self.length + 1))
-        return [Question(start + self.length, self.cue, self.text.tokens(start, self.length))]
+        return [Question(start + self.length, start, self.cue, self.text.tokens(start, self.length))]
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,7 @@ class DocumentsFrom:
 
     def ask(self, read: int, most: int, rng: np.random.Generator) -> list[Question]:
         place = (self._offset + read) % len(self.documents.ids)
-        asked = self.documents.questions[int(np.searchsorted(self.documents.stops, place))]
+        document = int(np.searchsorted(self.documents.stops, place))
+        asked, told_from = self.documents.questions[document], read - place + int(self.documents.starts[document])
         some = sorted(rng.permutation(len(asked))[:most].tolist())
-        return [Question(read, *asked[i]) for i in some]
+        return [Question(read, told_from, *asked[i]) for i in some]
