@@ -107,7 +107,7 @@ def first_step(attention: str, segments: int, layers: int, blocks: int, **phase:
 
 @pytest.mark.parametrize(
     ("attention", "segments", "field", "places"),
-    [("fam", 0, 10**9, 2), ("full", 0, 10**9, 2), ("bswa", 0, 160, 10), ("bswa", 1, 480, 4)],
+    [("fam", 0, 10**9, 4), ("full", 0, 10**9, 4), ("bswa", 0, 160, 20), ("bswa", 1, 480, 8)],
 )
 def test_keys_beyond_the_receptive_field_are_not_asked_for(
     attention: str, segments: int, field: int, places: int
@@ -116,7 +116,8 @@ def test_keys_beyond_the_receptive_field_are_not_asked_for(
 
     A key that is cut by the beginning of the field is beyond it, one told again after it is not.
     """
-    model, batch = first_step(attention, segments, layers=2, blocks=5)
+    places_of_keys = KeyPlaces(at_once=1, soon=0, later=0, across=2)
+    model, batch = first_step(attention, segments, layers=2, blocks=5, key_places=places_of_keys, questions=4)
     step = _Step(model, batch, batch.recipe, batch.recipe.phases[0], 0, tally := Tally())
     ask, asked, left_out = step._asked, 0, 0
     question = len("\nWhat is the pass key? The pass key is") + len(" 12345\n") - 1
