@@ -16,7 +16,7 @@ from famcli.training.batch import Batch
 from famcli.training.losses import Tally
 from famcli.training.material import Material, load_corpus, load_documents
 from famcli.training.reading import Asked, read_block
-from famcli.training.recipe import Mixture, Phase, Recipe
+from famcli.training.recipe import KeyPlaces, Mixture, Phase, Recipe
 from famcli.training.step import _Step
 from famcli.training.streams import DocumentsFrom, Question
 
@@ -135,6 +135,61 @@ def test_a_step_asks_about_every_document_that_ends_in_it(tmp_path: Path) -> Non
     means = outcome.losses.means()
     total = outcome.losses.total()
     assert total is not None and total.item() == pytest.approx(means["answer"] + 0.5 * means["filler"])  # type: ignore[operator]
+
+
+def first_step(attention: str, segments: int, blocks: int, key_places: KeyPlaces) -> _Step:
+    """Six keys, asked for at four places of a block of 160 tokens, and a model of two layers."""
+    model = small_decoder(small_config(attention, vocab_size=257, layers=2, block_size=160, memory_segments=segments))
+    places = {"block_size": 160, "blocks": blocks, "questions": 4, "key_places": key_places}
+    phase = Phase(steps=1, mixture=Mixture(passkey=6), learning_rate=0.1, **places)  # type: ignore[arg-type]
+    recipe = Recipe(seed=0, phases=(phase,), forget_above=99.0).with_model(model.config)
+    batch = Batch(recipe, Material(TOKENIZER))
+    batch.begin(0, phase, first=True)
+    return _Step(model, batch, recipe, phase, 0, Tally())
+
+
+@pytest.mark.parametrize(
+    ("attention", "segments", "field", "places"),
+    [("fam", 0, 10**9, 4), ("full", 0, 10**9, 4), ("bswa", 0, 160, 20), ("bswa", 1, 480, 8)],
+)
+def test_keys_beyond_the_receptive_field_are_not_asked_for(
+    attention: str, segments: int, field: int, places: int
+) -> None:
+    """As the end of the answer sees them, which the question can put into the next block.
+
+    A key that is cut by the beginning of the field is beyond it, one told again after it is not.
+    """
+    step = first_step(attention, segments, 5, KeyPlaces(at_once=1, soon=0, later=0, across=2))
+    batch, ask, asked, left_out = step.batch, step._asked, 0, 0
+    question = len("\nWhat is the pass key? The pass key is") + len(" 12345\n") - 1
+
+    def noted(rows: list[int], ahead: int) -> list[Asked]:
+        nonlocal asked, left_out
+        field_from = ((ahead + question - 1) // 160 + 1) * 160 - field
+        for row in rows:
+            key = TOKENIZER.decode(batch.ask(row, ahead, 1, step.rng)[0].answer.tolist()).strip()
+            known = TOKENIZER.decode(batch.streams[row].tokens(0, ahead).tolist()).rindex(key) >= field_from
+            asked, left_out = asked + known, left_out + (not known)
+            assert [a.rows for a in ask([row], ahead)] == ([[row]] if known else [])
+        return ask(rows, ahead)
+
+    step._asked = noted  # type: ignore[method-assign]
+    losses = step.run().losses
+    assert asked and (left_out > 0) == (attention == "bswa")
+    assert losses._counts["recall"] == asked * len(" 12345\n")
+    assert sum(step.tally.asked) == asked
+    assert len(step._cuts(4)) == places
+
+
+@pytest.mark.parametrize(("attention", "goes_on"), [("fam", True), ("bswa", False), ("full", False)])
+def test_without_fam_no_key_of_an_earlier_step_is_asked_for(attention: str, goes_on: bool) -> None:
+    """Memory segments would still reach the keys, had the step not begun after them."""
+    step = first_step(attention, 1, 1, KeyPlaces(at_once=1, soon=0, later=0))
+    for row in step.batch.rows:
+        row.offset += 160
+    outcome = step.run()
+    assert (sum(step.tally.asked) > 0) == goes_on
+    assert outcome.lost == (set() if goes_on else set(range(6)))
 
 
 def test_kinds_that_weigh_nothing_are_not_computed() -> None:

@@ -18,7 +18,6 @@ from famcli.training.loop import Trainer, from_scratch
 from famcli.training.losses import Tally
 from famcli.training.material import Material, PasskeyStreams, draw_repeat
 from famcli.training.optimizers import orthogonalise
-from famcli.training.reading import Asked
 from famcli.training.recipe import KeyPlaces, Mixture, Optimizer, Phase, Recipe
 from famcli.training.rehearsal import rehearse, strides
 from famcli.training.step import _Step, read_and_ask
@@ -91,65 +90,6 @@ def test_questions_leave_the_stream_as_it_was() -> None:
     assert sum(tally.asked) > 0
     for with_questions, without in zip(asked.layers, plain.layers, strict=True):
         torch.testing.assert_close(with_questions.fam, without.fam, rtol=0, atol=1e-12)
-
-
-def first_step(attention: str, segments: int, layers: int, blocks: int, **phase: object) -> tuple[Decoder, Batch]:
-    """A model with blocks of 160 tokens, and a batch at its first step."""
-    how = recipe(mixture=Mixture(passkey=6), block_size=160, blocks=blocks, **phase)
-    kind = {"attention": attention, "memory_segments": segments, "block_size": 160, "layers": layers}
-    how = how.with_model(dataclasses.replace(how.config, **kind))
-    model = Decoder(how.config).double()
-    model.initialise(0)
-    batch = Batch(how, MATERIAL)
-    batch.begin(0, how.phases[0], first=True)
-    return model, batch
-
-
-@pytest.mark.parametrize(
-    ("attention", "segments", "field", "places"),
-    [("fam", 0, 10**9, 4), ("full", 0, 10**9, 4), ("bswa", 0, 160, 20), ("bswa", 1, 480, 8)],
-)
-def test_keys_beyond_the_receptive_field_are_not_asked_for(
-    attention: str, segments: int, field: int, places: int
-) -> None:
-    """As the end of the answer sees them, which the question can put into the next block.
-
-    A key that is cut by the beginning of the field is beyond it, one told again after it is not.
-    """
-    places_of_keys = KeyPlaces(at_once=1, soon=0, later=0, across=2)
-    model, batch = first_step(attention, segments, layers=2, blocks=5, key_places=places_of_keys, questions=4)
-    step = _Step(model, batch, batch.recipe, batch.recipe.phases[0], 0, tally := Tally())
-    ask, asked, left_out = step._asked, 0, 0
-    question = len("\nWhat is the pass key? The pass key is") + len(" 12345\n") - 1
-
-    def noted(rows: list[int], ahead: int) -> list[Asked]:
-        nonlocal asked, left_out
-        field_from = ((ahead + question - 1) // 160 + 1) * 160 - field
-        for row in rows:
-            key = TOKENIZER.decode(batch.ask(row, ahead, 1, step.rng)[0].answer.tolist()).strip()
-            known = TOKENIZER.decode(batch.streams[row].tokens(0, ahead).tolist()).rindex(key) >= field_from
-            asked, left_out = asked + known, left_out + (not known)
-            assert [a.rows for a in ask([row], ahead)] == ([[row]] if known else [])
-        return ask(rows, ahead)
-
-    step._asked = noted  # type: ignore[method-assign]
-    losses = step.run().losses
-    assert asked and (left_out > 0) == (attention == "bswa")
-    assert losses._counts["recall"] == asked * len(" 12345\n")
-    assert sum(tally.asked) == asked
-    assert len(step._cuts(4)) == places
-
-
-@pytest.mark.parametrize(("attention", "goes_on"), [("fam", True), ("bswa", False), ("full", False)])
-def test_without_fam_no_key_of_an_earlier_step_is_asked_for(attention: str, goes_on: bool) -> None:
-    """Memory segments would still reach the keys, had the step not begun after them."""
-    at_once = KeyPlaces(at_once=1, soon=0, later=0)
-    model, batch = first_step(attention, 1, layers=4, blocks=1, key_places=at_once)
-    for row in batch.rows:
-        row.offset += 480
-    outcome = read_and_ask(model, batch, batch.recipe, batch.recipe.phases[0], 0, tally := Tally())
-    assert (sum(tally.asked) > 0) == goes_on
-    assert outcome.lost == (set() if goes_on else set(range(6)))
 
 
 def test_retention_is_what_updates_change_once_the_key_is_read() -> None:

@@ -87,7 +87,7 @@ class _Step:
         if with_fam and phase.rehearsal:
             self._rehearse(state)
         if not with_fam:
-            self.lost = set(self.batch.keys(phase.block_size * phase.blocks))  # nothing else outlasts a step
+            self.lost = set(self.batch.keys(phase.block_size * phase.blocks))  # without FAM no key outlasts a step
         return Outcome(self.losses, state, self.lost, self.read)
 
     def _read_block(self, block: int, state: StreamState) -> StreamState:
@@ -120,7 +120,7 @@ class _Step:
     def _places(self) -> int:
         """Places of a block at which questions are asked: the more, the fewer blocks of the step know of a key."""
         field = self.model.config.receptive_field
-        if self.model.config.fam_slots or field is None:
+        if field is None:
             return self.phase.questions
         return self.phase.questions * math.ceil(self.phase.block_size * self.phase.blocks / field)
 
