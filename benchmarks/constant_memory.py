@@ -16,9 +16,9 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from famcli.checkpoints.registry import LoadedModel, load_model
 from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.prompts import PromptTokens, prompt_parts
-from famcli.models.registry import LoadedModel, load_model
 from famcli.task import Generate, load_task
 
 SHORT, LONG = 64 * 1024, 1024 * 1024

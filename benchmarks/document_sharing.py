@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from lm_eval_partner import DecoderLM, quality_task, run
 
+from famcli.checkpoints.registry import LoadedModel, load_model
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
-from famcli.models.registry import LoadedModel, load_model
 from famcli.task import load_task
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -21,8 +21,8 @@ REPEATS = 3
 
 FAMCLI = """
 import json, resource, sys, time
-import famcli.models.gguf, gguf, tokenizers, torch
-from famcli.models.registry import load_model
+import famcli.checkpoints.gguf, gguf, tokenizers, torch
+from famcli.checkpoints.registry import load_model
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
@@ -96,7 +96,7 @@ def measure(path: str) -> None:
 
 
 def main() -> None:
-    from famcli.models.registry import list_presets
+    from famcli.checkpoints.registry import list_presets
 
     (preset,) = (preset for preset in list_presets() if preset.name == "full-135m")
     file = preset.package.path if preset.package else None

@@ -12,9 +12,9 @@ import torch
 from small_models import small_config, small_decoder
 from torch import Tensor
 
+from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.evaluation.record import RunRecord
-from famcli.models.registry import LoadedModel
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Prompt
 
 

@@ -14,9 +14,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from small_models import distance, random_tokens
 
+from famcli.checkpoints.registry import find_model, load_model
 from famcli.errors import UserError
 from famcli.models.decoder import Decoder
-from famcli.models.registry import find_model, load_model
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 FAM = {"attention": "fam", "block_size": 8, "memory_segments": 1, "fam_length": 4}

@@ -15,12 +15,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from small_runs import journal_without_times, small_model, without_times
 
+from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.evaluation import stream
 from famcli.evaluation.prediction import by_position, predict
 from famcli.evaluation.runner import evaluate
 from famcli.evaluation.stream import StateKeeper
-from famcli.models.registry import LoadedModel
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Predicted, Read, Sample, Weighted
 
 NOTHING = StateKeeper(None)

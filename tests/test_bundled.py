@@ -8,11 +8,11 @@ import pytest
 import torch
 from famcli.tasks.passkey import DESCRIPTION, KEY_LINE, PassKeyText
 
+from famcli.checkpoints.registry import load_model
 from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.runner import evaluate
 from famcli.metrics.recall import first_digit_run
-from famcli.models.registry import load_model
 from famcli.task import load_task
 
 

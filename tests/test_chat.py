@@ -12,10 +12,10 @@ import torch
 from small_models import small_config, small_decoder
 from tokenizers.processors import TemplateProcessing
 
+from famcli.checkpoints.chat import ChatTemplate
+from famcli.checkpoints.checkpoint import open_checkpoint, save_checkpoint
+from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.errors import UserError
-from famcli.models.chat import ChatTemplate
-from famcli.models.checkpoint import open_checkpoint, save_checkpoint
-from famcli.models.hub_tokenizer import HubTokenizer
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
@@ -45,7 +45,7 @@ def template(source: str) -> ChatTemplate:
 def test_prompts_are_what_transformers_renders(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.utils import chat_template_utils
 
-    from famcli.models.chat import TODAY
+    from famcli.checkpoints.chat import TODAY
 
     class Frozen(type(TODAY)):  # type: ignore[misc]
         @classmethod

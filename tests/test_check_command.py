@@ -15,11 +15,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 from test_checkpoint import save_small
 
+from famcli.checkpoints.registry import bundled_directory
 from famcli.cli.check import command
 from famcli.cli.main import main
 from famcli.evaluation import record as record_module
 from famcli.evaluation import yardstick
-from famcli.models.registry import bundled_directory
 from famcli.reports.baseline import read_baseline
 
 BASE = ["check", "--task", "passkey", "-o", "lengths=400", "-o", "trials=2", "--baseline", "base.json"]

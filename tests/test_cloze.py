@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from small_models import small_config
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.training.cloze import GAP, Cloze, draw_clozes
 from famcli.training.facts import FORMS, draw_fact, draw_filler
 from famcli.training.material import Material, load_documents

@@ -13,11 +13,11 @@ import pytest
 from famcli.tasks.documents import DocumentTask, QuestionTask
 from small_runs import small_model
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
 from famcli.cli.options import find_suite
 from famcli.evaluation.plan import measure, plan
 from famcli.evaluation.runner import evaluate
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import load_task
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"

@@ -26,8 +26,8 @@ from famcli.tasks.sources import RecordError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Choose, Chosen, Generate, Generated, Sample, Weighted
 
 TASKS: list[type[QuestionTask[Any]]] = [NarrativeQA, Qasper, Quality]

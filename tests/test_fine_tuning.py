@@ -15,9 +15,9 @@ from small_models import distance, random_tokens, small_config, small_decoder
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.models.decoder import Decoder
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.training import reading
 from famcli.training.batch import Batch
 from famcli.training.log import Log

@@ -14,12 +14,12 @@ import pytest
 from asked_samples import Asks, answers, asked, story
 from small_runs import RuleDecoder, loaded, small_model
 
+from famcli.checkpoints.chat import ChatTemplate
+from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.evaluation.prompts import Frame, frame_of
 from famcli.evaluation.runner import evaluate
-from famcli.models.chat import ChatTemplate
-from famcli.models.registry import LoadedModel
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Read, Sample, load_task
 
 BEGIN = 2

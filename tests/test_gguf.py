@@ -13,10 +13,10 @@ from gguf_files import TOKENIZER, save_as_gguf, smollm2, write_gguf
 from hub_models import save_hub_model
 from small_models import distance, random_tokens
 
+from famcli.checkpoints.checkpoint import Checkpoint, load_decoder, open_checkpoint
+from famcli.checkpoints.registry import find_model, load_model
 from famcli.errors import UserError
-from famcli.models.checkpoint import Checkpoint, load_decoder, open_checkpoint
 from famcli.models.decoder import Decoder
-from famcli.models.registry import find_model, load_model
 
 CPU = torch.device("cpu")
 LLAMA3 = {
@@ -87,7 +87,7 @@ def test_quantised_weights_are_what_their_package_makes_of_them(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Matrices are read some rows at a time; the head interleaving is undone after that."""
-    monkeypatch.setattr("famcli.models.gguf._VALUES_AT_ONCE", 1000)
+    monkeypatch.setattr("famcli.checkpoints.gguf._VALUES_AT_ONCE", 1000)
     quantisation = gguf.GGMLQuantizationType[kind]
     model = save_hub_model(tmp_path / "hub", hidden_size=64, intermediate_size=96)
     save_as_gguf(model, tmp_path / "model.gguf", "llama", quantisation)

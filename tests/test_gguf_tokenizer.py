@@ -14,10 +14,10 @@ import tokenizers
 from gguf_files import LETTERS, VARIED_TEXTS, smollm2, tokenizer_fields
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from famcli.checkpoints.checkpoint import open_checkpoint
+from famcli.checkpoints.gguf_tokenizer import read_tokenizer
+from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.errors import UserError
-from famcli.models.checkpoint import open_checkpoint
-from famcli.models.gguf_tokenizer import read_tokenizer
-from famcli.models.hub_tokenizer import HubTokenizer
 
 FILE = Path("model.gguf")
 TEXT = (Path(__file__).parent.parent / "LICENSE").read_text(encoding="utf-8")

@@ -21,8 +21,8 @@ from famcli.tasks.theories import TheoryFile, join_theories, order_theories, par
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Predicted, Sample
 
 REAL = Path(__file__).parents[2] / "shared/data/isabelle/isabelle_afp.jsonl.gz"

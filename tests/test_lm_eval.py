@@ -12,11 +12,11 @@ import pytest
 import torch
 from small_runs import prompt_ids
 
+from famcli.checkpoints.registry import LoadedModel, find_model
 from famcli.evaluation.prediction import predict
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
 from famcli.evaluation.stream import StateKeeper
-from famcli.models.registry import LoadedModel, find_model
 from famcli.task import Generate, load_task
 
 pytest.importorskip("lm_eval")

@@ -13,8 +13,8 @@ import pytest
 from famcli.tasks.narrativeqa import ANSWER_CHARACTERS, NarrativeQA
 from famcli.tasks.sources import RecordError
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Generate, Generated, Sample
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "narrativeqa"

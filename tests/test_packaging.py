@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from famcli import __version__
-from famcli.models.checkpoint import SHAPE_FIELDS, open_checkpoint
-from famcli.models.registry import bundled_directory, list_presets
+from famcli.checkpoints.checkpoint import SHAPE_FIELDS, open_checkpoint
+from famcli.checkpoints.registry import bundled_directory, list_presets
 
 ROOT = Path(__file__).parent.parent
 LARGEST_WEIGHTS = 8_000_000
@@ -56,7 +56,8 @@ def test_installed_wheel_finds_its_tasks_and_presets(wheel: Path, tmp_path: Path
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path)
     code = (
-        "import famcli.tasks.passkey as p, famcli.task as t, famcli.models.registry as r, famcli.cli.options as o\n"
+        "import famcli.tasks.passkey as p, famcli.task as t\n"
+        "import famcli.checkpoints.registry as r, famcli.cli.options as o\n"
         "print(p.__file__, t.available_tasks()['passkey'].__module__, len(r.list_presets()), len(o.list_suites()))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

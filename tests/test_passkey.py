@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import WordTokenizer, prompt_ids
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Generated, Sample
 
 DESCRIPTION = (

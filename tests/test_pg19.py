@@ -15,9 +15,9 @@ from famcli.tasks.pg19 import PG19
 from hypothesis import given
 from hypothesis import strategies as st
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.metrics.statistics import clustered_mean
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Predicted, Sample, Weighted
 
 REAL = Path(__file__).parents[2] / "shared/data/pg19/pg19_test_subset.jsonl.gz"

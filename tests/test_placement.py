@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_models import distance, random_tokens, small_config, small_decoder
 
+from famcli.checkpoints.placement import PlacedDecoder, place_layers
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
-from famcli.models.placement import PlacedDecoder, place_layers
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 GPUS = [torch.device("cuda", 0), torch.device("cuda", 1)]

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import small_model
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.evaluation.plan import measure, plan
 from famcli.evaluation.prompts import CUT_STEP, Context, Side
 from famcli.evaluation.runner import evaluate
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Choose, Generate, Prompt, Read, Request, Sample, Weighted
 
 

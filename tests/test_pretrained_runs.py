@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from test_checkpoint import save_small
 
+from famcli.checkpoints.checkpoint import open_checkpoint
+from famcli.checkpoints.registry import list_presets, load_model
 from famcli.cli.main import main
 from famcli.evaluation.record import NO_FAM_ADAPTER, load_record
-from famcli.models.checkpoint import open_checkpoint
-from famcli.models.memory import state_values, state_values_per_token, stored_parameters
-from famcli.models.registry import list_presets, load_model
+from famcli.models.cost import state_values, state_values_per_token, stored_parameters
 
 PASSKEY = ["eval", "--task", "passkey", "-o", "lengths=400", "-o", "trials=1"]
 
@@ -157,7 +157,7 @@ def test_presets_of_pretrained_bases_fit_them() -> None:
 def test_presets_whose_package_is_absent_name_both_commands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("famcli.models.registry.Package.path", None)
+    monkeypatch.setattr("famcli.checkpoints.registry.Package.path", None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("hub").absolute()))
     assert main([*PASSKEY, "--model", "fam-135m"]) == 2
     err = capsys.readouterr().err

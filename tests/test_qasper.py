@@ -16,8 +16,8 @@ from famcli.tasks.sources import RecordError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Generate, Generated, Sample, Weighted
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "qasper"

@@ -12,8 +12,8 @@ import pytest
 from famcli.tasks.quality import ChoiceQuestion, Quality
 from famcli.tasks.sources import RecordError
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Choose, Chosen, Sample, Weighted
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "quality"

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_checkpoint import save_hub_model, save_small
 
+from famcli.checkpoints import registry
+from famcli.checkpoints.checkpoint import open_checkpoint, save_checkpoint
+from famcli.checkpoints.registry import find_model, list_presets, load_model, pick_device, pick_dtype, split_spec
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models import registry
-from famcli.models.checkpoint import open_checkpoint, save_checkpoint
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
-from famcli.models.registry import find_model, list_presets, load_model, pick_device, pick_dtype, split_spec
-from famcli.models.tokenizer import ByteTokenizer
 
 
 @pytest.fixture

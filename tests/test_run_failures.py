@@ -14,12 +14,12 @@ from asked_samples import Asks
 from famcli.tasks.passkey import PassKey
 from small_runs import journal_without_times, small_model, without_times
 
+from famcli.checkpoints.registry import LoadedModel
 from famcli.errors import UserError
 from famcli.evaluation import stream
 from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.runner import evaluate
-from famcli.models.registry import LoadedModel
 from famcli.task import Choose, Generate, Prompt, Read, Sample
 
 

@@ -19,6 +19,7 @@ from famcli.tasks.passkey import PassKey
 from small_models import small_config
 from small_runs import RuleDecoder, journal_without_times, loaded, prompt_ids, small_model, without_times
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.evaluation import runner
 from famcli.evaluation.generation import Reply, answer_batch
@@ -26,7 +27,6 @@ from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.evaluation.record import load_record
 from famcli.evaluation.runner import evaluate
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Generate, Generated, Prompt, Sample
 
 END = ByteTokenizer.end_of_text

@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_models import small_config, small_decoder
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.training.batch import Batch
 from famcli.training.losses import Tally
 from famcli.training.material import Material, load_corpus, load_documents

@@ -10,9 +10,9 @@ import pytest
 import torch
 from small_models import small_config
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.models.decoder import Decoder
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.training.batch import Batch
 from famcli.training.loop import Trainer, from_scratch
 from famcli.training.losses import Tally

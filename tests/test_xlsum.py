@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import WordTokenizer
 
+from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.metrics.statistics import clustered_mean
-from famcli.models.tokenizer import ByteTokenizer
 from famcli.task import Generate, Generated, Sample
 
 THAI = "ชาวบ้านในหมู่บ้านริมแม่น้ำช่วยกันสร้างสะพาน"

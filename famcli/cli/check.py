@@ -14,8 +14,8 @@ from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, 
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.registry import LoadedModel
     from famcli.evaluation.record import RunRecord
-    from famcli.models.registry import LoadedModel
     from famcli.reports.baseline import Baseline
     from famcli.reports.check import Check
     from famcli.reports.cost_check import MeasuredCost

@@ -15,7 +15,7 @@ from famcli.cli.options import as_json, parse_options
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.models.tokenizer import Tokenizer
+    from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.task import Request, Task
     from famcli.tasks.hub import HubDataset
 
@@ -161,10 +161,10 @@ def _check_takes_data(task: Task) -> None:
 
 def _tokenizer(model: str | None) -> Tokenizer:
     if model is None:
-        from famcli.models.tokenizer import ByteTokenizer
+        from famcli.checkpoints.tokenizer import ByteTokenizer
 
         return ByteTokenizer()
-    from famcli.models.registry import find_model
+    from famcli.checkpoints.registry import find_model
 
     return find_model(model).checkpoint.tokenizer
 

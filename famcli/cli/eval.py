@@ -15,8 +15,8 @@ from famcli.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from famcli.checkpoints.registry import ModelSource
     from famcli.evaluation.record import RunRecord
-    from famcli.models.registry import ModelSource
     from famcli.task import Task
 
 

@@ -13,8 +13,8 @@ import click
 from famcli.cli.options import as_json, output
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.registry import Preset
     from famcli.models.config import ModelConfig
-    from famcli.models.registry import Preset
 
 JSON = dict[str, Any]
 
@@ -28,7 +28,7 @@ def command() -> None:
 @as_json
 def models(json_output: bool) -> None:
     """Presets for --model. Directories, GGUF files and hub ids in the local cache work as well."""
-    from famcli.models.registry import list_presets
+    from famcli.checkpoints.registry import list_presets
 
     described = [_describe(preset) for preset in list_presets()]
     if json_output:
@@ -47,8 +47,8 @@ def models(json_output: bool) -> None:
 
 def _describe(preset: Preset) -> JSON:
     """A preset, what it takes and where it is; memory in bytes, of the weights and of one stream's state."""
-    from famcli.models.memory import state_values, state_values_per_token, stored_parameters
-    from famcli.models.registry import bundled_directory
+    from famcli.checkpoints.registry import bundled_directory
+    from famcli.models.cost import state_values, state_values_per_token, stored_parameters
 
     directory = bundled_directory(preset.name)
     config, parameters = preset.config, preset.parameters

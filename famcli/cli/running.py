@@ -14,9 +14,9 @@ from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_o
 from famcli.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.registry import LoadedModel, ModelSource
     from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
-    from famcli.models.registry import LoadedModel, ModelSource
     from famcli.task import Task
 
 
@@ -183,7 +183,7 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Mode
     Raises:
         UserError: the device is not there, there is no such model, or a task does not fit it.
     """
-    from famcli.models.registry import find_model, pick_device
+    from famcli.checkpoints.registry import find_model, pick_device
 
     pick_device(settings.device)
     source = find_model(spec)
@@ -213,7 +213,7 @@ def _check_samples(source: ModelSource, task: Task, settings: RunSettings) -> No
 
 def load(source: ModelSource, settings: RunSettings) -> LoadedModel:
     """The model in memory; warns of a FAM that has learned nothing."""
-    from famcli.models.registry import pick_device, pick_dtype
+    from famcli.checkpoints.registry import pick_device, pick_dtype
 
     if source.untrained_fam:
         click.echo(

@@ -17,9 +17,9 @@ from famcli.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from famcli.checkpoints.registry import ModelSource
     from famcli.evaluation.record import RunRecord
     from famcli.metrics.statistics import Metric
-    from famcli.models.registry import ModelSource
     from famcli.task import Task
 
 EXIT_FAILED = 1

@@ -11,8 +11,8 @@ import click
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.models.config import ModelConfig
-    from famcli.models.tokenizer import Tokenizer
     from famcli.training.evaluate import Recall
     from famcli.training.loop import Trainer
     from famcli.training.lora import Base
@@ -139,8 +139,8 @@ def _prepare(
     recipe: Recipe, spec: str | None, output: Path, text: Path, qa: Path | None, device: str
 ) -> tuple[Trainer, Tokenizer, Base | None]:
     """The trainer, the model's tokenizer, and what is fine-tuned, if anything is."""
-    from famcli.models.registry import load_model, pick_device
-    from famcli.models.tokenizer import ByteTokenizer
+    from famcli.checkpoints.registry import load_model, pick_device
+    from famcli.checkpoints.tokenizer import ByteTokenizer
     from famcli.training.loop import Trainer, from_scratch
     from famcli.training.lora import Base
 
@@ -160,8 +160,8 @@ def _prepare(
 
 def _find_base(spec: str, lora: bool) -> tuple[str, ModelConfig]:
     """The name of a model without the changes to it, a directory's in full, and its own config."""
+    from famcli.checkpoints.registry import find_model, split_spec
     from famcli.files import user_path
-    from famcli.models.registry import find_model, split_spec
 
     name, overrides = split_spec(spec)
     directory = user_path(name)
@@ -187,7 +187,7 @@ def _material(recipe: Recipe, tokenizer: Tokenizer, text: Path, qa: Path | None)
 
 
 def _train(trainer: Trainer, tokenizer: Tokenizer, base: Base | None, name: str, output: Path) -> None:
-    from famcli.models.checkpoint import save_checkpoint
+    from famcli.checkpoints.checkpoint import save_checkpoint
     from famcli.training.lora import save_adapter
 
     recipe, sizes = trainer.recipe, [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]

@@ -20,8 +20,8 @@ from famcli.evaluation.stream import Prefix, StateKeeper, read_document
 from famcli.task import Choose, Chosen, Generate, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
 if TYPE_CHECKING:
-    from famcli.models.registry import LoadedModel
-    from famcli.models.tokenizer import Tokenizer
+    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.tokenizer import Tokenizer
 
 TAIL = 200
 """Characters of a prompt's end that the journal keeps."""

@@ -17,9 +17,9 @@ from famcli.evaluation.stream import Prefix, to_device
 from famcli.task import Choose, Chosen, Generate, Generated
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.models.decoder import Decoder
     from famcli.models.state import StreamState
-    from famcli.models.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFiel
 from famcli.task import Task
 
 if TYPE_CHECKING:
-    from famcli.models.registry import LoadedModel
-    from famcli.models.tokenizer import Tokenizer
+    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.tokenizer import Tokenizer
 
 
 def new_record(

@@ -16,7 +16,7 @@ from famcli.evaluation.prompts import NO_FRAME, Context, Frame, document_of, enc
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
 if TYPE_CHECKING:
-    from famcli.models.tokenizer import Tokenizer
+    from famcli.checkpoints.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

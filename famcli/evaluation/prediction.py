@@ -17,8 +17,8 @@ from famcli.evaluation.prompts import Ids
 from famcli.evaluation.stream import StateKeeper, chunks, to_device, token_digest
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.models.decoder import Decoder
-    from famcli.models.tokenizer import Tokenizer
 
 LOGITS_BYTES = 64 * 1024**2
 """Room for the logits in memory at one time; float32, [tokens, vocabulary]."""

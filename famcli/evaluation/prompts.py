@@ -14,7 +14,7 @@ from famcli.errors import UserError
 from famcli.task import Choose, Prompt, Read, Request, Segment
 
 if TYPE_CHECKING:
-    from famcli.models.tokenizer import Tokenizer
+    from famcli.checkpoints.tokenizer import Tokenizer
 
 Ids = NDArray[np.int64]
 Side = Literal["left", "right", "middle"]

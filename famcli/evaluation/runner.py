@@ -19,12 +19,12 @@ from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Frame, Side, frame_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
-from famcli.models.memory import state_values_per_token
+from famcli.models.cost import state_values_per_token
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.registry import LoadedModel
     from famcli.models.config import ModelConfig
-    from famcli.models.registry import LoadedModel
 
 CPU_ROWS, CUDA_ROWS = 16, 64
 CPU_STATE_BYTES = 2 * 1024**3

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from famcli.checkpoints.registry import LoadedModel
     from famcli.evaluation.record import RunRecord
-    from famcli.models.registry import LoadedModel
 
 CPU_SIDE, ACCELERATOR_SIDE = 1024, 4096
 """Rows and columns of the matrices: the product takes some tens of milliseconds on one CPU core."""

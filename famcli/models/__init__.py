@@ -1,1 +1,1 @@
-"""Decoders that read a stream, and where their weights come from."""
+"""The network: decoders that read a stream."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from famcli.checkpoints.tokenizer import Tokenizer
 from famcli.errors import UserError
-from famcli.models.tokenizer import Tokenizer
 from famcli.training.facts import draw_fact, draw_filler
 from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
 from famcli.training.streams import (

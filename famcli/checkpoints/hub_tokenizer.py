@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from famcli.checkpoints.chat import ChatTemplate
 from famcli.errors import UserError
 from famcli.files import write_text
-from famcli.models.chat import ChatTemplate
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 

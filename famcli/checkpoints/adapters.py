@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from famcli.checkpoints import huggingface
+from famcli.checkpoints.checkpoint import Checkpoint
+from famcli.checkpoints.weights import SafeTensor, Stored, list_safetensors
 from famcli.errors import UserError
-from famcli.models import huggingface
-from famcli.models.checkpoint import Checkpoint
-from famcli.models.weights import SafeTensor, Stored, list_safetensors
 
 CONFIG, WEIGHTS, FAM, OWN = "adapter_config.json", "adapter_model.safetensors", "fam.safetensors", "famcli.json"
 

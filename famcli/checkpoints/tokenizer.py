@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from famcli.models.chat import ChatTemplate
+    from famcli.checkpoints.chat import ChatTemplate
 
 
 class Tokenizer(Protocol):

@@ -21,10 +21,10 @@ from famcli.models.config import ModelConfig
 if TYPE_CHECKING:
     import torch
 
-    from famcli.models.adapters import Adapter
-    from famcli.models.checkpoint import Checkpoint
+    from famcli.checkpoints.adapters import Adapter
+    from famcli.checkpoints.checkpoint import Checkpoint
+    from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.models.decoder import Decoder
-    from famcli.models.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ class ModelSource:
         Raises:
             UserError: a file cannot be read, or the model does not fit the devices.
         """
-        from famcli.models.checkpoint import load_decoder
-        from famcli.models.placement import place_layers
+        from famcli.checkpoints.checkpoint import load_decoder
+        from famcli.checkpoints.placement import place_layers
 
         placement = place_layers(self.config, device, dtype) if device_map else None
         with ThreadPoolExecutor(1) as beside:
@@ -207,8 +207,8 @@ def find_model(spec: str) -> ModelSource:
     Raises:
         UserError: there is no such model, its files are missing or not usable, or an override does not fit its weights.
     """
-    from famcli.models.adapters import is_adapter, open_adapter
-    from famcli.models.checkpoint import check_fits
+    from famcli.checkpoints.adapters import is_adapter, open_adapter
+    from famcli.checkpoints.checkpoint import check_fits
 
     name, overrides = split_spec(spec)
     directory = overrides.pop("adapter", None)
@@ -236,7 +236,7 @@ def find_model(spec: str) -> ModelSource:
 
 def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
     """The checkpoint of a name without overrides, and the config it has by that name."""
-    from famcli.models.checkpoint import check_fits, open_checkpoint
+    from famcli.checkpoints.checkpoint import check_fits, open_checkpoint
 
     presets = {preset.name: preset for preset in list_presets()}
     preset = presets.get(name)
@@ -383,7 +383,7 @@ def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> 
 
 def _cached(hub_id: str) -> Path | None:
     """The hub cache's directory of a model; an interrupted download counts as none."""
-    from famcli.models.huggingface import cached_directory
+    from famcli.checkpoints.huggingface import cached_directory
 
     directory = cached_directory(hub_id)
     if directory and not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):

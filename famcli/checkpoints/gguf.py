@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from famcli.checkpoints import huggingface
+from famcli.checkpoints.checkpoint import Checkpoint
+from famcli.checkpoints.gguf_tokenizer import read_tokenizer
+from famcli.checkpoints.weights import Stored
 from famcli.errors import UserError
-from famcli.models import huggingface
 from famcli.models.attention import rope_frequencies
-from famcli.models.checkpoint import Checkpoint
 from famcli.models.config import ModelConfig
-from famcli.models.gguf_tokenizer import read_tokenizer
-from famcli.models.weights import Stored
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

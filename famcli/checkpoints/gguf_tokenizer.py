@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.errors import UserError
-from famcli.models.hub_tokenizer import HubTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

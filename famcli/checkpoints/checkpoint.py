@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from famcli.checkpoints import huggingface
+from famcli.checkpoints.hub_tokenizer import HubTokenizer
+from famcli.checkpoints.placement import PlacedDecoder
+from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
+from famcli.checkpoints.weights import Stored, combined_sha256, list_safetensors
 from famcli.errors import UserError
 from famcli.files import save_tensors, write_text
-from famcli.models import huggingface
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
-from famcli.models.hub_tokenizer import HubTokenizer
-from famcli.models.placement import PlacedDecoder
-from famcli.models.tokenizer import ByteTokenizer, Tokenizer
-from famcli.models.weights import Stored, combined_sha256, list_safetensors
 
 SHAPE_FIELDS = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "tie_embeddings")
 """Fields of ``ModelConfig`` that the weights fix."""
@@ -108,7 +108,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         _refuse_pickles([path])
         if path.suffix != ".gguf":
             raise UserError(f"{path} is a file, and no .gguf", f"give the directory that holds it: {path.parent}")
-        from famcli.models.gguf import open_gguf
+        from famcli.checkpoints.gguf import open_gguf
 
         checkpoint = open_gguf(path)
     else:
