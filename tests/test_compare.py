@@ -9,11 +9,13 @@ import pytest
 from made_records import BSWA, FAM, Cells, mean, passkey_record
 from made_runs import Answer, document_run, passkey_run
 
+from famcli.compare.cells import format_tokens
+from famcli.compare.comparison import Comparison
+from famcli.compare.side_by_side import compare
 from famcli.errors import UserError
 from famcli.metrics.paired import holm
 from famcli.metrics.statistics import Metric
-from famcli.reports.comparison import Comparison
-from famcli.reports.tables import compare, format_metric, format_tokens
+from famcli.reports.numbers import format_metric
 
 
 def scores(comparison: Comparison) -> dict[tuple[str, int, str], Metric]:

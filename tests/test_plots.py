@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from made_records import BSWA, FAM, passkey_record
 
+from famcli.compare.side_by_side import Comparison, compare
 from famcli.errors import UserError
 from famcli.reports.plots import plot_passkey
-from famcli.reports.tables import Comparison, compare
 
 
 @pytest.fixture

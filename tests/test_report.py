@@ -23,6 +23,8 @@ from small_runs import small_model
 
 from famcli.cli.eval import command as eval_command
 from famcli.cli.main import main
+from famcli.compare.cells import format_settings
+from famcli.compare.side_by_side import compare
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
@@ -34,8 +36,8 @@ from famcli.reports.html.reading import curve_of
 from famcli.reports.html.rerun import rerun_command
 from famcli.reports.html.samples import clean, embedded, samples_data
 from famcli.reports.html.svg import Axis, Line, Point, line_panel, nice_ticks
-from famcli.reports.layout import format_score, grids
-from famcli.reports.tables import compare, format_settings
+from famcli.reports.layout import grids
+from famcli.reports.numbers import format_score
 from famcli.task import load_task
 
 

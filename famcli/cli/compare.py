@@ -11,8 +11,8 @@ from famcli.cli.options import PIPED_WIDTH, console, output
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.reports.comparison import Comparison
-    from famcli.reports.pairing import By
+    from famcli.compare.cells import By
+    from famcli.compare.comparison import Comparison
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,9 +59,9 @@ def command(
     interval and a p-value that is corrected for the number of differences in the table. Runs of another task version,
     prompt, data, limit or truncation are not compared.
     """
+    from famcli.compare.selection import MAKE_ONE, select
+    from famcli.compare.side_by_side import compare
     from famcli.reports.formats import FORMATS
-    from famcli.reports.selection import MAKE_ONE, select
-    from famcli.reports.tables import compare
 
     if per_sample and baseline is None:
         raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")

@@ -153,7 +153,7 @@ def tasks(json_output: bool) -> None:
 def runs(output: Path, json_output: bool) -> None:
     """Run records, newest first."""
     from famcli.evaluation.record import load_records
-    from famcli.reports.tables import format_metric
+    from famcli.reports.numbers import format_metric
 
     records = load_records(output)
     if json_output:

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from famcli import __version__
 from famcli.errors import GO_ON, UserError
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
+from famcli.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from famcli.metrics.paired import Interval
-from famcli.metrics.statistics import Metric
-from famcli.reports.changes import Change
-from famcli.reports.comparison import Comparison, Difference, Row
-from famcli.reports.reference import Reference
-from famcli.reports.tables import format_field, format_metric, format_number, format_settings
+from famcli.compare.cells import format_settings
+from famcli.compare.changes import Change
+from famcli.compare.comparison import Comparison, Difference, Row
+from famcli.compare.reference import Reference
+from famcli.reports.numbers import (
+    NOTHING,
+    format_difference,
+    format_field,
+    format_number,
+    format_p,
+    format_published,
+    format_score,
+)
 
-NOTHING = "-"
 LONGEST = 60
 """Characters of a text that a cell shows."""
 
@@ -77,28 +83,6 @@ def remarks(comparison: Comparison) -> list[str]:
     read = [f"receptive field: {', '.join(fields)}"] if comparison.baseline is not None else []
     published = [f"published: {note}" for note in comparison.reference.notes] if comparison.reference else []
     return [*forced, *comparison.notes, *read, *published]
-
-
-def format_score(score: Metric, interval: Interval | None) -> str:
-    """``0.900 [0.596, 0.982]``, or the standard error where samples cannot tell an interval."""
-    if interval is None:
-        return format_metric(score)
-    return f"{format_number(score.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
-
-
-def format_difference(value: float) -> str:
-    """``+0.020``; two digits where three decimals would say nothing."""
-    if value and abs(value) < 0.001:
-        return f"{value:+.1e}"
-    text = format_number(value)
-    return f"+{text}" if value > 0 else text
-
-
-def format_p(p_value: float | None) -> str:
-    """``0.031``, or that it is below 0.001."""
-    if p_value is None:
-        return NOTHING
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _task(row: Row) -> str:
@@ -190,12 +174,6 @@ def _published(reference: Reference) -> Grid:
     )
     header = ("published", "model", *(f"{task} {metric}" for task, metric in scores))
     return Grid(f"published figures, not comparable: {reference.source}", header, lines, words=2)
-
-
-def format_published(value: float) -> str:
-    """As many decimals as were printed, at least three."""
-    text = f"{value:.3f}"
-    return text if float(text) == value else f"{value:.4f}"
 
 
 def shorten(text: str) -> str:

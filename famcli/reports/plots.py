@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from famcli.compare.cells import format_tokens
+from famcli.compare.comparison import Comparison, Row
 from famcli.errors import UserError
 from famcli.files import replacing
-from famcli.reports.comparison import Comparison, Row
-from famcli.reports.tables import format_field, format_tokens
+from famcli.reports.numbers import format_field
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def plot_passkey(comparison: Comparison, file: Path) -> None:
     The same comparison gives the same bytes.
 
     Args:
-        comparison: what ``famcli.reports.tables.compare`` made.
+        comparison: what ``famcli.compare.side_by_side.compare`` made.
         file: ``.svg`` or ``.png``; replaced where it exists.
 
     Raises:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from famcli.compare.cells import format_settings, format_tokens
+from famcli.compare.comparison import Comparison, Row
 from famcli.files import write_text
-from famcli.reports.comparison import Comparison, Row
 from famcli.reports.html.palette import LIGHT, look, plain
 from famcli.reports.html.svg import LETTER, Axis, HeatCell, Line, Panel, Point, element, heat_panel, line_panel, marker
-from famcli.reports.layout import format_score
-from famcli.reports.tables import format_field, format_settings, format_tokens
+from famcli.reports.numbers import format_field, format_score
 
 ACROSS = 3
 """Panels beside each other in a file."""

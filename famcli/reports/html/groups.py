@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from famcli.compare.pairing import facts, samples_of
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
-from famcli.reports.pairing import facts, samples_of
 
 
 @dataclass

@@ -12,9 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from famcli import __version__
+from famcli.compare.comparison import Comparison
 from famcli.evaluation.record import RunRecord
-from famcli.reports.comparison import Comparison
 from famcli.reports.html.charts import Chart, passkey_charts, plot_style, swatch
 from famcli.reports.html.groups import groups_of
 from famcli.reports.html.palette import DARK, LIGHT, variables
@@ -23,6 +22,7 @@ from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
 from famcli.reports.html.summary import cost_grid, model_grid, task_grids, verdict_grid, verdict_lines
 from famcli.reports.layout import remarks, visible
+from famcli.version import __version__
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
     """A page about all runs of a comparison. The same runs make the same bytes.
 
     Args:
-        comparison: what ``famcli.reports.tables.compare`` made.
+        comparison: what ``famcli.compare.side_by_side.compare`` made.
         name: the column of a run.
 
     Raises:

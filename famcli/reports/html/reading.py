@@ -15,8 +15,8 @@ from famcli.metrics.paired import paired_difference
 from famcli.reports.html.charts import Chart
 from famcli.reports.html.groups import Group
 from famcli.reports.html.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
-from famcli.reports.layout import Grid, format_difference
-from famcli.reports.tables import format_number
+from famcli.reports.layout import Grid
+from famcli.reports.numbers import format_difference, format_number
 
 FEW, MOST_DOCUMENTS = 5, 60
 """Up to ``FEW`` documents are shown at once, and up to ``MOST_DOCUMENTS`` have a panel of their own, folded away."""

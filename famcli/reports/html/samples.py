@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from famcli.compare.cells import format_settings
 from famcli.evaluation.journal import Entry
 from famcli.reports.html.groups import Group
-from famcli.reports.tables import format_number, format_settings
+from famcli.reports.numbers import format_number
 
 LONGEST_TEXT, SHORTEST_TEXT = 2_000, 60
 """Characters of a text that are kept: the more, the fewer samples there are."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean
 
+from famcli.compare.cell_runs import Lane
+from famcli.compare.cells import By
+from famcli.compare.comparison import Row
+from famcli.compare.pairing import HOW_MANY, samples_of
+from famcli.compare.row_samples import Place
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import LEVEL
-from famcli.reports.comparison import Row
-from famcli.reports.lanes import Lane
-from famcli.reports.pairing import HOW_MANY, By, samples_of
-from famcli.reports.places import Place
 
 DISTANCE = "distance"
 """The detail of a sample that says how many tokens before its question lies what it asks for."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from famcli.compare.cells import Setting
+from famcli.compare.pairing import comparable, data_of, facts, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.statistics import Metric
-from famcli.reports.pairing import Setting, comparable, data_of, facts, samples_of
 
 Name = Callable[[RunRecord], str]
 """The column that a run belongs to."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from famcli.compare import cells
+from famcli.compare.cell_runs import Lane
+from famcli.compare.cells import By, Key, Setting, group_of, grouped
+from famcli.compare.measure import Measure
 from famcli.evaluation.journal import Entry
 from famcli.metrics.statistics import Metric
-from famcli.reports.lanes import Lane
-from famcli.reports.pairing import By, Key, Measure, Setting, group_of, grouped
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,5 @@ def _groups(lanes: Sequence[Lane], by: By, columns: Sequence[str]) -> dict[Key, 
 
 
 def in_order(place: Place) -> tuple[Any, ...]:
-    """Tasks by name; cells by their words, then by their numbers; numbers inside words count as numbers."""
-    settings = [value for _, value in sorted(place.settings.items(), key=words_first)]
-    return place.task, place.metric, [_natural(value) for value in settings]
-
-
-def words_first(item: tuple[str, Setting]) -> tuple[bool, str]:
-    """Sorts settings: values in words, then numbers, both by name."""
-    return not isinstance(item[1], str), item[0]
-
-
-def _natural(value: Setting) -> list[tuple[bool, float, str]]:
-    if not isinstance(value, str):
-        return [(False, value, "")]
-    parts = re.split(r"(\d+)", value)
-    return [(not part.isdigit(), float(part) if part.isdigit() else 0.0, part) for part in parts]
+    """Tasks by name, then cells in their order."""
+    return place.task, place.metric, cells.in_order(place.settings)

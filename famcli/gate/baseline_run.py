@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from famcli.compare.cells import Setting, cell_score
+from famcli.compare.measure import Measure
+from famcli.compare.pairing import samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
+from famcli.gate.baseline import BaselineRun, Score, Tolerance, kept_entry, kept_record, question
 from famcli.metrics.statistics import Metric
-from famcli.reports.baseline import BaselineRun, Score, Tolerance, kept_entry, kept_record, question
-from famcli.reports.pairing import Measure, Setting, samples_of
-from famcli.reports.tables import cell_score
 
 LEVEL, AMOUNT = 0.05, 0.02
 """Default tolerances: level of the test, and the most by which a mean may be worse where no test could tell."""

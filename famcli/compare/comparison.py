@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from famcli.compare.cells import Setting
+from famcli.compare.changes import Change
+from famcli.compare.measure import Measure
+from famcli.compare.reference import Reference
+from famcli.compare.row_samples import Place
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import Interval, PairedDifference, holm
 from famcli.metrics.statistics import Metric
-from famcli.reports.changes import Change
-from famcli.reports.pairing import Measure, Setting
-from famcli.reports.places import Place
-from famcli.reports.reference import Reference
 
 Verdict = Literal["better", "worse", "undecided"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from famcli.compare.cells import Setting, format_settings
+from famcli.compare.pairing import comparable, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.reports.baseline import Baseline, BaselineRun, Score, Tolerance, place_of, question
-from famcli.reports.baseline_run import blind, checked_scores, measure_of, members
-from famcli.reports.pairing import Setting, comparable, samples_of
-from famcli.reports.tables import format_settings
+from famcli.gate.baseline import Baseline, BaselineRun, Score, Tolerance, place_of, question
+from famcli.gate.baseline_run import blind, checked_scores, measure_of, members
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def refuse(matched: Iterable[Matched], where: str) -> None:
 
 
 def judge(baseline: Baseline, matched: Sequence[Matched], records: Sequence[RunRecord]) -> Check:
-    """The verdicts on scores; cost is judged by ``famcli.reports.cost_check``.
+    """The verdicts on scores; cost is judged by ``famcli.gate.cost``.
 
     Args:
         baseline: the baseline.

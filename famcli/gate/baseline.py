@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from famcli import __version__
+from famcli.compare.cells import Setting
 from famcli.errors import UserError
 from famcli.evaluation.aggregate import cost
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import ModelFields, RunRecord
 from famcli.files import write_text
-from famcli.reports.pairing import Setting
+from famcli.version import __version__
 
 Kind = Literal["absolute", "relative", "no_significant_drop"]
 

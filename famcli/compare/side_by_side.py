@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from famcli.compare.cell_runs import Lane, Name, lanes
+from famcli.compare.cells import By, shown_scores
+from famcli.compare.changes import changes_of
+from famcli.compare.comparison import Column, Comparison, row_of, with_verdicts
+from famcli.compare.measure import Measure
+from famcli.compare.notes import notes_of
+from famcli.compare.reference import reference_for
+from famcli.compare.row_samples import Place, in_order, place_of, places_by
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.metrics.statistics import Metric
-from famcli.reports.changes import changes_of
-from famcli.reports.comparison import Column, Comparison, row_of, with_verdicts
-from famcli.reports.lanes import Lane, Name, lanes
-from famcli.reports.notes import notes_of
-from famcli.reports.pairing import By, Measure, Setting
-from famcli.reports.places import Place, in_order, place_of, places_by, words_first
-from famcli.reports.reference import reference_for
 
 _TELLING: dict[By, str] = {
     "length": "runs without samples.jsonl beside their run.json tell no samples",
@@ -43,7 +42,7 @@ def compare(
 ) -> Comparison:
     """Sets finished runs side by side; rows are those of ``shown_scores``, or groups of samples by the headline metric.
 
-    Runs that cannot be compared are in rows of their own (see ``famcli.reports.pairing.facts``). Of several runs of a
+    Runs that cannot be compared are in rows of their own (see ``famcli.compare.pairing.facts``). Of several runs of a
     column that have the same cell, the newest counts. Runs of a column's older weights are left out.
 
     Args:
@@ -124,62 +123,3 @@ def _newest_weights(records: Sequence[RunRecord], name: Name) -> tuple[list[RunR
         else:
             left_out[column] = left_out.get(column, 0) + 1
     return kept, [f"left out: {count} run(s) of {column} with older weights" for column, count in left_out.items()]
-
-
-def shown_scores(record: RunRecord) -> list[tuple[str, dict[str, Setting], Metric]]:
-    """(metric, settings, score) of what tables show of a run.
-
-    Where samples differ in settings, it is the headline metric of each cell, and over all of them unless the settings
-    are numbers: a mean over lengths says nothing. Otherwise it is every metric of the run.
-    """
-    headline = next(iter(record.metrics), None)
-    if headline is None:
-        return []
-    names = record.task["metrics"]
-    cells = [cell_score(cell, headline, names) for cell in record.cells if cell[headline] is not None]
-    scores = [(headline, settings, score) for settings, score in cells if settings]
-    if not scores:
-        return [(name, {}, metric) for name, metric in record.metrics.items()]
-    if all(isinstance(value, str) for _, settings, _ in scores for value in settings.values()):
-        scores.append((headline, {}, record.metrics[headline]))
-    return scores
-
-
-def cell_score(cell: Mapping[str, Any], metric: str, metrics: Iterable[str]) -> tuple[dict[str, Setting], Metric]:
-    """A cell of a run record, taken apart into its settings and its score by one metric."""
-    scores = {"n", *metrics, *(f"{name}_stderr" for name in metrics)}
-    settings = {name: value for name, value in cell.items() if name not in scores}
-    return settings, Metric(cell[metric], cell.get(f"{metric}_stderr"), cell["n"])
-
-
-def format_number(value: float) -> str:
-    """``0.980``; ``2.149e+06`` where three decimals would say nothing; never ``-0.000``."""
-    return f"{value:.4g}" if abs(value) >= 1e5 else f"{value:.3f}".replace("-0.000", "0.000")
-
-
-def format_metric(metric: Metric) -> str:
-    """``0.980 ± 0.020``; ``2.149e+06 ± 8.7e+04`` where three decimals would say nothing."""
-    if metric.value >= 1e5:
-        return f"{metric.value:.4g}" if metric.stderr is None else f"{metric.value:.4g} ± {metric.stderr:.2g}"
-    return f"{metric.value:.3f}" if metric.stderr is None else f"{metric.value:.3f} ± {metric.stderr:.3f}"
-
-
-def format_tokens(count: int) -> str:
-    """65536 -> ``64k``, 1048576 -> ``1M``, 5000 -> ``5,000``."""
-    for size, unit in ((1024**2, "M"), (1024, "k")):
-        if count >= size and count % size == 0:
-            return f"{count // size}{unit}"
-    return f"{count:,}"
-
-
-def format_field(receptive_field: int | None) -> str:
-    """``1,024 tokens`` or ``unbounded``."""
-    return "unbounded" if receptive_field is None else f"{receptive_field:,} tokens"
-
-
-def format_settings(settings: Mapping[str, Setting]) -> str:
-    """``start 64k``: values in words first, lengths in tokens last."""
-    return " ".join(
-        format_tokens(value) if isinstance(value, int) else str(value)
-        for _, value in sorted(settings.items(), key=words_first)
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from famcli.reports.pairing import Measure, Setting
-from famcli.reports.places import Place
+from famcli.compare.cells import Setting
+from famcli.compare.measure import Measure
+from famcli.compare.row_samples import Place
 
 LARGEST = 20
 """Of scores that are not right or wrong, so many samples of either side are listed: nearly all differ a little."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from famcli.compare.cells import Setting
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.reports.baseline import Baseline, BaselineRun, Score
-from famcli.reports.baseline_run import new_run
-from famcli.reports.check import match, tolerance_words
-from famcli.reports.cost_check import MeasuredCost, new_gates
-from famcli.reports.pairing import Setting
+from famcli.gate.baseline import Baseline, BaselineRun, Score
+from famcli.gate.baseline_run import new_run
+from famcli.gate.check import match, tolerance_words
+from famcli.gate.cost import MeasuredCost, new_gates
 
 
 @dataclass(frozen=True)
