@@ -48,6 +48,7 @@ class Made:
 @run_options
 @as_json
 def command(
+    *,
     model: str | None,
     chosen: TaskChoice,
     runs: tuple[str, ...],
@@ -73,7 +74,7 @@ def command(
     from famcli.gate.check import judge, match, refuse
     from famcli.gate.cost import judge_cost
 
-    _check_usage(model, chosen, runs, update, cost, [junit, markdown], json_output)
+    _check_usage(model, chosen, runs, update=update, cost=cost, reports=[junit, markdown], json_output=json_output)
     # Everything is checked before anything runs.
     tasks = [] if runs else chosen.load(EXAMPLE)
     baseline = _read(file, update)
@@ -100,6 +101,7 @@ def _check_usage(
     model: str | None,
     chosen: TaskChoice,
     runs: tuple[str, ...],
+    *,
     update: bool,
     cost: bool,
     reports: list[Path | None],

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 )
 @output
 def command(
+    *,
     selected: tuple[str, ...],
     baseline: str | None,
     by: By | None,

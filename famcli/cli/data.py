@@ -115,7 +115,9 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
 @click.option("--questions", type=click.IntRange(min=1), default=4, show_default=True, help="Most about a passage.")
 @click.option("--limit", type=click.IntRange(min=1), help="Passages to keep, drawn from all; all if not given.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
-def cloze(text: Path, output: Path, shortest: int, longest: int, questions: int, limit: int | None, seed: int) -> None:
+def cloze(
+    *, text: Path, output: Path, shortest: int, longest: int, questions: int, limit: int | None, seed: int
+) -> None:
     """Make questions for training from any text: which name or number is missing from a sentence?
 
     \b

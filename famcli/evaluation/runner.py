@@ -16,7 +16,7 @@ from famcli.evaluation.answering import Answering
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, claim
 from famcli.evaluation.plan import Planned, measure, plan
-from famcli.evaluation.prompts import Context, Frame, Side, frame_of
+from famcli.evaluation.prompts import Context, Side, frame_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
 from famcli.models.cost import state_values_per_token
@@ -107,13 +107,20 @@ def evaluate(
         _check_journal(journal, samples, task)
         record.environment = environment()
         record.save()
-        keeper = StateKeeper(record.path)
-        rows = batch_size or _automatic_batch_size(model, planned)
-        _answer(model, task, planned, context, frame, journal, keeper, rows, progress)
+        answering = Answering(
+            model=model,
+            task=task,
+            context=context,
+            frame=frame,
+            keeper=StateKeeper(record.path),
+            advance=progress.advance if progress else lambda tokens: None,
+            peak_memory=lambda: _peak_memory(model.device),
+        )
+        _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
         aggregate(record, task, [journal.entries[sample.id] for sample in samples])
         record.status, record.finished = "finished", now()
         record.save()
-        keeper.forget()
+        answering.keeper.forget()
     return record
 
 
@@ -193,31 +200,15 @@ def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned]) -> int
 
 
 def _answer(
-    model: LoadedModel,
-    task: Task,
-    planned: Sequence[Planned],
-    context: Context | None,
-    frame: Frame,
-    journal: Journal,
-    keeper: StateKeeper,
-    batch_size: int,
-    progress: Progress | None,
+    answering: Answering, planned: Sequence[Planned], journal: Journal, batch_size: int, progress: Progress | None
 ) -> None:
     """Answers what the journal lacks."""
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
+    device = answering.model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     groups = plan(planned, batch_size, journal.entries.keys())
     if progress:
         progress.begin(len(planned), len(journal.entries), sum(group.tokens for group in groups))
-    answering = Answering(
-        model=model,
-        task=task,
-        context=context,
-        frame=frame,
-        keeper=keeper,
-        advance=progress.advance if progress else lambda tokens: None,
-        peak_memory=lambda: _peak_memory(model.device),
-    )
     try:
         for group in groups:
             for entries in answering.answer(group):

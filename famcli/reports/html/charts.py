@@ -85,7 +85,11 @@ def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -
         field = f"receptive field: {format_field(column.receptive_field)}"
         told = "; ".join(cell.label for cell in cells.values())
         names = [format_tokens(length) for length in lengths]
-        panels.append(heat_panel(column.title, field, told, names, positions, cells, beyond[0] if beyond else None))
+        panels.append(
+            heat_panel(
+                column.title, field, told, across=names, down=positions, cells=cells, edge=beyond[0] if beyond else None
+            )
+        )
     return Chart(
         f"passkey-heat-map{ending}",
         f"{task}: {rows[0].metric} by length and position of the key",

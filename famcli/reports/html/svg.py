@@ -197,6 +197,7 @@ def heat_panel(
     title: str,
     subtitle: str,
     description: str,
+    *,
     across: Sequence[str],
     down: Sequence[str],
     cells: dict[tuple[int, int], HeatCell],
