@@ -171,7 +171,7 @@ class PassKeyText:
 
     def __init__(self, tokenizer: Encoder) -> None:
         self.tokenizer = tokenizer
-        self.frame = len(tokenizer.encode(DESCRIPTION + "\n")) + len(tokenizer.encode(QUESTION))
+        self.around = len(tokenizer.encode(DESCRIPTION + "\n")) + len(tokenizer.encode(QUESTION))
         self.newline = len(tokenizer.encode("\n"))
         self.first_unit = np.asarray(tokenizer.encode(FILLER), dtype=np.int64)
         self.next_unit = np.asarray(tokenizer.encode(" " + FILLER), dtype=np.int64)
@@ -185,7 +185,7 @@ class PassKeyText:
 
     def least_length(self, key: str) -> int:
         """The shortest length in tokens with at least one token of filler on either side of the key."""
-        return self.frame + self._key_tokens(key) + 2 * (self.newline + 1) + GENERATION_BUDGET
+        return self.around + self._key_tokens(key) + 2 * (self.newline + 1) + GENERATION_BUDGET
 
     def sample(self, draw: Draw) -> Sample:
         before, after = self.split(draw)
@@ -201,7 +201,7 @@ class PassKeyText:
 
     def split(self, draw: Draw) -> tuple[int, int]:
         """Tokens of filler before and after the key. Random keys stand inside the filler, at every place alike."""
-        room = draw.length - GENERATION_BUDGET - self.frame - self._key_tokens(draw.key)
+        room = draw.length - GENERATION_BUDGET - self.around - self._key_tokens(draw.key)
         if draw.depth == 0 and draw.position != "random":
             return 0, room - self.newline
         if draw.depth == 1:

@@ -172,11 +172,11 @@ def _make(
 def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
     """The record of a run that has not begun, and the digests of its questions by sample id."""
     from famcli.evaluation.identity import context_fields, new_record
-    from famcli.evaluation.prompts import frame_of
+    from famcli.evaluation.prompts import special_tokens_of
     from famcli.gate.baseline import question
 
-    frame = frame_of(model.tokenizer, settings.chat_template)
-    context = context_fields(model.tokenizer, settings.max_context, settings.truncate, frame, settings.chat_template)
+    special = special_tokens_of(model.tokenizer, settings.chat_template)
+    context = context_fields(model.tokenizer, settings.max_context, settings.truncate, special, settings.chat_template)
     record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
     samples = task.samples(model.tokenizer, settings.seed, settings.limit)
     record.cells = [dict(sample.cell) for sample in samples]

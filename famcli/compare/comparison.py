@@ -10,7 +10,7 @@ from famcli.compare.cells import Setting
 from famcli.compare.changes import Change
 from famcli.compare.measure import Measure
 from famcli.compare.reference import Reference
-from famcli.compare.row_samples import Place
+from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import Interval, PairedDifference, holm
 from famcli.metrics.statistics import Metric
@@ -109,21 +109,21 @@ class Comparison:
         return tuple(dict.fromkeys(words for row in self.rows for words in row.differs))
 
 
-def row_of(place: Place, measure: Measure, baseline: str | None) -> Row:
+def row_of(found: RowSamples, measure: Measure, baseline: str | None) -> Row:
     """Works out a row; its p-values are not corrected yet."""
-    intervals = {column: measure.interval(place.answers[column].values()) for column in place.scores}
-    right = place.answers.get(baseline or "", {})
+    intervals = {column: measure.interval(found.answers[column].values()) for column in found.scores}
+    right = found.answers.get(baseline or "", {})
     differences = {
-        column: measure.difference(left, right) for column, left in place.answers.items() if column != baseline
+        column: measure.difference(left, right) for column, left in found.answers.items() if column != baseline
     }
     return Row(
-        task=place.task,
-        metric=place.metric,
-        settings=place.settings,
-        scores=dict(place.scores),
+        task=found.task,
+        metric=found.metric,
+        settings=found.settings,
+        scores=dict(found.scores),
         intervals={column: found for column, found in intervals.items() if found},
         differences={column: Difference(found) for column, found in differences.items() if found},
-        differs=place.differs,
+        differs=found.differs,
         higher_is_better=measure.higher_is_better,
     )
 

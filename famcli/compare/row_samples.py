@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from famcli.compare import cells
-from famcli.compare.cell_runs import Lane
+from famcli.compare.cell_runs import CellRuns
 from famcli.compare.cells import By, Key, Setting, group_of, grouped
 from famcli.compare.measure import Measure
 from famcli.evaluation.journal import Entry
@@ -15,7 +15,7 @@ from famcli.metrics.statistics import Metric
 
 
 @dataclass(frozen=True)
-class Place:
+class RowSamples:
     """A row before it is worked out: its samples by column and id, and what scores are known."""
 
     task: str
@@ -27,52 +27,54 @@ class Place:
 
     @property
     def score(self) -> str:
-        """Task and metric, as ``Lane.score``."""
+        """Task and metric, as ``CellRuns.score``."""
         return f"{self.task} {self.metric}"
 
 
-def place_of(lane: Lane) -> Place:
-    """A lane as a row."""
-    return Place(
-        task=lane.task,
-        metric=lane.metric,
-        settings=lane.settings,
-        answers={column: lane.entries(column) for column in lane.runs},
-        scores={column: score for column, (_, score) in lane.runs.items()},
-        differs=tuple(lane.differs),
+def samples_of_cell(cell: CellRuns) -> RowSamples:
+    """A cell as a row."""
+    return RowSamples(
+        task=cell.task,
+        metric=cell.metric,
+        settings=cell.settings,
+        answers={column: cell.entries(column) for column in cell.runs},
+        scores={column: score for column, (_, score) in cell.runs.items()},
+        differs=tuple(cell.differs),
     )
 
 
-def places_by(lanes: Iterable[Lane], by: By, columns: Sequence[str], measures: Mapping[str, Measure]) -> list[Place]:
+def samples_by_group(
+    runs: Iterable[CellRuns], by: By, columns: Sequence[str], measures: Mapping[str, Measure]
+) -> list[RowSamples]:
     """Rows of groups of samples, by the headline metric of each task; samples that tell no group are left out.
 
     Args:
-        lanes: of the runs.
+        runs: by cell.
         by: what samples are grouped by.
         columns: names; the first one with a sample says which group it is in.
-        measures: by ``Lane.score``.
+        measures: by ``CellRuns.score``.
     """
-    tasks: dict[str, list[Lane]] = {}
-    for lane in lanes:
-        if lane.metric == next(iter(lane.first.metrics)):
-            tasks.setdefault(lane.score, []).append(lane)
+    tasks: dict[str, list[CellRuns]] = {}
+    for cell in runs:
+        if cell.metric == next(iter(cell.first.metrics)):
+            tasks.setdefault(cell.score, []).append(cell)
     return [
-        Place(
+        RowSamples(
             task=members[0].task,
             metric=members[0].metric,
             settings=dict(key),
             answers=sides,
             scores={column: mean for column, found in sides.items() if (mean := measures[score].mean(found.values()))},
-            differs=tuple(dict.fromkeys(words for lane in members for words in lane.differs)),
+            differs=tuple(dict.fromkeys(words for cell in members for words in cell.differs)),
         )
         for score, members in tasks.items()
         for key, sides in _groups(members, by, columns).items()
     ]
 
 
-def _groups(lanes: Sequence[Lane], by: By, columns: Sequence[str]) -> dict[Key, dict[str, dict[str, Entry]]]:
-    """The samples of lanes of one task, by group, column and id."""
-    answers = {column: {id: e for lane in lanes for id, e in lane.entries(column).items()} for column in columns}
+def _groups(runs: Sequence[CellRuns], by: By, columns: Sequence[str]) -> dict[Key, dict[str, dict[str, Entry]]]:
+    """The samples of one task, by group, column and id."""
+    answers = {column: {id: e for cell in runs for id, e in cell.entries(column).items()} for column in columns}
     owner: dict[str, Key | None] = {}
     for entries in answers.values():
         for id, entry in entries.items():
@@ -85,6 +87,6 @@ def _groups(lanes: Sequence[Lane], by: By, columns: Sequence[str]) -> dict[Key, 
     return groups
 
 
-def in_order(place: Place) -> tuple[Any, ...]:
+def in_order(row: RowSamples) -> tuple[Any, ...]:
     """Tasks by name, then cells in their order."""
-    return place.task, place.metric, cells.in_order(place.settings)
+    return row.task, row.metric, cells.in_order(row.settings)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from famcli.compare.cell_runs import Lane, Name, lanes
+from famcli.compare.cell_runs import CellRuns, Name, runs_by_cell
 from famcli.compare.cells import By, shown_scores
 from famcli.compare.changes import changes_of
 from famcli.compare.comparison import Column, Comparison, row_of, with_verdicts
 from famcli.compare.measure import Measure
 from famcli.compare.notes import notes_of
 from famcli.compare.reference import reference_for
-from famcli.compare.row_samples import Place, in_order, place_of, places_by
+from famcli.compare.row_samples import RowSamples, in_order, samples_by_group, samples_of_cell
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
 
@@ -61,8 +61,8 @@ def compare(
     """
     chosen, left_out = _newest_weights([record for record in records if record.status == "finished"], name)
     refuse = refuse or baseline is not None
-    found = lanes(chosen, shown_scores, name, baseline=baseline, refuse=refuse, force=force)
-    used = {id(record) for lane in found for record, _ in lane.runs.values()}
+    found = runs_by_cell(chosen, shown_scores, name, baseline=baseline, refuse=refuse, force=force)
+    used = {id(record) for cell in found for record, _ in cell.runs.values()}
     counted = [record for record in chosen if id(record) in used]
     columns = {
         name(record): Column(name(record), record.model["receptive_field"], record.model.get("fam"))
@@ -75,38 +75,38 @@ def compare(
             raise UserError(f"there is nothing to compare with {baseline}", "name a second model or run")
         columns = {baseline: columns[baseline], **columns}
     measures = _measures(found, by)
-    places = places_by(found, by, list(columns), measures) if by else [place_of(lane) for lane in found]
-    if found and not places:
+    samples = samples_by_group(found, by, list(columns), measures) if by else [samples_of_cell(cell) for cell in found]
+    if found and not samples:
         raise UserError(f"no sample here tells its {by}", _TELLING[by] if by else None)
-    places = sorted(places, key=in_order)
-    rows = with_verdicts([row_of(place, measures[place.score], baseline) for place in places])
+    samples = sorted(samples, key=in_order)
+    rows = with_verdicts([row_of(one, measures[one.score], baseline) for one in samples])
     return Comparison(
         columns=tuple(columns.values()),
         rows=tuple(rows),
-        notes=(*left_out, *notes_of(found, places, rows, baseline, by)),
+        notes=(*left_out, *notes_of(found, samples, rows, baseline, by)),
         baseline=baseline,
-        changes=tuple(changes_of(_headlines(found, places), measures, baseline))
+        changes=tuple(changes_of(_headlines(found, samples), measures, baseline))
         if per_sample and baseline is not None
         else None,
-        reference=reference_for(reference, sorted({(lane.first.task["name"], lane.metric) for lane in found}))
+        reference=reference_for(reference, sorted({(cell.first.task["name"], cell.metric) for cell in found}))
         if reference and found
         else None,
         runs=tuple(counted),
     )
 
 
-def _headlines(found: Iterable[Lane], places: Sequence[Place]) -> list[Place]:
+def _headlines(found: Iterable[CellRuns], samples: Sequence[RowSamples]) -> list[RowSamples]:
     """The rows of the headline metrics that hold every sample once: not the whole of a task that has cells."""
-    names = {lane.score for lane in found if lane.metric == next(iter(lane.first.metrics))}
-    celled = {place.score for place in places if place.settings}
-    return [place for place in places if place.score in names and (place.settings or place.score not in celled)]
+    names = {cell.score for cell in found if cell.metric == next(iter(cell.first.metrics))}
+    celled = {one.score for one in samples if one.settings}
+    return [one for one in samples if one.score in names and (one.settings or one.score not in celled)]
 
 
-def _measures(found: Iterable[Lane], by: By | None) -> dict[str, Measure]:
-    """By ``Lane.score``."""
+def _measures(found: Iterable[CellRuns], by: By | None) -> dict[str, Measure]:
+    """By ``CellRuns.score``."""
     runs: dict[str, tuple[str, list[RunRecord]]] = {}
-    for lane in found:
-        runs.setdefault(lane.score, (lane.metric, []))[1].extend(record for record, _ in lane.runs.values())
+    for cell in found:
+        runs.setdefault(cell.score, (cell.metric, []))[1].extend(record for record, _ in cell.runs.values())
     return {
         score: Measure.of(metric, {id(record): record for record in records}.values(), by)
         for score, (metric, records) in runs.items()

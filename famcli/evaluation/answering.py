@@ -15,7 +15,7 @@ from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
-from famcli.evaluation.prompts import Context, Frame, PromptTokens, encode, prompt_parts
+from famcli.evaluation.prompts import Context, PromptTokens, SpecialTokens, encode, prompt_parts
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
@@ -51,7 +51,7 @@ class Answering:
         model: who answers.
         task: whose samples these are.
         context: the bound on prompts, if there is one.
-        frame: what stands around every prompt.
+        special: what stands around every prompt.
         keeper: keeps the state of a long document on the way.
         advance: told the number of tokens after each chunk.
         peak_memory: most memory used so far, in bytes.
@@ -60,7 +60,7 @@ class Answering:
     model: LoadedModel
     task: Task
     context: Context | None
-    frame: Frame
+    special: SpecialTokens
     keeper: StateKeeper
     advance: Callable[[int], None]
     peak_memory: Callable[[], int]
@@ -87,7 +87,7 @@ class Answering:
         request = group.batches[0][0].sample.request()
         assert not isinstance(request, Read)
         document = encode(request.prompt.segments[0], self.model.tokenizer)
-        before = np.asarray(self.frame.before, np.int64)
+        before = np.asarray(self.special.before, np.int64)
         if self.context:
             document = self.context.cut(document, group.shared_tokens - len(before))
         if len(before):
@@ -107,10 +107,10 @@ class Answering:
         for (p, _), request in zip(pairs, requests, strict=True):
             if prefix:  # a long document takes seconds to tokenise, and there may be many questions
                 parts = [encode(segment, tokenizer) for segment in request.prompt.segments[1:]]
-                parts.append(np.asarray(self.frame.after, np.int64))
+                parts.append(np.asarray(self.special.after, np.int64))
                 prompts.append(PromptTokens(parts, prefix.digest))
             else:
-                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.frame)
+                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.special)
                 prompts.append(PromptTokens(parts))
         for reply in answer_batch(self.model.decoder, tokenizer, requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()

@@ -55,13 +55,13 @@ class TaskFields(TypedDict):
     metrics: dict[str, dict[str, Any]]
 
 
-class _FrameFields(TypedDict, total=False):
+class _SpecialTokenFields(TypedDict, total=False):
     before: list[int]
     after: list[int]
     chat_template_sha256: str
 
 
-class ContextFields(_FrameFields):
+class ContextFields(_SpecialTokenFields):
     """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut.
 
     Where special tokens or a chat template stand around every prompt: their token ids ``before`` and ``after`` it, and

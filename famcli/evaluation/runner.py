@@ -16,7 +16,7 @@ from famcli.evaluation.answering import Answering
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, claim
 from famcli.evaluation.plan import Planned, measure, plan
-from famcli.evaluation.prompts import Context, Side, frame_of
+from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
 from famcli.models.cost import state_values_per_token
@@ -91,13 +91,13 @@ def evaluate(
         if value is not None and value < 1:
             raise UserError(f"the {name} must be at least 1, not {value}")
     context = context_of(model.decoder.config, max_context, truncate)
-    frame = frame_of(model.tokenizer, chat_template)
-    fields = context_fields(model.tokenizer, max_context, truncate, frame, chat_template)
+    special = special_tokens_of(model.tokenizer, chat_template)
+    fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template)
     record = new_record(model, task, results, seed, limit, fields)
     if not fresh and (finished := _finished(record.path)):
         return finished
     samples = _samples(model, task, seed, limit)
-    planned = measure(samples, model.tokenizer, context, frame)
+    planned = measure(samples, model.tokenizer, context, special)
     with claim(record.path, fresh):
         if finished := _finished(record.path):
             return finished
@@ -111,7 +111,7 @@ def evaluate(
             model=model,
             task=task,
             context=context,
-            frame=frame,
+            special=special,
             keeper=StateKeeper(record.path),
             advance=progress.advance if progress else lambda tokens: None,
             peak_memory=lambda: _peak_memory(model.device),

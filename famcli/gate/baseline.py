@@ -80,13 +80,13 @@ class Score:
     tolerance: Tolerance
 
     @property
-    def place(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Any, ...]:
         """What tells scores of one run apart."""
-        return place_of(self.metric, self.settings)
+        return score_key(self.metric, self.settings)
 
 
-def place_of(metric: str, settings: Mapping[str, Setting]) -> tuple[Any, ...]:
-    """See ``Score.place``."""
+def score_key(metric: str, settings: Mapping[str, Setting]) -> tuple[Any, ...]:
+    """See ``Score.key``."""
     return metric, *sorted(settings.items())
 
 

@@ -43,11 +43,11 @@ def new_run(record: RunRecord, old: BaselineRun | None) -> BaselineRun:
         if entry.cell not in cells:
             cells.append(dict(entry.cell))
     run = BaselineRun(kept_record(record, cells), (), entries)
-    known = {score.place: score.tolerance for score in old.scores} if old else {}
+    known = {score.key: score.tolerance for score in old.scores} if old else {}
     scores = []
     for metric, settings, score in checked_scores(record):
         bare = Score(metric, settings, score.value, score.n, Tolerance("no_significant_drop", LEVEL))
-        scores.append(replace(bare, tolerance=known.get(bare.place) or _default(run, bare)))
+        scores.append(replace(bare, tolerance=known.get(bare.key) or _default(run, bare)))
     return replace(run, scores=tuple(scores))
 
 

@@ -66,14 +66,14 @@ def moves(old: Baseline | None, new: Baseline, records: Sequence[RunRecord]) -> 
     found = []
     for run, record in zip(new.runs, records, strict=True):
         before = _scores(earlier.get(record.run_id))
-        found += [_move(run, before.pop(score.place, None), score) for score in run.scores]
+        found += [_move(run, before.pop(score.key, None), score) for score in run.scores]
         found += [_move(run, score, None) for score in before.values()]
     gone = [one.run for one in matched if not one.record]
     return found + [_move(run, score, None) for run in gone for score in run.scores]
 
 
 def _scores(run: BaselineRun | None) -> dict[tuple[object, ...], Score]:
-    return {score.place: score for score in run.scores} if run else {}
+    return {score.key: score for score in run.scores} if run else {}
 
 
 def _move(run: BaselineRun, before: Score | None, after: Score | None) -> Move:

@@ -15,12 +15,12 @@ from markupsafe import Markup
 from famcli.compare.comparison import Comparison
 from famcli.evaluation.record import RunRecord
 from famcli.reports.html.charts import Chart, passkey_charts, plot_style, swatch
-from famcli.reports.html.groups import groups_of
 from famcli.reports.html.palette import DARK, LIGHT, variables
 from famcli.reports.html.reading import reading_charts
 from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
 from famcli.reports.html.summary import cost_grid, model_grid, task_grids, verdict_grid, verdict_lines
+from famcli.reports.html.task_runs import runs_by_task
 from famcli.reports.layout import remarks, visible
 from famcli.version import __version__
 
@@ -44,7 +44,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
         UserError: samples are damaged.
     """
     columns = [column.name for column in comparison.columns]
-    groups = groups_of(comparison.runs, name, columns)
+    groups = runs_by_task(comparison.runs, name, columns)
     passkey = passkey_charts(comparison)
     reading, quarters = reading_charts(groups, columns)
     samples = samples_data(groups, columns)

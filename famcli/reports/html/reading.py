@@ -13,8 +13,8 @@ from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.metrics.paired import paired_difference
 from famcli.reports.html.charts import Chart
-from famcli.reports.html.groups import Group
 from famcli.reports.html.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
+from famcli.reports.html.task_runs import TaskRuns
 from famcli.reports.layout import Grid
 from famcli.reports.numbers import format_difference, format_number
 
@@ -62,7 +62,7 @@ def curve_of(entry: Entry) -> Curve | None:
     return Curve(bits, sizes) if len(parts) >= 4 and (sizes > 0).all() else None
 
 
-def reading_charts(groups: Sequence[Group], columns: Sequence[str]) -> tuple[list[Chart], list[Grid]]:
+def reading_charts(groups: Sequence[TaskRuns], columns: Sequence[str]) -> tuple[list[Chart], list[Grid]]:
     """A chart of every task that reads texts, and its first quarters against its last."""
     charts, grids = list[Chart](), list[Grid]()
     for group in groups:

@@ -11,7 +11,7 @@ from famcli.evaluation.record import RunRecord
 
 
 @dataclass
-class Group:
+class TaskRuns:
     """Runs of one task that may be compared.
 
     Attributes:
@@ -30,7 +30,7 @@ class Group:
         return next(iter(self.runs[0].task["metrics"]))
 
 
-def groups_of(runs: Sequence[RunRecord], name: Callable[[RunRecord], str], columns: Sequence[str]) -> list[Group]:
+def runs_by_task(runs: Sequence[RunRecord], name: Callable[[RunRecord], str], columns: Sequence[str]) -> list[TaskRuns]:
     """The groups of ``runs``, the newest first, by task.
 
     Args:
@@ -38,9 +38,9 @@ def groups_of(runs: Sequence[RunRecord], name: Callable[[RunRecord], str], colum
         name: the model of a run.
         columns: models in the order they are shown.
     """
-    found: dict[tuple[tuple[str, str], ...], Group] = {}
+    found: dict[tuple[tuple[str, str], ...], TaskRuns] = {}
     for record in runs:
-        group = found.setdefault(tuple(sorted(facts(record).items())), Group(record.task["name"]))
+        group = found.setdefault(tuple(sorted(facts(record).items())), TaskRuns(record.task["name"]))
         group.runs.append(record)
         known = group.answers.setdefault(name(record), {})
         for id, entry in samples_of(record).items():
