@@ -29,15 +29,16 @@ from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
 from famcli.reports.html import samples
-from famcli.reports.html.charts import passkey_charts, write_charts
-from famcli.reports.html.palette import DARK, LIGHT, heat
 from famcli.reports.html.reading import curve_of
 from famcli.reports.html.rerun import rerun_command
 from famcli.reports.html.samples import clean, embedded, samples_data
-from famcli.reports.html.svg import Axis, Line, Point, line_panel, nice_ticks
 from famcli.reports.html.task_runs import runs_by_task
 from famcli.reports.layout import grids
 from famcli.reports.numbers import format_score
+from famcli.reports.plots.chart import write_charts
+from famcli.reports.plots.palette import DARK, LIGHT, heat
+from famcli.reports.plots.passkey import passkey_charts
+from famcli.reports.plots.svg import Axis, Line, Point, line_panel, nice_ticks
 from famcli.task import load_task
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also draw PassKey accuracy against length to this .svg or .png file (needs the extra 'plots').",
+    help="Also draw PassKey accuracy against length to this .svg file.",
 )
 @output
 def command(
@@ -80,7 +80,7 @@ def command(
         reference=reference,
     )
     if plot:
-        from famcli.reports.plots import plot_passkey
+        from famcli.reports.plots.passkey import plot_passkey
 
         plot_passkey(comparison, plot)
     if format_name == "table":

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.metrics.paired import paired_difference
-from famcli.reports.html.charts import Chart
-from famcli.reports.html.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
 from famcli.reports.html.task_runs import TaskRuns
 from famcli.reports.layout import Grid
 from famcli.reports.numbers import format_difference, format_number
+from famcli.reports.plots.chart import Chart
+from famcli.reports.plots.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
 
 FEW, MOST_DOCUMENTS = 5, 60
 """Up to ``FEW`` documents are shown at once, and up to ``MOST_DOCUMENTS`` have a panel of their own, folded away."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from famcli.reports.html.palette import heat, look
 from famcli.reports.layout import visible
+from famcli.reports.plots.palette import heat, look
 
 WIDTH, HEIGHT = 420.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 30.0, 44.0
