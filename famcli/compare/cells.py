@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
@@ -14,9 +14,6 @@ Setting = int | str | float
 
 
 By = Literal["length", "language", "answer_type", "document"]
-
-
-BY: tuple[By, ...] = get_args(By)
 
 
 Key = tuple[tuple[str, Setting], ...]
