@@ -198,7 +198,7 @@ class Sample:
         document: names the document the sample is about: samples with one name have the same document, and count as one
             cluster where standard errors are estimated. ``None``: the sample stands by itself.
         details: further facts about the sample that reports may need. ``distance`` is the tokens between what is asked
-            for and the question: reports tell by it what a model recalls from within its receptive field.
+            for and the question: reports use it to say what a model recalls from within its receptive field.
     """
 
     id: str
@@ -289,7 +289,7 @@ class Task(ABC):
         Args:
             tokenizer: the evaluated model's.
             seed: where anything is drawn, it is drawn from this.
-            limit: at most so many samples; ``None`` is all.
+            limit: most samples; ``None`` is all.
 
         Raises:
             UserError: the options do not fit this tokenizer, or the data cannot be read.

@@ -89,8 +89,8 @@ class DocumentTask(Task):
             UserError: the data cannot be read, or does not fit.
         """
         facts = self.dataset.facts()
-        if told := self.told_by_names():
-            facts["sha256"] = hashlib.sha256("\n".join((facts["sha256"], *told)).encode()).hexdigest()
+        if taken := self.taken_from_names():
+            facts["sha256"] = hashlib.sha256("\n".join((facts["sha256"], *taken)).encode()).hexdigest()
         return facts
 
     def data(self) -> Dataset:
@@ -114,7 +114,7 @@ class DocumentTask(Task):
             "files": {name: dataclasses.asdict(file) for name, file in stored.files.items()},
         }
 
-    def told_by_names(self) -> Sequence[str]:
+    def taken_from_names(self) -> Sequence[str]:
         """What the task takes from the names of files and folders: the same content under other names is other data."""
         return ()
 
@@ -212,7 +212,7 @@ def prompt(document: str, question: str, cue: str, position: Position) -> Prompt
 
 
 def generation_budget(tokenizer: Encoder, characters: int) -> int:
-    """Tokens that so many characters of English take: a budget that is equally long for every tokenizer.
+    """Tokens that this number of ``characters`` of English takes: a budget that is equally long for every tokenizer.
 
     It depends neither on the data nor on the right answers. A byte tokenizer gets ``characters`` tokens.
     """

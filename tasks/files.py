@@ -127,7 +127,7 @@ class DataFile:
 
         with self._on_disk() as path, tempfile.TemporaryDirectory() as cache:
             try:
-                # Not load_dataset, which tells a server of every call, even for local files.
+                # Not load_dataset, which reports every call to a server, even for local files.
                 rows = datasets.Dataset.from_parquet(
                     str(path), cache_dir=cache, streaming=True, batch_size=PARQUET_BATCH
                 )

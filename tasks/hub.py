@@ -156,7 +156,7 @@ def _read_manifest(hub: HubDataset) -> Manifest:
         files = {name: StoredFile(**facts) for name, facts in fields["files"].items()}
         patterns = {pattern: [str(name) for name in names] for pattern, names in fields["patterns"].items()}
         if missing := {name for names in patterns.values() for name in names} - set(files):
-            raise ValueError(f"nothing is said of {missing.pop()}")
+            raise ValueError(f"it does not list {missing.pop()}")
         return Manifest(str(fields["commit"]), patterns, files)
     except FileNotFoundError:
         return Manifest("", {}, {})

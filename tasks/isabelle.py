@@ -97,7 +97,7 @@ class Isabelle(DocumentTask):
             for entry in self.entries[:limit]
         ]
 
-    def told_by_names(self) -> list[str]:
+    def taken_from_names(self) -> list[str]:
         """The names of the entries and the order of their theories."""
         return [f"{entry.id} {text_id(entry.text)}" for entry in self.entries]
 

@@ -1,4 +1,4 @@
-"""PassKey: a key is told once, then lots of filler, then the key is asked for (TransformerFAM, Figure 10).
+"""PassKey: a text names a key once, goes on with filler, and asks for the key (TransformerFAM, Figure 10).
 
 The text is that of landmark attention (Mohtashami and Jaggi 2023, arXiv 2305.16300). Lengths are exact tokens of the
 evaluated tokenizer, question and generation budget included. Fillers are cut from one array of token ids, so that
@@ -124,7 +124,7 @@ class PassKey(Task):
 
     name = "passkey"
     version = 1
-    summary = "recall of a random key told once, after up to millions of tokens of filler"
+    summary = "recall of a random key that stands once in the text, after up to millions of tokens of filler"
     metrics = (MetricSpec("accuracy", paper=True), MetricSpec("token_accuracy"))
     template = "\n".join((DESCRIPTION, FILLER, KEY_LINE, QUESTION))
     Options = PassKeyOptions

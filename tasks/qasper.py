@@ -61,7 +61,7 @@ class Qasper(QuestionTask[PaperQuestion]):
     """Questions about whole papers, answered in free text.
 
     ``f1`` is the official Answer-F1: the best over the annotators, mean over the questions. The F1 of a kind is the
-    mean over the questions whose best reference, of equals the first, is of that kind; SCROLLS does not tell the kinds,
+    mean over the questions whose best reference, of equals the first, is of that kind; SCROLLS does not have the kinds,
     so these four have no value there. That kind hangs on the answer; the ``answer_type`` in a question's details does
     not: it is the kind that most annotators gave, of equals the first. As in the official evaluator, an empty answer is
     wrong even where the paper has no answer; lm-evaluation-harness takes it for "Unanswerable".

@@ -39,7 +39,7 @@ SUMMARY_CHARACTERS = 400
 """Length of the longest answer. An answer ends at its first line break before that."""
 
 MEASURED_CHARACTERS = 2000
-"""How much of an article tells how many tokens a character of it takes."""
+"""How much of an article is read to measure how many tokens a character takes."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class XLSum(DocumentTask):
             for article in articles
         ]
 
-    def told_by_names(self) -> list[str]:
+    def taken_from_names(self) -> list[str]:
         """The languages."""
         return [article.language for article in self.articles]
 
@@ -129,7 +129,7 @@ class XLSum(DocumentTask):
         return [article for _, _, article in sorted(taken, key=lambda place: (place[1], place[0]))]
 
     def _language(self, row: Row) -> str:
-        """From the field ``language``; else from the file's name, or the name of the nearest folder that tells it."""
+        """From the field ``language``; else from the file's name, or the name of the nearest folder that has it."""
         if row.has("language"):
             language = row.text("language").lower()
             if language not in LANGUAGES:

@@ -159,12 +159,12 @@ def _survey_fields(task: Task) -> JSON:
     facts = data.facts()
     rows = facts["rows"]
     missing = {name: rows - count for name, count in sorted(present.items()) if count < rows}
-    told = {name: count for name, count in missing.items() if missing.get(_parent(name)) != count}
-    return {"data": facts, "rows": rows, "missing": told}
+    shown = {name: count for name, count in missing.items() if missing.get(_parent(name)) != count}
+    return {"data": facts, "rows": rows, "missing": shown}
 
 
 def _parent(name: str) -> str:
-    """The field that holds this one: where it is missing, what it holds need not be told."""
+    """The field that holds this one: where it is missing, what it holds is missing too."""
     return name.rpartition(".")[0].removesuffix("[]")
 
 

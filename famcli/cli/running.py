@@ -103,7 +103,7 @@ def run_options(function: Function) -> Function:
             help="Spread the layers over all GPUs and the processor (needs accelerate).",
         ),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer."),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each task."),
+        click.option("--limit", type=click.IntRange(min=1), help="Most samples of each task."),
         click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer."),
         click.option(
             "--truncate",

@@ -22,7 +22,7 @@ class CellRuns:
     """One score of one cell, and the runs that have it.
 
     Attributes:
-        task: name of the task, with what tells its runs apart from others of that task.
+        task: name of the task, with what differs between its runs and others of that task.
         metric: name of the score.
         settings: the cell, empty for a whole run.
         runs: by column, the run and its score.
@@ -131,10 +131,10 @@ def _tell_apart(cells: Sequence[CellRuns]) -> None:
     """Adds to the names of cells of the same settings what differs between them."""
     if len({cell.task for cell in cells}) == len(cells):
         return
-    told = [facts(cell.first) for cell in cells]
-    names = dict.fromkeys(name for fact in told for name in fact if name not in ("data", "task version"))
-    differing = [name for name in names if len({fact.get(name) for fact in told}) > 1]
-    for cell, fact in zip(cells, told, strict=True):
+    found = [facts(cell.first) for cell in cells]
+    names = dict.fromkeys(name for fact in found for name in fact if name not in ("data", "task version"))
+    differing = [name for name in names if len({fact.get(name) for fact in found}) > 1]
+    for cell, fact in zip(cells, found, strict=True):
         words = [f"{name} {fact.get(name, 'none')}" for name in differing] or [cell.first.run_id]
         cell.task = f"{cell.task} ({', '.join(words)})"
 

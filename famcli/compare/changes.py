@@ -10,7 +10,7 @@ from famcli.compare.measure import Measure
 from famcli.compare.row_samples import RowSamples
 
 LARGEST = 20
-"""Of scores that are not right or wrong, so many samples of either side are listed: nearly all differ a little."""
+"""The most samples of either side that are listed of scores that are not right or wrong: nearly all differ a little."""
 
 
 @dataclass(frozen=True)

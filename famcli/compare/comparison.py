@@ -61,11 +61,11 @@ class Row:
     """One score of one cell, of a group of samples, or of a whole task that has no cells.
 
     Attributes:
-        task: name of the task, with what tells runs apart that cannot be compared.
+        task: name of the task; of runs that cannot be compared, with what differs between them.
         metric: name of the score.
         settings: the cell or group, e.g. ``{"length": 1024, "position": "start"}``.
         scores: by column; a model without a run of the cell is left out.
-        intervals: of the scores, by column; left out where the samples cannot tell.
+        intervals: of the scores, by column; left out where there are too few samples.
         differences: to the baseline, by column; none without a baseline.
         differs: why the runs cannot be compared, where that was forced.
         higher_is_better: direction of the score.

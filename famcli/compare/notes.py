@@ -24,7 +24,7 @@ def notes_of(
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
     found = [*_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
     found += _by_field(cells)
-    found += [f"note: {task} does not tell its {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
+    found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
 
 
@@ -36,14 +36,14 @@ def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:
     """What does not forbid to compare, but may move a score."""
     for cell in cells:
         runs = [record for record, _ in cell.runs.values()]
-        told = [_told(record) for record in runs]
-        for name in told[0]:
-            values = list(dict.fromkeys(words.get(name, "none") for words in told))
+        found = [_facts(record) for record in runs]
+        for name in found[0]:
+            values = list(dict.fromkeys(facts.get(name, "none") for facts in found))
             if len(values) > 1:
                 yield f"note: runs of {cell.first.task['name']} differ in {name}: {', '.join(values)}"
 
 
-def _told(record: RunRecord) -> dict[str, str]:
+def _facts(record: RunRecord) -> dict[str, str]:
     trials = {HOW_MANY: str(record.task["options"][HOW_MANY])} if HOW_MANY in record.task["options"] else {}
     return {
         **trials,
@@ -74,7 +74,7 @@ def _without_difference(samples: Iterable[RowSamples], rows: Iterable[Row], base
 
 
 def _by_field(cells: Iterable[CellRuns]) -> Iterator[str]:
-    """What a model recalls from within its receptive field and from before it: a length alone does not tell."""
+    """What a model recalls from within its receptive field and from before it, which a length alone does not say."""
     found: dict[tuple[str, str, int], dict[bool, dict[str, float]]] = {}
     for cell in cells:
         for column, (record, _) in cell.runs.items():
@@ -85,8 +85,8 @@ def _by_field(cells: Iterable[CellRuns]) -> Iterator[str]:
                     sides = found.setdefault((column, cell.score, field), {True: {}, False: {}})
                     sides[distance < field][entry.id] = entry.scores[cell.metric]
     for (column, score, field), sides in found.items():
-        told = [f"{mean(values.values()):.3f} (n={len(values)})" if values else "-" for values in sides.values()]
-        yield f"{column}, {score}: told less than {field:,} tokens before the question {told[0]}, earlier {told[1]}"
+        near, far = (f"{mean(values.values()):.3f} (n={len(values)})" if values else "-" for values in sides.values())
+        yield f"{column}, {score}: {near} within {field:,} tokens before the question, {far} earlier"
 
 
 def _methods(rows: Sequence[Row], baseline: str | None, by: By | None) -> Iterator[str]:

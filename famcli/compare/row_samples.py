@@ -46,7 +46,7 @@ def samples_of_cell(cell: CellRuns) -> RowSamples:
 def samples_by_group(
     runs: Iterable[CellRuns], by: By, columns: Sequence[str], measures: Mapping[str, Measure]
 ) -> list[RowSamples]:
-    """Rows of groups of samples, by the headline metric of each task; samples that tell no group are left out.
+    """Rows of groups of samples, by the headline metric of each task; samples without a group are left out.
 
     Args:
         runs: by cell.

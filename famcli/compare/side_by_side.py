@@ -15,13 +15,13 @@ from famcli.compare.row_samples import RowSamples, in_order, samples_by_group, s
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
 
-_TELLING: dict[By, str] = {
-    "length": "runs without samples.jsonl beside their run.json tell no samples",
-    "language": "xlsum tells it",
-    "answer_type": "qasper tells it, on data in the schema of the hub; runs of older versions need --fresh",
-    "document": "all tasks but passkey tell it",
+_WHO_HAS: dict[By, str] = {
+    "length": "runs without samples.jsonl beside their run.json have no samples",
+    "language": "xlsum has it",
+    "answer_type": "qasper has it, on data in the schema of the hub; runs of older versions need --fresh",
+    "document": "all tasks except passkey have it",
 }
-"""Who tells a group, for a hint."""
+"""Whose samples have such groups, for a hint."""
 
 
 def model_name(record: RunRecord) -> str:
@@ -51,12 +51,12 @@ def compare(
         name: the column of a run.
         by: what samples are grouped by.
         refuse: runs that cannot be compared are an error, as they always are with a baseline.
-        force: they share rows instead, which ``Comparison.differs`` tells.
+        force: they share rows instead, and ``Comparison.differs`` says why they should not.
         per_sample: list the samples that changed sides, of the headline metrics; needs a baseline.
         reference: name of published figures to set beside.
 
     Raises:
-        UserError: runs cannot be compared, none is of the baseline, no sample tells its group, samples are damaged, or
+        UserError: runs cannot be compared, none is of the baseline, no sample has such a group, samples are damaged, or
             there are no such published figures.
     """
     chosen, left_out = _newest_weights([record for record in records if record.status == "finished"], name)
@@ -77,7 +77,7 @@ def compare(
     measures = _measures(found, by)
     samples = samples_by_group(found, by, list(columns), measures) if by else [samples_of_cell(cell) for cell in found]
     if found and not samples:
-        raise UserError(f"no sample here tells its {by}", _TELLING[by] if by else None)
+        raise UserError(f"no sample here has the group {by}", _WHO_HAS[by] if by else None)
     samples = sorted(samples, key=in_order)
     rows = with_verdicts([row_of(one, measures[one.score], baseline) for one in samples])
     return Comparison(

@@ -53,7 +53,7 @@ class Answering:
         context: the bound on prompts, if there is one.
         special: what stands around every prompt.
         keeper: keeps the state of a long document on the way.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
         peak_memory: most memory used so far, in bytes.
     """
 

@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 Side = Literal["left", "right", "middle"]
 
 CUT_STEP = 128
-"""A cut document keeps a multiple of so many tokens: questions of nearly one length still share what is read."""
+"""A cut document keeps a multiple of this number of tokens: questions of nearly one length still share it."""
 
 
 @dataclass(frozen=True)

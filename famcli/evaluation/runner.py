@@ -31,14 +31,14 @@ CPU_STATE_BYTES = 2 * 1024**3
 
 
 class Progress(Protocol):
-    """Told how a run advances."""
+    """Shows how a run advances."""
 
     def begin(self, samples: int, done: int, tokens: int) -> None:
-        """The run has so many samples, so many of them done, and so many tokens still to read."""
+        """The run has ``samples``, of which ``done`` are answered, and ``tokens`` still to read."""
         ...
 
     def advance(self, tokens: int) -> None:
-        """So many more tokens have been read."""
+        """``tokens`` more have been read."""
         ...
 
     def end(self) -> None:
@@ -64,16 +64,16 @@ def evaluate(
 
     The run lies in ``results/<run-id>``: ``samples.jsonl`` gets a line a sample as soon as its batch is answered, and
     the scores are computed from these lines alone, so a run that was killed ends like one that was not. A document that
-    several samples are about is read once; the state of a long one is kept every so many blocks, so that a killed run
-    goes on in the middle of it. The answers depend neither on that nor on the batch size, but for the rounding of
-    matrix products that may differ with them in the last bit.
+    several samples are about is read once; the state of a long one is kept on the way, so that a killed run goes
+    on in the middle of it. Neither that nor the batch size changes the answers, except for the rounding of matrix
+    products in the last bit.
 
     Args:
         model: the loaded model.
         task: the task with its options.
         results: where runs are kept.
         seed: passed to the task.
-        limit: at most so many samples; ``None`` is all.
+        limit: most samples; ``None`` is all.
         max_context: the most tokens prompt and answer may take. ``None`` is no bound, but under ``full`` attention the
             length it was trained on, where that is known.
         truncate: which part of a document beyond ``max_context`` is cut; ``None`` makes it an error.
@@ -81,7 +81,7 @@ def evaluate(
         batch_size: samples answered together. ``None`` is 16, on CUDA 64, or as many as keep the stream states within
             2 GiB, on CUDA within a quarter of the free memory.
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
-        progress: told how the run advances.
+        progress: shows how the run advances.
 
     Raises:
         UserError: a value does not fit, a sample does not fit the context, the model has no chat template, a file of

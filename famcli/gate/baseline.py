@@ -81,7 +81,7 @@ class Score:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells scores of one run apart."""
+        """Metric and cell: no two scores of a run have both."""
         return score_key(self.metric, self.settings)
 
 

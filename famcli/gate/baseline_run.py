@@ -17,13 +17,13 @@ from famcli.gate.baseline import BaselineRun, Score, Tolerance, kept_entry, kept
 from famcli.metrics.statistics import Metric
 
 LEVEL, AMOUNT = 0.05, 0.02
-"""Default tolerances: level of the test, and the most by which a mean may be worse where no test could tell."""
+"""Default tolerances: level of the test, and the most by which a mean may be worse where no test is possible."""
 
 
 def new_run(record: RunRecord, old: BaselineRun | None) -> BaselineRun:
     """A run as a baseline keeps it; tolerances are those of ``old``, and defaults for scores it lacks.
 
-    The default is no significant drop, or, where too few samples could get worse for a test to tell, an absolute
+    The default is no significant drop, or, where too few samples could get worse for a test, an absolute
     bound for scores between 0 and 1 and a relative one for others.
 
     Raises:

@@ -116,12 +116,12 @@ def _against(comparison: Comparison, baseline: str) -> Grid:
                 continue
             score = row.scores[column.name]
             value = format_score(score, row.intervals.get(column.name))
-            told = _told(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
-            lines.append((*start, column.title, value, str(score.n), *told))
+            rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
+            lines.append((*start, column.title, value, str(score.n), *rest))
     return Grid("", header, tuple(lines), words=3, once=2, split=5)
 
 
-def _told(difference: Difference | None) -> tuple[str, ...]:
+def _difference(difference: Difference | None) -> tuple[str, ...]:
     """Difference, p, samples won, lost and tied, samples shared, verdict."""
     if difference is None:
         return (NOTHING,) * 5

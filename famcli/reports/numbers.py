@@ -27,7 +27,7 @@ NOTHING = "-"
 
 
 def format_score(score: Metric, interval: Interval | None) -> str:
-    """``0.900 [0.596, 0.982]``, or the standard error where samples cannot tell an interval."""
+    """``0.900 [0.596, 0.982]``, or the standard error where there is no interval."""
     if interval is None:
         return format_metric(score)
     return f"{format_number(score.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"

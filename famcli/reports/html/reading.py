@@ -131,11 +131,11 @@ def _panel(title: str, x: Axis, lines: Sequence[Line]) -> Panel:
     values = [point.y for line in lines for point in line.points]
     places = nice_ticks(min(values), max(values))
     y = Axis(places[0], places[-1], [(value, f"{value:.4g}") for value in places], "bits per byte")
-    told = "; ".join(
+    words = "; ".join(
         f"{line.name} from {format_number(line.points[0].y)} to {format_number(line.points[-1].y)} bits per byte"
         for line in lines
     )
-    return line_panel(title, told, x, y, lines, every=8)
+    return line_panel(title, words, x, y, lines, every=8)
 
 
 def _bytes(value: float) -> str:

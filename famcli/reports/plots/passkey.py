@@ -68,18 +68,15 @@ def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -
             if column.name in row.scores:
                 place = lengths.index(int(row.settings["length"])), positions.index(str(row.settings["position"]))
                 value = row.scores[column.name].value
-                cells[place] = HeatCell(value, f"{value:.2f}", _told(row, column.name))
+                cells[place] = HeatCell(value, f"{value:.2f}", _words(row, column.name))
         if not cells:
             continue
         beyond = [i for i, n in enumerate(lengths) if column.receptive_field is not None and n > column.receptive_field]
         field = f"receptive field: {format_field(column.receptive_field)}"
-        told = "; ".join(cell.label for cell in cells.values())
+        words = "; ".join(cell.label for cell in cells.values())
         names = [format_tokens(length) for length in lengths]
-        panels.append(
-            heat_panel(
-                column.title, field, told, across=names, down=positions, cells=cells, edge=beyond[0] if beyond else None
-            )
-        )
+        edge = beyond[0] if beyond else None
+        panels.append(heat_panel(column.title, field, words, across=names, down=positions, cells=cells, edge=edge))
     return Chart(
         f"passkey-heat-map{ending}",
         f"{task}: {rows[0].metric} by length and position of the key",
@@ -108,8 +105,8 @@ def _curves(comparison: Comparison, task: str, rows: Sequence[Row], ending: str)
             if points:
                 edge = column.receptive_field
                 lines.append(Line(index, column.name, points, None if edge is None else float(edge)))
-        told = "; ".join(point.label for line in lines for point in line.points)
-        panels.append(line_panel(f"key at position: {position}", told, x, y, lines))
+        words = "; ".join(point.label for line in lines for point in line.points)
+        panels.append(line_panel(f"key at position: {position}", words, x, y, lines))
     shown = {name for row in rows for name in row.scores}
     legend = tuple(
         (index, f"{column.title}, receptive field: {format_field(column.receptive_field)}")
@@ -133,11 +130,11 @@ def _point(row: Row, column: str) -> Point:
         row.scores[column].value,
         interval.low if interval else None,
         interval.high if interval else None,
-        _told(row, column),
+        _words(row, column),
     )
 
 
-def _told(row: Row, column: str) -> str:
+def _words(row: Row, column: str) -> str:
     score = row.scores[column]
     text = format_score(score, row.intervals.get(column))
     return f"{column}, {format_settings(row.settings)}: {text} (n={score.n})"
