@@ -40,7 +40,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["list", "models"], ["list", "--help"], ["evl"]])
 def test_light_commands_import_nothing_heavy(args: list[str], tmp_path: Path) -> None:
-    heavy = ["torch", "numpy", "pandas", "datasets", "transformers", "tokenizers", "huggingface_hub", "matplotlib"]
+    heavy = ["torch", "numpy", "pandas", "datasets", "transformers", "tokenizers", "huggingface_hub"]
     code = f"import sys; from famcli.cli.main import main; main({args}); print(*(set({heavy}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].strip() == ""

@@ -224,7 +224,8 @@ def find_model(spec: str) -> ModelSource:
 
 def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
     """The checkpoint of a name without overrides, and the config it has by that name."""
-    from famcli.checkpoints.checkpoint import check_fits, open_checkpoint
+    from famcli.checkpoints.checkpoint import check_fits
+    from famcli.checkpoints.opening import open_checkpoint
 
     presets = {preset.name: preset for preset in list_presets()}
     preset = presets.get(name)

@@ -101,7 +101,8 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from famcli.reports.tables import format_field, format_metric, format_settings, shown_scores
+    from famcli.compare.cells import format_settings, shown_scores
+    from famcli.reports.numbers import format_field, format_metric
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
     screen.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")

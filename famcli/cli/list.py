@@ -154,7 +154,7 @@ def tasks(json_output: bool) -> None:
 def runs(output: Path, json_output: bool) -> None:
     """Run records, newest first."""
     from famcli.evaluation.record import load_records
-    from famcli.reports.tables import format_metric
+    from famcli.reports.numbers import format_metric
 
     records = load_records(output)
     if json_output:
@@ -188,8 +188,8 @@ def _data(task: type[Any]) -> JSON | None:
     A task whose data is not on the hub may say licence and citation itself.
     """
     hub = getattr(task, "hub", None)
-    told = hub if dataclasses.is_dataclass(hub) else task
-    found = {name: getattr(told, name, None) for name in ("repo", "revision", "licence", "citation")}
+    source = hub if dataclasses.is_dataclass(hub) else task
+    found = {name: getattr(source, name, None) for name in ("repo", "revision", "licence", "citation")}
     return found if found["citation"] else None
 
 

@@ -103,7 +103,7 @@ def run_options(function: Function) -> Function:
             help="Spread the layers over all GPUs and the processor (needs accelerate).",
         ),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer."),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each task."),
+        click.option("--limit", type=click.IntRange(min=1), help="Most samples of each task."),
         click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer."),
         click.option(
             "--truncate",
@@ -201,14 +201,14 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Mode
 def _check_samples(source: ModelSource, task: Task, settings: RunSettings) -> None:
     """Draws the samples, and where the context is bounded measures them against it."""
     from famcli.evaluation.plan import measure
-    from famcli.evaluation.prompts import frame_of
+    from famcli.evaluation.prompts import special_tokens_of
     from famcli.evaluation.runner import context_of
 
-    frame = frame_of(source.checkpoint.tokenizer, settings.chat_template)
+    special = special_tokens_of(source.checkpoint.tokenizer, settings.chat_template)
     samples = task.samples(source.checkpoint.tokenizer, settings.seed, settings.limit)
     context = context_of(source.config, settings.max_context, settings.truncate)
     if context:
-        measure(samples, source.checkpoint.tokenizer, context, frame)
+        measure(samples, source.checkpoint.tokenizer, context, special)
 
 
 def load(source: ModelSource, settings: RunSettings) -> LoadedModel:

@@ -184,7 +184,7 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
     from rich.table import Table
     from rich.text import Text
 
-    from famcli.reports.tables import format_field, format_metric
+    from famcli.reports.numbers import format_field, format_metric
 
     scores = [_scores(one.records) for one in combinations]
     titles = list(dict.fromkeys(title for found in scores for title in found))
@@ -212,7 +212,7 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
 
 def _scores(records: Sequence[RunRecord]) -> dict[str, Metric]:
     """The headline metric of each task and cell, by what the table calls it."""
-    from famcli.reports.tables import format_settings, shown_scores
+    from famcli.compare.cells import format_settings, shown_scores
 
     found = {}
     for record in records:

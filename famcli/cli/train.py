@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; PyTorch's choice where not given.")
 def command(
+    *,
     recipe_path: Path,
     model: str | None,
     output: Path | None,

@@ -59,7 +59,7 @@ def answer_batch(
         requests: one a row.
         prompts: one a row; what follows the ``prefix``.
         prefix: a document that all prompts begin with, and that has been read.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks, or the model gives no numbers.

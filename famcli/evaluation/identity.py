@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from famcli.evaluation.aggregate import cost
-from famcli.evaluation.prompts import Frame, Side
+from famcli.evaluation.prompts import Side, SpecialTokens
 from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.task import Task
 
@@ -58,12 +58,12 @@ def new_record(
 
 
 def context_fields(
-    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, frame: Frame, chat: bool
+    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, special: SpecialTokens, chat: bool
 ) -> ContextFields:
     """What the record says of prompts; a model without special tokens or a chat template has the bound alone."""
     fields = ContextFields(max_context=max_context, truncate=truncate)
-    if len(frame):
-        fields |= {"before": list(frame.before), "after": list(frame.after)}
+    if len(special):
+        fields |= {"before": list(special.before), "after": list(special.after)}
     if chat and tokenizer.chat_template:
         fields["chat_template_sha256"] = tokenizer.chat_template.sha256
     return fields

@@ -56,7 +56,7 @@ def predict(
         tokenizer: the model's.
         ids: [t] token ids, at least one.
         keeper: keeps the state, and what is known so far, on the way.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks.

@@ -1,4 +1,4 @@
-"""Reads a long document once; its state is kept every so many blocks, so that a killed run goes on in it."""
+"""Reads a long document once; its state is kept on the way, so that a killed run goes on in the middle of it."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def read_document(decoder: Decoder, ids: Ids, keeper: StateKeeper, advance: Call
         decoder: the model; inputs go to the device of its weights.
         ids: [t] token ids.
         keeper: keeps the state on the way.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
     """
     device = decoder.embedding.weight.device
     digest = token_digest(ids)
