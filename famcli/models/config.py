@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from famcli.errors import UserError, unknown_name
+from famcli.fields import parse_value, read_fields
 
 AttentionKind = Literal["full", "bswa", "fam"]
 
@@ -180,20 +181,7 @@ class ModelConfig:
         Raises:
             UserError: a field is unknown, missing, or not of its type.
         """
-        hints = get_type_hints(cls)
-        values = {}
-        for name, value in fields.items():
-            if name not in hints:
-                raise unknown_name(f"field in {where}:", name, hints)
-            values[name] = _parse(value, hints[name], name, where)
-        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        missing = [name for name in required if name not in values]
-        if missing:
-            raise UserError(f"{where} lacks the field{'s' * (len(missing) > 1)} {', '.join(missing)}")
-        try:
-            return cls(**values)
-        except UserError as error:
-            raise UserError(f"{where}: {error.message}", error.hint) from None
+        return read_fields(cls, fields, where, text=True)
 
     def override(self, fields: Mapping[str, Any], where: str) -> ModelConfig:
         """A copy with some fields replaced; raises as ``from_mapping`` does."""
@@ -209,39 +197,4 @@ def check_value(name: str, value: str, where: str) -> None:
     hints = get_type_hints(ModelConfig)
     if name not in hints:
         raise unknown_name("model field", name, hints)
-    _parse(value, hints[name], name, where)
-
-
-def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
-    """``value`` as the type ``hint`` asks for: ``block_size=256`` on a command line and in YAML mean the same."""
-    problem = UserError(f"{where}: field '{name}' {_expectation(hint)}, not '{value}'")
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise problem
-        return value
-    if hint in (int | None, float | None):
-        if value in (None, "none", "null"):
-            return None
-        hint = int if hint == int | None else float
-    if hint is bool:
-        words = {"true": True, "false": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() not in words:
-            raise problem
-        return words[str(value).lower()]
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise problem
-    try:
-        return int(str(value)) if hint is int else float(value)
-    except ValueError:
-        raise problem from None
-
-
-def _expectation(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"must be one of {', '.join(map(str, get_args(hint)))}"
-    if hint is bool:
-        return "must be true or false"
-    words = "must be a whole number" if hint in (int, int | None) else "must be a number"
-    return words if hint in (int, float) else f"{words} or none"
+    parse_value(value, hints[name], name, where, text=True)

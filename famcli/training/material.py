@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import string
-from dataclasses import astuple
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from famcli.checkpoints.tokenizer import Tokenizer
 from famcli.errors import UserError
+from famcli.fields import from_json, read_fields
 from famcli.training.facts import draw_fact, draw_filler
 from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
 from famcli.training.streams import (
@@ -230,18 +230,27 @@ def _read_lines(file: Path) -> list[tuple[str, str, str]]:
     read = []
     for number, line in enumerate(lines, 1):
         if line.strip():
+            where = f"{file}, line {number}"
             try:
-                fields = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
-            for name in ("document", "question", "answer"):
-                if not isinstance(fields, dict) or not isinstance(fields.get(name), str) or not fields[name].strip():
-                    raise UserError(
-                        f"{file}, line {number} lacks the field '{name}' or it is no text",
-                        'a line is {"document": ..., "question": ..., "answer": ...}',
-                    )
-            read.append((fields["document"], fields["question"], fields["answer"]))
+                found = read_fields(_Line, from_json(line), where, others=True)
+            except UserError as error:
+                raise UserError(error.message, 'a line is {"document": ..., "question": ..., "answer": ...}') from None
+            except ValueError as error:
+                raise UserError(f"{where} is not valid JSON: {error}") from error
+            read.append((found.document, found.question, found.answer))
     return read
+
+
+@dataclass(frozen=True)
+class _Line:
+    document: str
+    question: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        for name, text in asdict(self).items():
+            if not text.strip():
+                raise UserError(f"field '{name}' is empty")
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> Ids:
