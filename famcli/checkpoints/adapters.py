@@ -112,9 +112,15 @@ class Adapter:
                 )
             about = (base.file, base.name, base.shape, base.dtype)
             tensors[name] = LowRank(*about, base, down, up, self._scale(target.removesuffix(".weight"), rank))
+        memory: dict[str, Stored] = {}
         if (self.directory / FAM).exists():
-            tensors |= {stored.name: stored for stored in list_safetensors(self.directory / FAM)}
-        return replace(checkpoint, tensors=tensors, settings=(self.directory / CONFIG,))
+            memory = {stored.name: stored for stored in list_safetensors(self.directory / FAM)}
+        return replace(
+            checkpoint,
+            tensors=tensors | memory,
+            settings=(self.directory / CONFIG,),
+            of_memory=frozenset(memory),
+        )
 
     def _pairs(self, stored: Iterable[SafeTensor]) -> dict[str, dict[str, SafeTensor]]:
         """Both matrices by the base's tensor they belong to, named as on the hub."""

@@ -30,19 +30,6 @@ logger = logging.getLogger(__name__)
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16")
 
-_MEMORY_FIELDS = (
-    "attention",
-    "block_size",
-    "memory_segments",
-    "fam_length",
-    "stop_gradient",
-    "fam_query_position",
-    "fam_norm",
-    "fam_scale",
-    "fam_ffn",
-)
-"""What a preset decides; all else a base checkpoint knows of its own weights."""
-
 
 @dataclass(frozen=True)
 class Package:
@@ -126,9 +113,9 @@ class ModelSource:
     adapter: Adapter | None = None
 
     @property
-    def untrained_fam(self) -> bool:
-        """The model has a FAM that its weights know nothing of."""
-        return self.checkpoint.lacks_fam(self.config)
+    def untrained_memory(self) -> bool:
+        """The model has a memory that its weights know nothing of."""
+        return bool(self.checkpoint.lacks_memory(self.config))
 
     def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
         """Reads the weights.
@@ -151,7 +138,7 @@ class ModelSource:
             digest = hashing.result()
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
-        return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_fam)
+        return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_memory)
 
 
 @dataclass(frozen=True)
@@ -164,7 +151,7 @@ class LoadedModel:
         tokenizer: what its ids mean.
         weights_sha256: see ``Checkpoint.weights_sha256``.
         device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
-        untrained_fam: the FAM embeddings are drawn, not learned: neither checkpoint nor adapter has any.
+        untrained_memory: weights of the memory are drawn, not learned: neither checkpoint nor adapter has them.
     """
 
     name: str
@@ -173,7 +160,7 @@ class LoadedModel:
     weights_sha256: str
     device: torch.device
     dtype: torch.dtype
-    untrained_fam: bool = False
+    untrained_memory: bool = False
 
 
 def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -226,7 +213,7 @@ def find_model(spec: str) -> ModelSource:
         checkpoint = adapter.merged_into(base)
     trained = config
     config = config.override(overrides, f"model '{spec}'")
-    if config.attention == "full" and trained.window is not None and config.trained_context is None:
+    if config.memory.whole and trained.window is not None and config.trained_context is None:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
     return ModelSource(spec, config, checkpoint, base, adapter)
@@ -250,8 +237,7 @@ def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
     if preset is None or preset.config is None:
         return checkpoint, checkpoint.config
     check_fits(checkpoint, preset.config)
-    memory = {field: getattr(preset.config, field) for field in _MEMORY_FIELDS}
-    return checkpoint, replace(checkpoint.config, **memory)
+    return checkpoint, checkpoint.config.with_memory_of(preset.config)  # all else a base knows of its own weights
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:

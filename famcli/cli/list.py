@@ -73,7 +73,8 @@ def _describe(preset: Preset) -> JSON:
         }
         if parameters and config
         else None,
-        "model": dataclasses.asdict(config) if config else None,
+        "attention": config.memory.describe(config) if config else "",
+        "model": config.as_mapping() if config else None,
     }
 
 
@@ -86,7 +87,7 @@ def _row(entry: JSON) -> list[str]:
         _size(memory["weights_bfloat16"]) if memory else "",
         _size(memory["weights_float32"]) if memory else "",
         f"{_size(growing)} a token" if growing else _size(memory["state_float32"]) if memory else "",
-        _attention(entry["model"]),
+        entry["attention"],
         entry["licence"],
         ("bundled" if entry["base"] is None else entry["here"]) if entry["here"] else "missing",
     ]
@@ -199,15 +200,6 @@ def _bundled_config(directory: Path) -> ModelConfig:
 
     file = directory / "config.json"
     return ModelConfig.from_mapping(read_json(file).get("model", {}), f"{file}, field 'model'")
-
-
-def _attention(config: JSON | None) -> str:
-    if config is None:
-        return ""
-    if config["attention"] == "full":
-        return "full"
-    shape = f"{config['attention']}, B {config['block_size']}, M {config['memory_segments']}"
-    return f"{shape}, F {config['fam_length']}" if config["attention"] == "fam" else shape
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

@@ -215,7 +215,7 @@ def load(source: ModelSource, settings: RunSettings) -> LoadedModel:
     """The model in memory; warns of a FAM that has learned nothing."""
     from famcli.checkpoints.registry import pick_device, pick_dtype
 
-    if source.untrained_fam:
+    if source.untrained_memory:
         click.echo(
             f"warning: {source.name}: no FAM adapter: its weights have learned no FAM, and its FAM embeddings are "
             "random; train it before judging its memory",

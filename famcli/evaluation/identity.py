@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import MISSING, asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +33,12 @@ def new_record(
         status="running",
         model=ModelFields(
             name=model.name,
-            config=asdict(config),
+            config=config.as_mapping(),
             weights_sha256=model.weights_sha256,
             tokenizer=model.tokenizer.name,
             parameters=sum(weight.numel() for weight in model.decoder.parameters()),
             receptive_field=config.receptive_field,
-            fam=NO_FAM_ADAPTER if model.untrained_fam else None,
+            fam=NO_FAM_ADAPTER if model.untrained_memory else None,
         ),
         task=_task_fields(task),
         seed=seed,
@@ -92,10 +92,10 @@ def _task_fields(task: Task) -> TaskFields:
 
 
 def _off_default(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config sets: a switch that ``ModelConfig`` gains later leaves the names of older runs as they are."""
-    from famcli.models.config import ModelConfig
+    """What a config sets: a switch that is added later leaves the names of older runs as they are."""
+    from famcli.models.config import default_of
 
-    defaults = {field.name: field.default for field in fields(ModelConfig)}
+    defaults = default_of(config["attention"])
     return {name: value for name, value in config.items() if value != defaults.get(name, MISSING)}
 
 

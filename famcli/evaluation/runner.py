@@ -124,7 +124,7 @@ def context_of(config: ModelConfig, max_context: int | None, truncate: Side | No
         UserError: something is to be cut, and nothing says at what length.
     """
     bound = max_context
-    if bound is None and config.attention == "full":
+    if bound is None and config.memory.whole:
         bound = config.trained_context
     if bound is None:
         if truncate:
