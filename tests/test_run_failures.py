@@ -88,7 +88,7 @@ def test_a_journal_of_something_else_is_not_mixed_in(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error_until_fresh(tmp_path: Path) -> None:
     record = evaluate(small_model(), passkey(), results=tmp_path)
     (record.path / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"run\.json is damaged") as error:
+    with pytest.raises(UserError, match=r"run\.json is not valid JSON") as error:
         evaluate(small_model(), passkey(), results=tmp_path)
     assert "--fresh" in str(error.value.hint)
     assert evaluate(small_model(), passkey(), results=tmp_path, fresh=True).status == "finished"

@@ -221,9 +221,9 @@ def test_side_branches_leave_the_block_as_it_was() -> None:
     ("text", "message"),
     [
         ("", "has no questions"),
-        ("{", "line 1 is not JSON"),
-        ('{"document": "a", "question": "b", "answer": "c"}\n[]', "line 2 lacks the field 'document'"),
-        ('{"document": "a", "question": 3, "answer": "c"}', "line 1 lacks the field 'question' or it is no text"),
+        ("{", "line 1 is not valid JSON"),
+        ('{"document": "a", "question": "b", "answer": "c"}\n[]', "line 2 must be a mapping of fields"),
+        ('{"document": "a", "question": 3, "answer": "c"}', "line 1: field 'question' must be text, not 3"),
     ],
 )
 def test_bad_questions_are_named_by_line(tmp_path: Path, text: str, message: str) -> None:

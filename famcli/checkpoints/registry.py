@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING, Literal
 
 from famcli.errors import UserError, unknown_name
+from famcli.fields import read_fields, read_pairs, read_yaml
 from famcli.files import user_path
 from famcli.models.config import ModelConfig
 
@@ -30,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16")
-
-_PRESET_FIELDS = {"summary", "licence", "weights", "base", "package", "parameters", "model"}
 
 
 @dataclass(frozen=True)
@@ -248,18 +245,11 @@ def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     """``NAME,a=1,b=2`` -> (``NAME``, ``{"a": "1", "b": "2"}``).
 
     Raises:
-        UserError: a part after the name is no ``field=value``.
+        UserError: a part after the name is no ``field=value``, or a field is there twice.
     """
     name, *parts = spec.split(",")
-    overrides = {}
-    for part in parts:
-        field, equals, value = part.partition("=")
-        if not equals or not field.strip():
-            raise UserError(
-                f"model '{spec}': '{part}' is not FIELD=VALUE", f"for example {name or 'fam-tiny'},memory_segments=0"
-            )
-        overrides[field.strip()] = value.strip()
-    return name.strip(), overrides
+    example = f"{name or 'fam-tiny'},memory_segments=0"
+    return name.strip(), read_pairs(parts, f"model '{spec}':", "FIELD=VALUE", example)
 
 
 def list_presets() -> list[Preset]:
@@ -307,33 +297,27 @@ def pick_dtype(dtype: str, device: torch.device, checkpoint: Checkpoint) -> torc
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
+@dataclass(frozen=True)
+class _PresetFile:
+    summary: str
+    licence: str
+    weights: Literal["bundled"] | None = None
+    base: str | None = None
+    package: Package | None = None
+    parameters: int | None = None
+    model: ModelConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is None and (self.base is None or self.model is None):
+            raise UserError(f"it lacks the field '{'base' if self.base is None else 'model'}'", "or weights: bundled")
+
+
 def _read_preset(file: Traversable) -> Preset:
     where = f"model preset {file.name}"
-    try:
-        fields: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{where} must be a mapping")
-    for name in fields.keys() - _PRESET_FIELDS:
-        raise unknown_name(f"field in {where}:", name, _PRESET_FIELDS)
-    missing = {"summary", "licence"} - fields.keys()
-    if fields.get("weights") == "bundled":
-        config = None
-    else:
-        missing |= {"base", "model"} - fields.keys()
-        config = None if missing else ModelConfig.from_mapping(fields["model"], where)
-    if missing:
-        raise UserError(f"{where} lacks the field '{min(missing)}'")
-    return Preset(
-        file.name.removesuffix(".yaml"),
-        fields["summary"],
-        fields["licence"],
-        fields.get("base"),
-        Package(**fields["package"]) if "package" in fields else None,
-        fields.get("parameters"),
-        config,
-    )
+    found = read_fields(_PresetFile, read_yaml(file, where), where)
+    config = None if found.weights else found.model
+    name = file.name.removesuffix(".yaml")
+    return Preset(name, found.summary, found.licence, found.base, found.package, found.parameters, config)
 
 
 def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> Path:

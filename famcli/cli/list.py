@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import as_json, output
+from famcli.fields import read_json
 
 if TYPE_CHECKING:
     from famcli.checkpoints.registry import Preset
@@ -197,8 +198,8 @@ def _bundled_config(directory: Path) -> ModelConfig:
     """The model fields of a bundled ``config.json``."""
     from famcli.models.config import ModelConfig
 
-    fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))["model"]
-    return ModelConfig.from_mapping(fields, str(directory / "config.json"))
+    file = directory / "config.json"
+    return ModelConfig.from_mapping(read_json(file).get("model", {}), f"{file}, field 'model'")
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

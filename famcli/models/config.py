@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from famcli.errors import UserError, unknown_name
+from famcli.fields import parse_value
 from famcli.models.memories import memory_entry_points, memory_kind, owners_of
 from famcli.models.memories.base import Memory
 
@@ -150,13 +151,13 @@ class ModelConfig:
         memory: dict[str, Any] = {}
         for name, value in fields.items():
             if name in own:
-                values[name] = _parse(value, own[name], name, where)
+                values[name] = parse_value(value, own[name], name, where, text=True)
             elif name in of_memory:
-                memory[name] = _parse(value, of_memory[name], name, where)
+                memory[name] = parse_value(value, of_memory[name], name, where, text=True)
             else:
                 raise _unknown(name, kind, where)
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        missing = [name for name in required if name not in values]
+        missing = [f"'{name}'" for name in required if name not in values]
         if missing:
             raise UserError(f"{where} lacks the field{'s' * (len(missing) > 1)} {', '.join(missing)}")
         try:
@@ -198,7 +199,7 @@ def check_value(name: str, value: str, where: str) -> None:
     hints |= _own_fields()
     if name not in hints:
         raise unknown_name("model field", name, hints)
-    _parse(value, hints[name], name, where)
+    parse_value(value, hints[name], name, where, text=True)
 
 
 def _own_fields() -> dict[str, Any]:
@@ -220,44 +221,3 @@ def _unknown(name: str, kind: type[Memory], where: str) -> UserError:
             f"drop it, or add attention={owners[0]}",
         )
     return unknown_name(f"field in {where}:", name, {**_own_fields(), **_hints(kind)})
-
-
-def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
-    """``value`` as the type ``hint`` asks for: ``block_size=256`` on a command line and in YAML mean the same."""
-    problem = UserError(f"{where}: field '{name}' {_expectation(hint)}, not '{value}'")
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise problem
-        return value
-    if hint is str:
-        if not isinstance(value, str):
-            raise problem
-        return value
-    if hint in (int | None, float | None):
-        if value in (None, "none", "null"):
-            return None
-        hint = int if hint == int | None else float
-    if hint is bool:
-        words = {"true": True, "false": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() not in words:
-            raise problem
-        return words[str(value).lower()]
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise problem
-    try:
-        return int(str(value)) if hint is int else float(value)
-    except ValueError:
-        raise problem from None
-
-
-def _expectation(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"must be one of {', '.join(map(str, get_args(hint)))}"
-    if hint is bool:
-        return "must be true or false"
-    if hint is str:
-        return "must be text"
-    words = "must be a whole number" if hint in (int, int | None) else "must be a number"
-    return words if hint in (int, float) else f"{words} or none"
