@@ -8,6 +8,8 @@ from collections.abc import Iterable
 GO_ON = "make room and repeat the command: it continues the run"
 """The hint where a file of a run cannot be written."""
 
+_LONGEST = 80
+
 
 class UserError(Exception):
     """Something the user gave cannot be used.
@@ -22,9 +24,20 @@ class UserError(Exception):
         self.hint = hint
 
 
+def printable(text: str) -> str:
+    """``text`` for a message: cut where it is long, with control characters and halves of characters escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: _LONGEST + 1])
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """A ``UserError`` for a name that does not exist, suggesting the closest names that do."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
-    return UserError(f"unknown {kind} '{name}'", hint)
+    close = closest(name, names)
+    return UserError(f"unknown {kind} '{printable(name)}'", close or f"known: {', '.join(names)}")
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The question whether one of the closest names was meant; ``None`` where none is close."""
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else None

@@ -240,6 +240,8 @@ class Task(ABC):
         summary: one line for listings.
         metrics: the scores every sample has, the headline first.
         template: the words around the data in every prompt; its hash is part of a run's identity.
+        training_words: parts of ``template`` by name, for those who train a model on prompts like the task's; empty
+            where the task offers none.
         Options: a frozen dataclass whose fields are made by ``option``.
         hub: where its data lies on the hub, for listings; ``None`` where none is there.
         options: this task's options.
@@ -250,6 +252,7 @@ class Task(ABC):
     summary: ClassVar[str]
     metrics: ClassVar[tuple[MetricSpec, ...]]
     template: ClassVar[str] = ""
+    training_words: ClassVar[Mapping[str, str]] = {}
     Options: ClassVar[type[Any]]
     hub: ClassVar[Any] = None
 

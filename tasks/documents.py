@@ -154,6 +154,7 @@ class QuestionTask(DocumentTask, Generic[Q]):
     """A task that asks questions about documents; many questions share a document."""
 
     template = QUESTION_TEMPLATE
+    training_words: ClassVar[Mapping[str, str]] = {"question": QUESTION, "cue": CUE}
     Options = QuestionOptions
     options: QuestionOptions
 

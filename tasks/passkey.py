@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +128,12 @@ class PassKey(Task):
     summary = "recall of a random key that stands once in the text, after up to millions of tokens of filler"
     metrics = (MetricSpec("accuracy", paper=True), MetricSpec("token_accuracy"))
     template = "\n".join((DESCRIPTION, FILLER, KEY_LINE, QUESTION))
+    training_words: ClassVar[Mapping[str, str]] = {
+        "description": DESCRIPTION,
+        "filler": FILLER,
+        "key_line": KEY_LINE,
+        "question": QUESTION,
+    }
     Options = PassKeyOptions
     options: PassKeyOptions
 

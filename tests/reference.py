@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,7 @@ class _Layer:
 
     def __init__(self, config: ModelConfig, skipped: SkippedPositions | None, weights: Mapping[str, Tensor]) -> None:
         self.config, self.skipped = config, skipped
+        self.memory: Any = config.memory
         self.weights = weights
 
     def read(
@@ -96,24 +98,27 @@ class _Layer:
         fams = [] if first is None else [first]
         if first is not None:
             for block in range(int(blocks[-1]) + 1):
-                place = torch.arange(-config.fam_length, 0) + block * span
+                place = torch.arange(-self.memory.fam_length, 0) + block * span
                 keys.append(self._keys(fams[-1], place))
                 values.append(self._values(fams[-1]))
                 if (block + 1) * config.block_size > length:
                     break  # an unfinished block updates nothing
-                moved = place + span if config.fam_query_position == "current" else place
+                moved = place + span if self.memory.fam_query_position == "current" else place
                 sees = torch.cat([blocks == block, self._of_block(len(keys) - 1) == block])
-                attended = self._attend(fams[-1], moved, keys, values, sees.expand(config.fam_length, -1))
+                attended = self._attend(fams[-1], moved, keys, values, sees.expand(self.memory.fam_length, -1))
                 residual = fams[-1] if block > 0 or carries_context else torch.zeros_like(fams[-1])
                 fams.append(self._finish_fam(attended + residual))
         past = blocks[:, None] - blocks[None, :]
         causal = order[:, None] >= order[None, :]
-        sees_tokens = causal & (past <= config.memory_segments)
+        segments = 0 if config.attention == "full" else self.memory.memory_segments
+        sees_tokens = causal & (past <= segments)
         sees_fam = blocks[:, None] == self._of_block(len(keys) - 1)[None, :]
         if hide_fam:
             sees_fam = torch.zeros_like(sees_fam)
         mask = torch.cat([sees_tokens, sees_fam], dim=1)
-        cut = torch.cat([(past > 0) & config.stop_gradient, torch.zeros_like(sees_fam)], dim=1)
+        cut = torch.cat(
+            [(past > 0) & (config.attention != "full" and self.memory.stop_gradient), torch.zeros_like(sees_fam)], dim=1
+        )
         attended = self._attend(inputs, positions, keys, values, mask, cut) + inputs
         return attended + self._feed_forward(attended), fams
 
@@ -128,13 +133,13 @@ class _Layer:
 
     def _of_block(self, count: int) -> Tensor:
         """For each latent of ``count`` FAMs in a row, the block that sees it."""
-        return torch.arange(count).repeat_interleave(self.config.fam_slots)
+        return torch.arange(count).repeat_interleave(self.memory.fam_length if count else 0)
 
     def _finish_fam(self, fam: Tensor) -> Tensor:
-        if self.config.fam_ffn:
+        if self.memory.fam_ffn:
             fam = fam + self._feed_forward(fam)
-        if self.config.fam_norm == "rms":
-            fam = self.config.fam_scale * fam / (fam.square().mean(-1, keepdim=True) + MACHINE_EPS).sqrt()
+        if self.memory.fam_norm == "rms":
+            fam = self.memory.fam_scale * fam / (fam.square().mean(-1, keepdim=True) + MACHINE_EPS).sqrt()
         return fam
 
     def _attend(

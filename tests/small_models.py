@@ -16,8 +16,8 @@ from famcli.models.state import StreamState
 def small_config(attention: str, **fields: Any) -> ModelConfig:
     """Three layers, two groups of two heads, blocks of four tokens, two latents of FAM."""
     shape = {"vocab_size": 40, "width": 12, "layers": 3, "heads": 4, "kv_heads": 2, "head_width": 6, "ffn_width": 20}
-    memory = {"block_size": 4, "memory_segments": 1, "fam_length": 2}
-    return ModelConfig(**{**shape, **memory, "attention": attention, **fields})
+    memory = {"full": {}, "bswa": {"memory_segments": 1}, "fam": {"memory_segments": 1, "fam_length": 2}}[attention]
+    return ModelConfig.from_mapping({**shape, "block_size": 4, **memory, "attention": attention, **fields}, "test")
 
 
 def small_decoder(config: ModelConfig, dtype: torch.dtype = torch.float64, seed: int = 0) -> Decoder:
@@ -42,10 +42,10 @@ def random_tokens(config: ModelConfig, batch: int, length: int, seed: int = 0) -
 
 
 def read_in_chunks(
-    decoder: Decoder, tokens: Tensor, sizes: Iterable[int], fam: Sequence[Tensor] | None = None
+    decoder: Decoder, tokens: Tensor, sizes: Iterable[int], carried: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, StreamState]:
     """Reads ``tokens`` in chunks of the given sizes, which add up to its length."""
-    state = decoder.start(len(tokens), fam)
+    state = decoder.start(len(tokens), carried)
     latents = []
     for chunk in tokens.split(list(sizes), dim=1):
         chunk_latents, state = decoder.read(chunk, state)

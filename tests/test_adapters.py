@@ -93,10 +93,10 @@ def test_own_adapter_brings_its_fam_and_its_attention(tmp_path: Path) -> None:
     assert (config.attention, config.block_size, config.memory_segments, config.fam_length) == ("fam", 8, 1, 4)
     assert model.decoder.fam_embedding is not None
     assert torch.equal(model.decoder.fam_embedding, fam)
-    assert not model.untrained_fam
+    assert not model.untrained_memory
     changed = find_model(f"{tmp_path / 'base'},adapter={tmp_path / 'adapter'},memory_segments=2,attention=fam")
     assert (changed.config.memory_segments, changed.config.block_size) == (2, 8)
-    assert not changed.untrained_fam
+    assert not changed.untrained_memory
     with pytest.raises(UserError, match=r"'fam_length' is 2, but .* with 4"):
         find_model(f"{tmp_path / 'adapter'},fam_length=2")
 
@@ -111,7 +111,7 @@ def test_base_named_with_overrides_keeps_them_where_the_adapter_says_nothing(tmp
 def test_foreign_adapter_with_a_fam_nobody_trained_says_so(tmp_path: Path) -> None:
     save_adapter(save_hub_model(tmp_path / "base"), tmp_path / "adapter")
     spec = f"{tmp_path / 'base'},adapter={tmp_path / 'adapter'},attention=fam,block_size=8,fam_length=4"
-    assert find_model(spec).untrained_fam
+    assert find_model(spec).untrained_memory
 
 
 def test_weights_hash_covers_base_and_adapter(tmp_path: Path) -> None:

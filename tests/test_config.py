@@ -9,6 +9,8 @@ import pytest
 
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
+from famcli.models.memories.fam import Fam
+from famcli.models.memories.full import Full
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 256,
@@ -42,24 +44,20 @@ class TestWindows:
     def test_window_and_receptive_field(
         self, attention: str, segments: int, window: int | None, field: int | None
     ) -> None:
-        config = ModelConfig(**SHAPE, attention=attention, memory_segments=segments)
+        fields = {} if attention == "full" else {"memory_segments": segments}
+        config = ModelConfig.from_mapping({**SHAPE, "attention": attention, **fields}, "x")
         assert config.window == window
         assert config.receptive_field == field
 
     def test_the_default_window_is_the_papers(self) -> None:
         """Section 2.1: block 1024 and three segments show a token 3073 to 4096 keys; a FAM of 64."""
         config = ModelConfig(**SHAPE)
-        assert (config.memory_length + 1, config.window, config.fam_slots) == (3073, 4096, 64)
+        assert (config.memory, config.window) == (Fam(memory_segments=3, fam_length=64), 4096)
 
     def test_the_papers_example_of_a_receptive_field(self) -> None:
         """Section 3.2: 18 layers with two segments reach 36k tokens back."""
-        config = ModelConfig(**{**SHAPE, "layers": 18}, attention="bswa", memory_segments=2)
+        config = ModelConfig.from_mapping({**SHAPE, "layers": 18, "attention": "bswa", "memory_segments": 2}, "x")
         assert config.receptive_field == 36 * 1024 + 1024
-
-    @pytest.mark.parametrize(("attention", "length", "slots"), [("full", 0, 0), ("bswa", 3072, 0), ("fam", 3072, 64)])
-    def test_only_fam_has_fam_and_full_has_no_segments(self, attention: str, length: int, slots: int) -> None:
-        config = ModelConfig(**SHAPE, attention=attention)
-        assert (config.memory_length, config.fam_slots) == (length, slots)
 
 
 class TestFromMapping:
@@ -67,11 +65,14 @@ class TestFromMapping:
         typed = {**SHAPE, "block_size": 256, "rope_theta": 5e5, "stop_gradient": True, "trained_context": 2048}
         spelled = {name: str(value) for name, value in typed.items()}
         assert ModelConfig.from_mapping(spelled, "x") == ModelConfig.from_mapping(typed, "x")
-        assert ModelConfig.from_mapping(typed, "x") == ModelConfig(**typed)
+        memory = Fam(stop_gradient=typed.pop("stop_gradient"))
+        assert ModelConfig.from_mapping({**typed, "stop_gradient": "true"}, "x") == ModelConfig(**typed, memory=memory)
 
-    def test_what_asdict_gives_is_read_back(self) -> None:
-        config = ModelConfig(**SHAPE, attention="bswa", trained_context=99, fam_norm="rms", norm_eps=1e-6)
-        assert ModelConfig.from_mapping(dataclasses.asdict(config), "x") == config
+    def test_what_as_mapping_gives_is_read_back(self) -> None:
+        for attention in ("full", "bswa", "fam"):
+            config = ModelConfig(**SHAPE, attention=attention, trained_context=99, norm_eps=1e-6)
+            assert ModelConfig.from_mapping(config.as_mapping(), "x") == config
+        assert "fam_length" in config.as_mapping() and "memory" not in config.as_mapping()
 
     def test_an_unknown_field_is_named_with_its_neighbours(self) -> None:
         error = refusal({**SHAPE, "memory_segment": 3})
@@ -108,7 +109,7 @@ class TestFromMapping:
         self, field: str, value: Any, allowed: list[str]
     ) -> None:
         message = refusal({**SHAPE, field: value}).message
-        assert "preset.yaml" in message and f"'{field}'" in message and str(value) in message
+        assert "preset.yaml" in message and f"'{field}'" in message and str(value).lower() in message
         assert all(word in message for word in allowed)
 
     @pytest.mark.parametrize(
@@ -126,10 +127,18 @@ class TestFromMapping:
     )
     def test_a_value_out_of_range_names_field_and_value(self, field: str, value: int) -> None:
         message = refusal({**SHAPE, field: value}).message
-        assert f"'{field}'" in message and str(value) in message
+        assert f"'{field}'" in message and str(value).lower() in message
 
-    def test_fam_length_matters_to_fam_alone(self) -> None:
-        assert ModelConfig(**SHAPE, attention="bswa", fam_length=0).fam_slots == 0
+    @pytest.mark.parametrize(
+        ("attention", "field", "owners"),
+        [("bswa", "fam_length", "fam"), ("full", "fam_norm", "fam"), ("full", "memory_segments", "bswa and fam")],
+    )
+    def test_a_field_of_another_memory_is_refused_with_its_memory(
+        self, attention: str, field: str, owners: str
+    ) -> None:
+        error = refusal({**SHAPE, "attention": attention, field: 4})
+        assert f"'{field}' belongs to attention {owners}" in error.message and "preset.yaml" in error.message
+        assert f"attention is {attention}" in error.message and error.hint is not None
 
     @pytest.mark.parametrize("value", [None, "none", "null"])
     def test_an_unknown_trained_context(self, value: str | None) -> None:
@@ -137,15 +146,25 @@ class TestFromMapping:
 
     @pytest.mark.parametrize(("value", "meant"), [("true", True), ("True", True), ("FALSE", False), (False, False)])
     def test_truth_values(self, value: str | bool, meant: bool) -> None:
-        assert ModelConfig.from_mapping({**SHAPE, "fam_ffn": value}, "x").fam_ffn is meant
+        assert ModelConfig.from_mapping({**SHAPE, "qkv_bias": value}, "x").qkv_bias is meant
 
 
 class TestOverride:
     def test_replaces_what_is_given_and_nothing_else(self) -> None:
         base = ModelConfig(**SHAPE)
         config = base.override({"memory_segments": "0", "block_size": "256"}, "fam-tiny")
-        assert config == dataclasses.replace(base, memory_segments=0, block_size=256)
-        assert base.memory_segments == 3
+        memory = dataclasses.replace(base.memory, memory_segments=0)
+        assert config == dataclasses.replace(base, memory=memory, block_size=256)
+        assert base.memory == Fam()
+
+    def test_another_attention_keeps_what_both_memories_have(self) -> None:
+        fam = ModelConfig.from_mapping({**SHAPE, "memory_segments": 1, "fam_length": 4, "sinks": 2}, "x")
+        bswa = fam.override({"attention": "bswa"}, "x")
+        assert bswa.as_mapping() == {
+            name: value for name, value in {**fam.as_mapping(), "attention": "bswa"}.items() if "fam_" not in name
+        }
+        full = fam.override({"attention": "full"}, "x")
+        assert (full.memory, full.block_size) == (Full(), 1024)
 
     def test_nothing_changes_nothing(self) -> None:
         config = ModelConfig(**SHAPE, trained_context=7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ KINDS = {
 }
 each_kind = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 
+MEMORY_FIELDS = {"full": [], "bswa": ["memory_segments"], "fam": ["memory_segments", "fam_length"]}
 LENGTH = 22  # five blocks of four and half a block
 PARTITIONS = {
     "at-once": [22],
@@ -88,7 +90,7 @@ class TestChunkInvariance:
         # Logits and FAM are not normed: they are compared relative to their size, about ten.
         assert relative_distance(decoder.logits(latents), expected.logits) <= TOLERANCE[dtype]
         for layer, fams in zip(state.layers, expected.fams, strict=True):
-            assert not fams or relative_distance(layer.fam, fams[-1]) <= TOLERANCE[dtype]
+            assert not fams or relative_distance(layer["fam"], fams[-1]) <= TOLERANCE[dtype]
 
     @pytest.mark.parametrize("sizes", PARTITIONS.values(), ids=PARTITIONS)
     @each_kind
@@ -101,7 +103,7 @@ class TestChunkInvariance:
         latents, state = read_in_chunks(decoder, tokens, sizes)
         assert distance(latents, expected.latents) <= 1e-10
         for layer, fams in zip(state.layers, expected.fams, strict=True):
-            assert not fams or relative_distance(layer.fam, fams[-1]) <= 1e-10
+            assert not fams or relative_distance(layer["fam"], fams[-1]) <= 1e-10
         assert (distance(latents, near) <= 1e-10) == (config.attention == "full")
         decoder.skipped = attention.SkippedPositions(torch.arange(4), 4)
         assert distance(decoder.read(tokens, decoder.start(2))[0], near) <= 1e-12
@@ -139,7 +141,11 @@ class TestChunkInvariance:
     @torch.no_grad()
     def test_any_shape_in_any_chunking(self, data: st.DataObject) -> None:
         kv_heads, group, block = (data.draw(st.integers(1, top)) for top in (2, 3, 6))
-        config = ModelConfig(
+        attention = data.draw(st.sampled_from(["full", "bswa", "fam"]))
+        memory = {"memory_segments": data.draw(st.integers(0, 4)), "fam_length": data.draw(st.integers(1, block))}
+        config = small_config(
+            attention,
+            **{name: value for name, value in memory.items() if name in MEMORY_FIELDS[attention]},
             vocab_size=17,
             width=data.draw(st.integers(3, 9)),
             layers=data.draw(st.integers(1, 3)),
@@ -147,10 +153,7 @@ class TestChunkInvariance:
             kv_heads=kv_heads,
             head_width=2 * data.draw(st.integers(1, 4)),
             ffn_width=data.draw(st.integers(1, 12)),
-            attention=data.draw(st.sampled_from(["full", "bswa", "fam"])),
             block_size=block,
-            memory_segments=data.draw(st.integers(0, 4)),
-            fam_length=data.draw(st.integers(1, block)),
             rope_theta=data.draw(st.sampled_from([100.0, 10000.0])),
             norm_eps=data.draw(st.sampled_from([1e-6, 1e-2])),
         )
@@ -182,7 +185,7 @@ class TestWhoSeesWhom:
         for place in range(LENGTH):
             after = layer_outputs(decoder, with_token_changed(tokens, place), [LENGTH])[0, 0]
             seen = (after != before).any(-1).tolist()
-            reach = config.memory_segments if config.attention == "bswa" else LENGTH
+            reach = config.memory.memory_segments if config.attention == "bswa" else LENGTH
             assert seen == [place <= i and i // 4 - place // 4 <= reach for i in range(LENGTH)], place
 
     @torch.no_grad()
@@ -192,7 +195,7 @@ class TestWhoSeesWhom:
         for segments in (0, 1, 3):
             decoder = small_decoder(small_config("fam", memory_segments=segments))
             _, state = read_in_chunks(decoder, random_tokens(decoder.config, 2, 20), [20])
-            fams.append([layer.fam for layer in state.layers])
+            fams.append([layer["fam"] for layer in state.layers])
         assert torch.equal(fams[0][0], fams[1][0]) and torch.equal(fams[0][0], fams[2][0])
         assert distance(fams[0][1], fams[1][1]) > 1e-3  # but higher up the inputs differ
 
@@ -241,7 +244,7 @@ class TestWhoSeesWhom:
 
     @torch.no_grad()
     def test_bswa_whose_memory_covers_the_text_is_full_attention(self) -> None:
-        bswa, full = (small_decoder(small_config(kind, memory_segments=5)) for kind in ("bswa", "full"))
+        bswa, full = small_decoder(small_config("bswa", memory_segments=5)), small_decoder(small_config("full"))
         tokens = random_tokens(bswa.config, 2, LENGTH)
         for sizes in PARTITIONS.values():
             assert distance(read_in_chunks(bswa, tokens, sizes)[0], read_in_chunks(full, tokens, sizes)[0]) <= 1e-10
@@ -323,7 +326,7 @@ class TestStatePassing:
         """Appendix B.2.3: unlike the learned initial FAM it holds context, so the first update keeps the residual."""
         decoder = small_decoder(small_config("fam", fam_norm=norm))
         first, second = random_tokens(decoder.config, 2, 12), random_tokens(decoder.config, 2, LENGTH, seed=1)
-        fam = [layer.fam for layer in read_in_chunks(decoder, first, [12])[1].layers]
+        fam = [layer["fam"] for layer in read_in_chunks(decoder, first, [12])[1].layers]
         expected = reference_of(decoder, second, fam=fam).latents
         for sizes in PARTITIONS.values():
             assert distance(read_in_chunks(decoder, second, sizes, fam)[0], expected) <= 1e-10
@@ -334,17 +337,19 @@ class TestStatePassing:
         tokens = random_tokens(decoder.config, 2, 32)
         whole, _ = read_in_chunks(decoder, tokens, [32])
         _, half = read_in_chunks(decoder, tokens[:, :12], [12])
-        rest, _ = read_in_chunks(decoder, tokens[:, 12:], [20], [layer.fam for layer in half.layers])
+        rest, _ = read_in_chunks(decoder, tokens[:, 12:], [20], [layer["fam"] for layer in half.layers])
         assert distance(rest, whole[:, 12:]) <= 1e-10
 
     @torch.no_grad()
     def test_fresh_and_carried_rows_mix_in_one_batch(self) -> None:
         decoder = small_decoder(small_config("fam"))
         tokens = random_tokens(decoder.config, 2, LENGTH)
-        fam = [layer.fam for layer in read_in_chunks(decoder, tokens, [LENGTH])[1].layers]
-        initial = [layer.fam for layer in decoder.start(2).layers]
-        state = decoder.start(2, [torch.stack([i[0], f[1]]) for i, f in zip(initial, fam, strict=True)])
-        mixed, _ = decoder.read(tokens, replace(state, fresh=torch.tensor([True, False])))
+        fam = [layer["fam"] for layer in read_in_chunks(decoder, tokens, [LENGTH])[1].layers]
+        initial = [layer["fam"] for layer in decoder.start(2).layers]
+        state = decoder.start(2)
+        assert all(torch.equal(i, f) for i, f in zip(initial, decoder.carried(state), strict=True))
+        decoder.carry(state, fam, torch.tensor([False, True]))
+        mixed, _ = decoder.read(tokens, state)
         assert distance(mixed[:1], reference_of(decoder, tokens[:1]).latents) <= 1e-10
         assert distance(mixed[1:], reference_of(decoder, tokens[1:], fam=[f[1:] for f in fam]).latents) <= 1e-10
 
@@ -367,7 +372,7 @@ class TestGradients:
             small_config("fam", memory_segments=2),
             small_config("fam", memory_segments=2, stop_gradient=True),
         ],
-        ids=lambda c: f"{c.attention}-M{c.memory_segments}{'-SG' * c.stop_gradient}{'-rms' * (c.fam_norm == 'rms')}",
+        ids=lambda c: "-".join(str(value) for value in dataclasses.asdict(c.memory).values()) or c.attention,
     )
     def test_all_equal_the_gradients_of_the_reference(self, config: ModelConfig) -> None:
         decoder = small_decoder(config)

@@ -270,7 +270,7 @@ def test_first_row_hands_its_memory_to_all() -> None:
     for step in range(99):
         ended = model.start(3)
         for layer in ended.layers:
-            layer.fam = torch.randn(layer.fam.shape, generator=torch.Generator().manual_seed(step)).double()
+            layer["fam"] = torch.randn(layer["fam"].shape, generator=torch.Generator().manual_seed(step)).double()
         streams = list(batch.streams)
         batch.end(step, how.phases[0], 48, ended, lost={1})
         batch.begin(step + 1, how.phases[0], first=False)
@@ -280,7 +280,7 @@ def test_first_row_hands_its_memory_to_all() -> None:
         (fresh,) = set(begun.fresh.tolist())
         expected = model.start(1) if fresh else ended
         for layer, fam in zip(begun.layers, expected.layers, strict=True):
-            assert torch.equal(layer.fam, fam.fam[:1].expand(3, -1, -1))
+            assert torch.equal(layer["fam"], fam.fam[:1].expand(3, -1, -1))
         passed += not fresh
     assert 0.65 < passed / 99 < 0.95
 

@@ -78,7 +78,7 @@ def test_samples_are_read_again_only_when_they_changed(tmp_path: Path) -> None:
     run.status = "running"
     assert list(samples_of(run)) == ["a"], "a line without its end is what a killed process was writing"
     (run.path / "samples.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match="line 1 is damaged"):
+    with pytest.raises(UserError, match="line 1 lacks the fields 'id', "):
         samples_of(run)
     assert samples_of(passkey_record("fam-tiny", FAM)) == {}, "a lone run.json"
 

@@ -42,12 +42,12 @@ def test_no_two_devices_meet(attention: str) -> None:
     logits, state = use(decoder, random_tokens(config, 2, 30))
     assert (logits.device, logits.shape) == (META, (3, 19, 40))
     for layer, device in zip(state.layers, (CPU, META, META), strict=True):
-        assert {tensor.device for tensor in layer.tensors().values()} == {device}
+        assert {tensor.device for tensor in layer.values()} == {device}
     if attention == "fam":
         decoder.set_fam(state, [torch.zeros(3, 2, 12) for _ in range(3)])
         decoder.update_again(state)
-        assert state.layers[2].fam.device == META
-    assert state.layers[0].memory_keys.isfinite().all()
+        assert state.layers[2]["fam"].device == META
+    assert state.layers[0]["memory_keys"].isfinite().all()
 
 
 @pytest.mark.parametrize("attention", ["full", "bswa", "fam"])

@@ -67,10 +67,10 @@ def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v: v.pop("cells"), "it lacks 'cells'"),
-        (lambda v: v["model"].pop("name"), "it lacks 'model.name'"),
-        (lambda v: v.update(cost=[]), "'cost' is not an object"),
-        (lambda v: v["metrics"]["accuracy"].pop("n"), "field 'metrics'"),
+        (lambda v: v.pop("cells"), "lacks the field 'cells'"),
+        (lambda v: v["model"].pop("name"), "lacks the field 'model.name'"),
+        (lambda v: v.update(cost=[]), "field 'cost' must be a mapping of fields"),
+        (lambda v: v["metrics"]["accuracy"].pop("n"), "lacks the field 'metrics.accuracy.n'"),
         (lambda v: v.update(metrics=[1]), "field 'metrics'"),
         *((lambda v, name=name: v.update({name: None}), f"field '{name}'") for name in ("run_id", "device", "cells")),
         (lambda v: v.update(finished=5), "field 'finished'"),
@@ -80,19 +80,21 @@ def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
 )
 def test_damage_is_named_with_its_file(record: RunRecord, change: Any, message: str) -> None:
     rewrite(record, change)
-    with pytest.raises(UserError, match=f"{record.path}/run.json .*{message}"):
+    with pytest.raises(UserError, match=f"{record.path}/run.json.* {message}"):
         load_record(record.path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\ufeff{}"])
 def test_what_is_no_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=f"the run record {tmp_path}/run.json is damaged"):
+    with pytest.raises(
+        UserError, match=f"the run record {tmp_path}/run.json (is not valid JSON|must hold a JSON object)"
+    ):
         load_record(tmp_path)
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"cannot read the run record {tmp_path}/run.json: No such file"):
+    with pytest.raises(UserError, match=f"the run record {tmp_path}/run.json is missing"):
         load_record(tmp_path / "run.json")
 
 
@@ -116,5 +118,5 @@ def test_listings_go_from_new_to_old_and_warn_of_damage(
     with caplog.at_level(logging.WARNING):
         records = load_records(tmp_path)
     assert [r.run_id for r in records] == ["c", record.run_id, "b"]
-    assert f"{tmp_path}/damaged/run.json is damaged" in caplog.text
+    assert f"{tmp_path}/damaged/run.json is not valid JSON" in caplog.text
     assert load_records(tmp_path / "nowhere") == []

@@ -74,7 +74,7 @@ def test_directory_loads_with_its_own_attention_and_full_precision(tmp_path: Pat
     model = load_model(str(tmp_path), "cpu")
     assert model.name == str(tmp_path)
     assert model.decoder.config == decoder.config
-    assert (model.dtype, model.device.type, model.untrained_fam) == (torch.float32, "cpu", False)
+    assert (model.dtype, model.device.type, model.untrained_memory) == (torch.float32, "cpu", False)
     assert not model.decoder.training
 
 
@@ -107,8 +107,8 @@ def test_overrides_that_do_not_fit_say_why(tmp_path: Path, overrides: str, messa
 
 def test_fam_that_was_never_learned_is_told(tmp_path: Path) -> None:
     save_small(tmp_path, "bswa")
-    assert not find_model(str(tmp_path)).untrained_fam
-    assert find_model(f"{tmp_path},attention=fam").untrained_fam
+    assert not find_model(str(tmp_path)).untrained_memory
+    assert find_model(f"{tmp_path},attention=fam").untrained_memory
 
 
 @given(
@@ -172,7 +172,7 @@ def test_preset_takes_its_base_from_models_first(empty_hub_cache: Path, monkeypa
     assert model.checkpoint.path == cached
     assert (model.config.attention, model.config.block_size, model.config.memory_segments) == ("fam", 32, 2)
     assert model.config.norm_eps == 1e-3, "what the weights were trained with counts, not what the preset says"
-    assert model.untrained_fam
+    assert model.untrained_memory
     shutil.copytree(cached, Path("models/small"))
     assert find_model("fam-small").checkpoint.path == Path("models/small")
 

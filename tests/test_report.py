@@ -325,4 +325,4 @@ def test_journal_keeps_the_end_of_the_prompt(tmp_path: Path) -> None:
 def test_journals_without_prompts_still_read() -> None:
     values = json.loads(entry(Answer("a", {"f1": 1.0})).to_line())
     del values["prompt_tail"]
-    assert Entry.from_line(json.dumps(values).encode()).prompt_tail == ""
+    assert Entry.from_line(json.dumps(values).encode(), "here").prompt_tail == ""

@@ -14,7 +14,7 @@ from asked_samples import Asks
 from famcli.tasks.passkey import PassKey
 from small_runs import journal_without_times, small_model, without_times
 
-from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.sources import LoadedModel
 from famcli.errors import UserError
 from famcli.evaluation import stream
 from famcli.evaluation.generation import answer_batch
@@ -88,7 +88,7 @@ def test_a_journal_of_something_else_is_not_mixed_in(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error_until_fresh(tmp_path: Path) -> None:
     record = evaluate(small_model(), passkey(), results=tmp_path)
     (record.path / "run.json").write_text("{")
-    with pytest.raises(UserError, match=r"run\.json is damaged") as error:
+    with pytest.raises(UserError, match=r"run\.json is not valid JSON") as error:
         evaluate(small_model(), passkey(), results=tmp_path)
     assert "--fresh" in str(error.value.hint)
     assert evaluate(small_model(), passkey(), results=tmp_path, fresh=True).status == "finished"

@@ -15,7 +15,7 @@ from asked_samples import Asks, answers, asked, story
 from small_runs import RuleDecoder, loaded, small_model
 
 from famcli.checkpoints.chat import ChatTemplate
-from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.evaluation.prompts import SpecialTokens, special_tokens_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,13 +35,13 @@ def _inference() -> object:
 
 def storage_bytes(state: StreamState) -> int:
     """Bytes of memory the state keeps alive, whatever its tensors show of it."""
-    tensors = [tensor for layer in state.layers for tensor in layer.tensors().values()]
+    tensors = [tensor for layer in state.layers for tensor in layer.values()]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
 
 
 def everything(state: StreamState) -> list[Tensor]:
-    return [state.fresh, *(tensor for layer in state.layers for tensor in layer.tensors().values())]
+    return [layer[name] for layer in state.layers for name in sorted(layer)]
 
 
 def same(left: StreamState, right: StreamState) -> bool:
@@ -84,7 +83,8 @@ class TestSize:
         """Two rows of three layers: 8 memory and 4 block tokens and the FAM, keys and values of 2 x 6 numbers each."""
         state = small_decoder(small_config(attention, memory_segments=2), torch.float32).start(2)
         numbers = 2 * 3 * ((2 * 4 + 4 + latents) * 2 * 2 * 6 + latents * 12)
-        assert state.nbytes == numbers * 4 + 2  # and a byte a row for ``fresh``
+        flags = 2 * 3 if attention == "fam" else 0  # a byte a row and layer: whether the FAM is the initial one
+        assert state.nbytes == numbers * 4 + flags
         assert state.batch == 2
 
     @each_kind
@@ -130,10 +130,11 @@ class TestForkAndIndex:
         both = state_at(decoder, place).index([0, 1])
         assert same(both, state_at(decoder, place))
 
-    def test_an_index_keeps_which_rows_are_fresh(self) -> None:
-        state = small_decoder(small_config("fam")).start(3)
-        state = replace(state, fresh=torch.tensor([True, False, False]))
-        assert state.index([2, 0]).fresh.tolist() == [False, True]
+    def test_an_index_keeps_which_rows_have_the_initial_fam(self) -> None:
+        decoder = small_decoder(small_config("fam"))
+        state = decoder.start(3)
+        decoder.carry(state, decoder.carried(state), torch.tensor([False, True, True]))
+        assert state.index([2, 0]).layers[1]["fam_initial"].tolist() == [False, True]
 
     def test_an_index_is_a_copy(self) -> None:
         decoder = small_decoder(small_config("fam"))
@@ -176,7 +177,7 @@ class TestSaveAndLoad:
         decoder = small_decoder(small_config("fam"))
         with torch.enable_grad():
             state = state_at(decoder, 14)
-            assert state.layers[0].fam.requires_grad
+            assert state.layers[0]["fam"].requires_grad
             state.save(tmp_path / "state.safetensors")
         assert same(StreamState.load(tmp_path / "state.safetensors"), state)
 
@@ -224,7 +225,7 @@ class TestSaveAndLoad:
         safetensors.torch.save_file(decoder.state_dict(), path, {"tokens_read": "3"})
         check_refused(path)
 
-    @pytest.mark.parametrize("lost", ["fresh", "0.fam", "2.memory_keys", "1."])
+    @pytest.mark.parametrize("lost", ["0.fam", "2.memory_keys", "1."])
     def test_a_state_that_lacks_something_is_refused(self, lost: str, tmp_path: Path) -> None:
         path = tmp_path / "state.safetensors"
         state_at(small_decoder(small_config("fam")), 6).save(path)

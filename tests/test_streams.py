@@ -211,7 +211,7 @@ def test_side_branches_leave_the_block_as_it_was() -> None:
         latents, state, (answers,) = read_block(model, tokens, model.start(2), [(0, []), (3, [asked])], keep)
         plain, expected = model.read(tokens, model.start(2))
         torch.testing.assert_close(latents, plain, rtol=0, atol=1e-12)
-        torch.testing.assert_close(state.layers[-1].fam, expected.layers[-1].fam, rtol=0, atol=1e-12)
+        torch.testing.assert_close(state.layers[-1]["fam"], expected.layers[-1]["fam"], rtol=0, atol=1e-12)
         _, before = model.read(tokens[:, :3], model.start(2))
         read, _ = model.read(torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4]] * 2), before)
         torch.testing.assert_close(answers[[0, 2]], read[[1, 0], 4:], rtol=0, atol=1e-12)
@@ -221,9 +221,9 @@ def test_side_branches_leave_the_block_as_it_was() -> None:
     ("text", "message"),
     [
         ("", "has no questions"),
-        ("{", "line 1 is not JSON"),
-        ('{"document": "a", "question": "b", "answer": "c"}\n[]', "line 2 lacks the field 'document'"),
-        ('{"document": "a", "question": 3, "answer": "c"}', "line 1 lacks the field 'question' or it is no text"),
+        ("{", "line 1 is not valid JSON"),
+        ('{"document": "a", "question": "b", "answer": "c"}\n[]', "line 2 must be a mapping of fields"),
+        ('{"document": "a", "question": 3, "answer": "c"}', "line 1: field 'question' must be text, not 3"),
     ],
 )
 def test_bad_questions_are_named_by_line(tmp_path: Path, text: str, message: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from famcli.errors import UserError
 from famcli.task import Task, available_tasks, load_task
+from famcli.training.material import words_of
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -55,6 +56,15 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_our_own_task_is_found_as_any_plugin_is() -> None:
     assert available_tasks()["passkey"].name == "passkey"
     assert load_task("passkey", {"trials": "3"}).options.trials == 3
+
+
+def test_training_takes_its_words_from_a_tasks_plugin(installed: None) -> None:
+    words = words_of("passkey", "description", "filler", "key_line", "question")
+    assert "\n".join(words) == load_task("passkey", {}).template
+    assert "\n".join(words_of("qasper", "question", "cue")) in load_task("qasper", {}).template
+    for task, message in (("demo", "task 'demo' says no 'cue'"), ("tasks", "unknown task 'tasks'")):
+        with pytest.raises(UserError, match=message):
+            words_of(task, "cue")
 
 
 @pytest.mark.usefixtures("installed")

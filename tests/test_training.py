@@ -102,7 +102,7 @@ def test_retention_is_what_updates_change_once_the_key_is_read() -> None:
     losses = read_and_ask(model, batch, how, phase, 0, Tally()).losses
     state, tokens, changes = model.start(7), batch.tokens(9 * 24), []
     for block in range(9):
-        before = [layer.fam for layer in state.layers]
+        before = [layer["fam"] for layer in state.layers]
         state = model.prefill(tokens[:, block * 24 : (block + 1) * 24], state)
         for row, stream in enumerate(batch.streams):
             if stream.known_from is not None and stream.known_from <= block * 24:
@@ -123,7 +123,7 @@ def test_rows_carry_their_own_fam_and_text_on(tmp_path: Path) -> None:
     state = run.batch.start(run.model)
     assert not state.fresh.any()
     for layer, fam in zip(state.layers, carried, strict=True):
-        assert torch.equal(layer.fam, fam) and not fam.requires_grad
+        assert torch.equal(layer["fam"], fam) and not fam.requires_grad
 
 
 def test_lost_streams_are_replaced(tmp_path: Path) -> None:
@@ -148,11 +148,11 @@ def test_updating_again_is_reading_the_block_again(cut: list[int]) -> None:
         for part in block.split(cut, dim=1):
             _, state = model.read(part, state)
         if cut == [24]:  # a block read at one go leaves nothing in the state
-            state.layers[0].block_keys[:], state.layers[0].block_values[:] = _keys_values(model, block)
+            state.layers[0]["block_keys"][:], state.layers[0]["block_values"][:] = _keys_values(model, block)
         _, twice = model.read(torch.cat((block, block), dim=1), state.fork())
         rehearse(model, state, 2, 0.0, rng)
-    torch.testing.assert_close(state.layers[0].fam, twice.layers[0].fam, rtol=0, atol=1e-12)
-    torch.testing.assert_close(state.layers[0].fam_keys, twice.layers[0].fam_keys, rtol=0, atol=1e-12)
+    torch.testing.assert_close(state.layers[0]["fam"], twice.layers[0]["fam"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(state.layers[0]["fam_keys"], twice.layers[0]["fam_keys"], rtol=0, atol=1e-12)
 
 
 def _keys_values(model: Decoder, block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,7 +168,7 @@ def test_gradient_flows_through_a_rehearsal(tmp_path: Path) -> None:
     model.initialise(1)
     tokens = torch.randint(257, (1, 48), generator=torch.Generator().manual_seed(0))
     _, state = model.read(tokens[:, :30], model.start(1))
-    first = state.layers[0].fam.requires_grad_()
+    first = state.layers[0]["fam"].requires_grad_()
     first.retain_grad()
     _, state = model.read(tokens[:, 30:], state)
     rehearse(model, state, 9, 0.0, torch.Generator())
@@ -215,7 +215,7 @@ def test_new_streams_begin_in_aged_memories(tmp_path: Path) -> None:
         begun = run.batch.start(run.model)
         state, waiting = begun.fork(), run.batch.waiting()
         _Step(run.model, run.batch, how, how.phases[0], step, Tally())._wait(state)
-        changed = (state.layers[0].fam != begun.layers[0].fam).flatten(1).any(dim=1)
+        changed = (state.layers[0]["fam"] != begun.layers[0]["fam"]).flatten(1).any(dim=1)
         assert torch.equal(changed, ~state.fresh)
         assert set(changed.nonzero().flatten().tolist()) <= set(waiting)
         found += [bool(changed[row]) for row in waiting]
@@ -246,12 +246,12 @@ def test_updates_taken_together_come_to_the_same(updates: int) -> None:
         state = model.start(3)
         for part in (tokens[:, :24], tokens[:, 24:40], tokens[:, 40:]):
             _, state = model.read(part, state)
-        begun, one_by_one = state.layers[0].fam.clone(), state.fork()
+        begun, one_by_one = state.layers[0]["fam"].clone(), state.fork()
         rehearse(model, state, updates)
         for _ in range(updates):
             model.update_again(one_by_one)
-    moved = (one_by_one.layers[0].fam - begun).norm()
-    assert (state.layers[0].fam - one_by_one.layers[0].fam).norm() < 0.02 * moved
+    moved = (one_by_one.layers[0]["fam"] - begun).norm()
+    assert (state.layers[0]["fam"] - one_by_one.layers[0]["fam"]).norm() < 0.02 * moved
 
 
 def test_keys_stand_where_the_phase_wants_them() -> None:

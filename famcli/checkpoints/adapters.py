@@ -22,6 +22,7 @@ from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint
 from famcli.checkpoints.weights import SafeTensor, Stored, list_safetensors
 from famcli.errors import UserError
+from famcli.fields import parse_value, read_fields, read_json
 
 CONFIG, WEIGHTS, FAM, OWN = "adapter_config.json", "adapter_model.safetensors", "fam.safetensors", "famcli.json"
 
@@ -111,9 +112,15 @@ class Adapter:
                 )
             about = (base.file, base.name, base.shape, base.dtype)
             tensors[name] = LowRank(*about, base, down, up, self._scale(target.removesuffix(".weight"), rank))
+        memory: dict[str, Stored] = {}
         if (self.directory / FAM).exists():
-            tensors |= {stored.name: stored for stored in list_safetensors(self.directory / FAM)}
-        return replace(checkpoint, tensors=tensors, settings=(self.directory / CONFIG,))
+            memory = {stored.name: stored for stored in list_safetensors(self.directory / FAM)}
+        return replace(
+            checkpoint,
+            tensors=tensors | memory,
+            settings=(self.directory / CONFIG,),
+            of_memory=frozenset(memory),
+        )
 
     def _pairs(self, stored: Iterable[SafeTensor]) -> dict[str, dict[str, SafeTensor]]:
         """Both matrices by the base's tensor they belong to, named as on the hub."""
@@ -126,11 +133,12 @@ class Adapter:
         return pairs
 
     def _scale(self, module: str, rank: int) -> float:
-        alpha = float(self.settings.get("lora_alpha", 8))
+        alpha, name = self.settings.get("lora_alpha", 8), "lora_alpha"
         for pattern, value in (self.settings.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
-                alpha = float(value)
+                alpha, name = value, f"alpha_pattern.{pattern}"
                 break
+        alpha = parse_value(alpha, float, name, str(self.directory / CONFIG))
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
 
 
@@ -145,7 +153,9 @@ def open_adapter(directory: Path) -> Adapter:
     Raises:
         UserError: a file is missing or damaged, or a setting asks for something else than a sum.
     """
-    settings = _read_json(directory / CONFIG)
+    settings = read_json(
+        directory / CONFIG, hint="an adapter is a directory that PEFT or `famcli train` wrote", nan=True
+    )
     for name, allowed in _PLAIN.items():
         if name in settings and settings[name] not in allowed and settings[name] is not None:
             raise UserError(
@@ -162,12 +172,18 @@ def open_adapter(directory: Path) -> Adapter:
         other = next(iter(sorted(directory.glob("adapter_model.*"))), None)
         why = f": {other.name} can run code when it is opened" if other else ""
         raise UserError(f"{directory / WEIGHTS} is missing{why}", "save the adapter as safetensors")
-    own = _read_json(directory / OWN) if (directory / OWN).exists() else {}
-    fields = own.get("model") or {}
-    if not isinstance(fields, Mapping):
-        raise UserError(f"{directory / OWN}: field 'model' must be an object")
-    base = own.get("base") or settings.get("base_model_name_or_path")
-    return Adapter(directory, base, own.get("base_sha256"), fields, settings)
+    own = _OwnFields()
+    if (directory / OWN).exists():
+        own = read_fields(_OwnFields, read_json(directory / OWN), str(directory / OWN), others=True)
+    base = own.base or settings.get("base_model_name_or_path")
+    return Adapter(directory, base, own.base_sha256, own.model or {}, settings)
+
+
+@dataclass(frozen=True)
+class _OwnFields:
+    base: str | None = None
+    base_sha256: str | None = None
+    model: dict[str, Any] | None = None
 
 
 def _decoder_name(target: str, checkpoint: Checkpoint) -> str | None:
@@ -175,15 +191,3 @@ def _decoder_name(target: str, checkpoint: Checkpoint) -> str | None:
         return huggingface.decoder_name(target, checkpoint.config)
     except KeyError:
         return None
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing", "an adapter is a directory that PEFT or `famcli train` wrote") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} must hold a JSON object")
-    return content

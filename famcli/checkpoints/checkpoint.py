@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,8 @@ SHAPE_FIELDS = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_widt
 """Fields of ``ModelConfig`` that the weights fix."""
 
 _FULL = ("F32", "F64")
-_FAM_SEED = 0
+_MEMORY_SEED = 0
+_OF_LAYER_MEMORY = re.compile(r"layers\.\d+\.memory\.")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Checkpoint:
         tokenizer: what its ids mean.
         tensors: by their names in ``Decoder.state_dict()``.
         settings: further files that say what the weights are, those of an adapter.
+        of_memory: names of an adapter's tensors that are weights of a memory.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     tensors: Mapping[str, Stored]
     settings: tuple[Path, ...] = ()
+    of_memory: frozenset[str] = frozenset()
 
     @property
     def half_precision(self) -> bool:
@@ -59,9 +61,9 @@ class Checkpoint:
         files = {file for stored in self.tensors.values() for file in stored.files}
         return combined_sha256(files | set(self.settings))
 
-    def lacks_fam(self, config: ModelConfig) -> bool:
-        """``config`` wants a FAM and the weights have learned none."""
-        return config.fam_slots > 0 and "fam_embedding" not in self.tensors
+    def lacks_memory(self, config: ModelConfig) -> list[str]:
+        """Weights of the memory that ``config`` asks for and nobody has trained."""
+        return sorted(memory_weights(config).keys() - self.tensors.keys())
 
 
 def save_checkpoint(
@@ -85,7 +87,7 @@ def save_checkpoint(
         names = {"tokenizer": "tokenizer.json", **tokenizer.save(directory)}
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in decoder.state_dict().items()}
     save_tensors(tensors, directory / "model.safetensors", {"format": "pt"})
-    content = {"format": "famcli", **names, "model": dataclasses.asdict(decoder.config), **(extra or {})}
+    content = {"format": "famcli", **names, "model": decoder.config.as_mapping(), **(extra or {})}
     write_text(directory / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -102,19 +104,21 @@ def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
             raise UserError(f"model field '{field}' is {asked}, but the weights in {where} were trained with {trained}")
     for name, shape in _expected_shapes(config).items():
         stored = checkpoint.tensors.get(name)
+        of_memory = name in memory_weights(config)
         if stored is None:
-            if name == "fam_embedding":
+            if of_memory:
                 continue
             raise UserError(f"{where} lacks the tensor '{name}' {list(shape)}")
         if stored.shape != shape:
             reason = f"{stored.file}: tensor '{stored.name}' is {list(stored.shape)}, expected {list(shape)}"
-            if name == "fam_embedding":
+            if of_memory:
                 raise UserError(
-                    f"model field 'fam_length' is {config.fam_length}, but the weights were trained with "
-                    f"{stored.shape[0]}; {reason}"
+                    f"the memory {config.memory.describe(config)} does not fit: the weights were trained with "
+                    f"'{name}' {list(stored.shape)}; {reason}"
                 )
             raise UserError(reason)
-    unexpected = sorted(checkpoint.tensors.keys() - _expected_shapes(checkpoint.config).keys() - {"fam_embedding"})
+    known = _expected_shapes(checkpoint.config).keys() | checkpoint.of_memory
+    unexpected = sorted(checkpoint.tensors.keys() - known)
     if unexpected:
         stored = checkpoint.tensors[unexpected[0]]
         raise UserError(f"{stored.file}: unexpected tensor '{stored.name}'")
@@ -129,8 +133,8 @@ def load_decoder(
 ) -> Decoder:
     """Reads the weights, tensor by tensor, into a decoder of ``config``: there is never more than one copy of them.
 
-    Where ``config`` wants a FAM that the weights lack, its embeddings are drawn, always the same, from the mean and
-    deviation of the token embeddings: a start for training, not a memory.
+    Embeddings of a memory that the weights lack are drawn, always the same, from the mean and deviation of the token
+    embeddings; its weights in the layers begin as its module draws them. That is a start for training, not a memory.
 
     Args:
         checkpoint: the weights.
@@ -150,16 +154,33 @@ def load_decoder(
         if name in wanted:
             layer = re.match(r"layers\.(\d+)\.", name) if placement else None
             tensors[name] = stored.read(placement[int(layer[1])] if placement and layer else device, dtype)
-    if checkpoint.lacks_fam(config):
-        tensors["fam_embedding"] = _untrained_fam(tensors["embedding.weight"], config.fam_slots)
+    if lacking := checkpoint.lacks_memory(config):
+        begun = _untrained_memory(config, tensors["embedding.weight"])
+        tensors |= {name: begun[name].to(device, dtype) for name in lacking}
     decoder.load_state_dict(tensors, assign=True)
     return decoder.eval()
 
 
-def _untrained_fam(embedding: Tensor, length: int) -> Tensor:
+def memory_weights(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Names and shapes of the weights that the memory of ``config`` brings."""
+    names = config.memory.embeddings(config).keys()
+    shapes = _expected_shapes(config).items()
+    return {name: shape for name, shape in shapes if name in names or _OF_LAYER_MEMORY.match(name)}
+
+
+def _untrained_memory(config: ModelConfig, embedding: Tensor) -> dict[str, Tensor]:
+    """A beginning for every weight of the memory, the same each time."""
     table = embedding.detach().to("cpu", torch.float32)
-    noise = torch.randn(length, table.shape[1], generator=torch.Generator().manual_seed(_FAM_SEED))
-    return (table.mean(dim=0) + table.std(dim=0) * noise).to(embedding.device, embedding.dtype)
+    weights: dict[str, Tensor] = {}
+    for name, rows in config.memory.embeddings(config).items():
+        noise = torch.randn(rows, table.shape[1], generator=torch.Generator().manual_seed(_MEMORY_SEED))
+        weights[name] = table.mean(dim=0) + table.std(dim=0) * noise
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_MEMORY_SEED)
+        for number in range(config.layers):
+            if module := config.memory.layer_module(config, number):
+                weights |= {f"layers.{number}.memory.{name}": w for name, w in module.state_dict().items()}
+    return weights
 
 
 class _NoInitialisation(TorchFunctionMode):

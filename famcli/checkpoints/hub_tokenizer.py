@@ -10,6 +10,7 @@ from typing import Any
 
 from famcli.checkpoints.chat import ChatTemplate
 from famcli.errors import UserError
+from famcli.fields import read_json
 from famcli.files import write_text
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -141,12 +142,4 @@ def _template(value: Any) -> str | None:
 def _beside(file: Path, name: str) -> dict[str, Any]:
     """A JSON file beside the tokenizer, empty where there is none."""
     other = file.with_name(name)
-    try:
-        content = json.loads(other.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{other} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{other} must hold a JSON object")
-    return content
+    return read_json(other, nan=True) if other.exists() else {}

@@ -7,11 +7,10 @@ safetensors are read: other weight files can run code when they are opened.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint, check_fits
@@ -19,6 +18,7 @@ from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
 from famcli.checkpoints.weights import Stored, list_safetensors
 from famcli.errors import UserError
+from famcli.fields import read_fields, read_json
 from famcli.models.config import ModelConfig
 
 _REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".npz")
@@ -57,7 +57,7 @@ def _only_gguf(path: Path) -> Path | None:
 
 def _open_directory(directory: Path) -> Checkpoint:
     file = directory / "config.json"
-    fields = _read_json(file)
+    fields = read_json(file, hint="a checkpoint is a directory with config.json and safetensors", nan=True)
     if fields.get("format") == "famcli":
         config, tokenizer = _own_config(fields, file)
         name_of, added = _own_name, 0.0
@@ -86,34 +86,18 @@ def _own_name(tensor: str, config: ModelConfig) -> str | None:
     return tensor
 
 
+@dataclass(frozen=True)
+class _OwnFields:
+    tokenizer: Literal["bytes", "tokenizer.json"]
+    model: ModelConfig
+
+
 def _own_config(fields: Mapping[str, Any], file: Path) -> tuple[ModelConfig, Tokenizer]:
-    for name, kind in (("tokenizer", str), ("model", dict)):
-        if name not in fields:
-            raise UserError(f"{file} lacks the field '{name}'")
-        if not isinstance(fields[name], kind):
-            raise UserError(f"{file}: field '{name}' must be {'text' if kind is str else 'an object'}")
-    tokenizer: Tokenizer
-    if fields["tokenizer"] == ByteTokenizer.name:
-        tokenizer = ByteTokenizer()
-    elif fields["tokenizer"] == "tokenizer.json":
+    own = read_fields(_OwnFields, fields, str(file), others=True)
+    tokenizer: Tokenizer = ByteTokenizer()
+    if own.tokenizer != ByteTokenizer.name:
         tokenizer = HubTokenizer.from_file(file.parent / "tokenizer.json", fields)
-    else:
-        raise UserError(
-            f"{file}: field 'tokenizer' must be '{ByteTokenizer.name}' or 'tokenizer.json', not '{fields['tokenizer']}'"
-        )
-    return ModelConfig.from_mapping(fields["model"], f"{file}, field 'model'"), tokenizer
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing", "a checkpoint is a directory with config.json and safetensors") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file} must hold a JSON object")
-    return content
+    return own.model, tokenizer
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -124,7 +108,7 @@ def _weight_files(directory: Path) -> list[Path]:
             _refuse_pickles(sorted(directory.iterdir()))
             raise UserError(f"{single} is missing")
         return [single]
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index}: field 'weight_map' must be an object of tensor and file names")
     files = []

@@ -9,10 +9,6 @@ made up; on several real devices it was never run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -26,21 +22,20 @@ from famcli.models.state import LayerState
 class PlacedLayer(Layer):
     """A layer that brings what it is given to its own device."""
 
-    def forward(self, x: Tensor, state: LayerState, fresh: Tensor, at: Geometry, output: bool) -> Tensor | None:
+    def forward(self, x: Tensor, state: LayerState, at: Geometry, output: bool) -> Tensor | None:
         here = self._settle(state)
-        return super().forward(x.to(here), state, fresh.to(here), _moved(at, here), output)
+        return super().forward(x.to(here), state, at.on(here), output)
 
-    def initial_fam(self, x: Tensor, at: Geometry) -> Tensor:
+    def alone(self, x: Tensor, at: Geometry, start: int) -> Tensor:
         here = self._device
-        return super().initial_fam(x.to(here), _moved(at, here))
+        return super().alone(x.to(here), at.on(here), start)
 
-    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry, stride: float) -> None:
-        here = self._settle(state)
-        super().update_again(state, fresh.to(here), _moved(at, here), stride)
+    def write_again(self, state: LayerState, at: Geometry, stride: float) -> None:
+        super().write_again(state, at.on(self._settle(state)), stride)
 
-    def set_fam(self, state: LayerState, fam: Tensor, at: Geometry) -> None:
+    def restore(self, state: LayerState, carried: LayerState, at: Geometry) -> None:
         here = self._settle(state)
-        super().set_fam(state, fam.to(here), _moved(at, here))
+        super().restore(state, {name: tensor.to(here) for name, tensor in carried.items()}, at.on(here))
 
     @property
     def _device(self) -> torch.device:
@@ -48,8 +43,8 @@ class PlacedLayer(Layer):
 
     def _settle(self, state: LayerState) -> torch.device:
         """Brings ``state`` to this layer's device."""
-        for name, tensor in state.tensors().items():
-            setattr(state, name, tensor.to(self._device))
+        for name, tensor in state.items():
+            state[name] = tensor.to(self._device)
         return self._device
 
 
@@ -91,15 +86,3 @@ def place_layers(config: ModelConfig, main: torch.device, dtype: torch.dtype) ->
         needed = whole * dtype.itemsize / 2**30
         raise UserError(f"the model takes {needed:.1f} GiB, more than all devices have", "a smaller --dtype helps")
     return [torch.device("cuda", device) if isinstance(device, int) else torch.device(device) for device in devices]
-
-
-def _moved(at: Geometry, device: torch.device) -> Geometry:
-    return replace(at, **{field.name: _to(getattr(at, field.name), device) for field in fields(at)})
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Sequence):
-        return type(value)(_to(item, device) for item in value)  # type: ignore[call-arg]
-    return value

@@ -6,15 +6,20 @@ import importlib.metadata
 import importlib.resources
 import logging
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
-import yaml
-
+from famcli.checkpoints.sources import (
+    CheckpointSource,
+    LoadedModel,
+    Source,
+    model_entry_points,
+    open_plugin,
+)
 from famcli.errors import UserError, unknown_name
+from famcli.fields import read_fields, read_pairs, read_yaml
 from famcli.files import user_path
 from famcli.models.config import ModelConfig
 
@@ -23,27 +28,11 @@ if TYPE_CHECKING:
 
     from famcli.checkpoints.adapters import Adapter
     from famcli.checkpoints.checkpoint import Checkpoint
-    from famcli.checkpoints.tokenizer import Tokenizer
-    from famcli.models.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 DTYPES = ("auto", "float32", "bfloat16")
-
-_PRESET_FIELDS = {"summary", "licence", "weights", "base", "package", "parameters", "model"}
-_MEMORY_FIELDS = (
-    "attention",
-    "block_size",
-    "memory_segments",
-    "fam_length",
-    "stop_gradient",
-    "fam_query_position",
-    "fam_norm",
-    "fam_scale",
-    "fam_ffn",
-)
-"""What a preset decides; all else a base checkpoint knows of its own weights."""
 
 
 @dataclass(frozen=True)
@@ -109,75 +98,6 @@ class Preset:
         return _cached(self.base) if ask_hub else None
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model that was found and checked; its weights are not in memory yet.
-
-    Attributes:
-        name: the spec as the user typed it.
-        config: with overrides.
-        checkpoint: where the weights lie, those of the adapter included.
-        base: the checkpoint without it.
-        adapter: to be merged into the weights, if there is one.
-    """
-
-    name: str
-    config: ModelConfig
-    checkpoint: Checkpoint
-    base: Checkpoint
-    adapter: Adapter | None = None
-
-    @property
-    def untrained_fam(self) -> bool:
-        """The model has a FAM that its weights know nothing of."""
-        return self.checkpoint.lacks_fam(self.config)
-
-    def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
-        """Reads the weights.
-
-        Args:
-            device: where they go.
-            dtype: what they become.
-            device_map: spread the layers over all devices, see ``placement.place_layers``.
-
-        Raises:
-            UserError: a file cannot be read, or the model does not fit the devices.
-        """
-        from famcli.checkpoints.checkpoint import load_decoder
-        from famcli.checkpoints.placement import place_layers
-
-        placement = place_layers(self.config, device, dtype) if device_map else None
-        with ThreadPoolExecutor(1) as beside:
-            hashing = beside.submit(self.checkpoint.weights_sha256)
-            decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
-            digest = hashing.result()
-        if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
-            logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
-        return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_fam)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to read.
-
-    Attributes:
-        name: the spec as the user typed it, e.g. ``fam-tiny,memory_segments=1``.
-        decoder: in evaluation mode; ``decoder.config`` is its ``ModelConfig``.
-        tokenizer: what its ids mean.
-        weights_sha256: see ``Checkpoint.weights_sha256``.
-        device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
-        untrained_fam: the FAM embeddings are drawn, not learned: neither checkpoint nor adapter has any.
-    """
-
-    name: str
-    decoder: Decoder
-    tokenizer: Tokenizer
-    weights_sha256: str
-    device: torch.device
-    dtype: torch.dtype
-    untrained_fam: bool = False
-
-
 def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Finds, checks and loads a model.
 
@@ -192,11 +112,29 @@ def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     """
     source = find_model(spec)
     where = pick_device(device)
-    return source.load(where, pick_dtype(dtype, where, source.checkpoint))
+    return source.load(where, pick_dtype(dtype, where, source))
 
 
-def find_model(spec: str) -> ModelSource:
+def find_model(spec: str) -> Source:
     """Finds a model and checks everything about it but the values of its weights.
+
+    Args:
+        spec: as ``find_checkpoint`` takes it, or ``NAME[:ARGUMENT][,FIELD=VALUE...]`` of a model that another package
+            brings, see ``sources.py``. A preset's name comes first.
+
+    Raises:
+        UserError: as ``find_checkpoint``, or the other package fails.
+    """
+    name, fields = split_spec(spec)
+    scheme, _, argument = name.partition(":")
+    entry = model_entry_points().get(scheme)
+    if entry and name not in {preset.name for preset in list_presets()}:
+        return open_plugin(entry, argument, fields, spec)
+    return find_checkpoint(spec)
+
+
+def find_checkpoint(spec: str) -> CheckpointSource:
+    """Finds a checkpoint, which our decoder reads, and checks everything about it but the values of its weights.
 
     Args:
         spec: ``NAME_OR_PATH[,adapter=DIR][,FIELD=VALUE...]``: a preset name, a directory, a GGUF file, an adapter's
@@ -228,10 +166,10 @@ def find_model(spec: str) -> ModelSource:
         checkpoint = adapter.merged_into(base)
     trained = config
     config = config.override(overrides, f"model '{spec}'")
-    if config.attention == "full" and trained.window is not None and config.trained_context is None:
+    if config.memory.whole and trained.window is not None and config.trained_context is None:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
-    return ModelSource(spec, config, checkpoint, base, adapter)
+    return CheckpointSource(spec, config, checkpoint, base, adapter)
 
 
 def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
@@ -253,26 +191,18 @@ def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
     if preset is None or preset.config is None:
         return checkpoint, checkpoint.config
     check_fits(checkpoint, preset.config)
-    memory = {field: getattr(preset.config, field) for field in _MEMORY_FIELDS}
-    return checkpoint, replace(checkpoint.config, **memory)
+    return checkpoint, checkpoint.config.with_memory_of(preset.config)  # all else a base knows of its own weights
 
 
 def split_spec(spec: str) -> tuple[str, dict[str, str]]:
     """``NAME,a=1,b=2`` -> (``NAME``, ``{"a": "1", "b": "2"}``).
 
     Raises:
-        UserError: a part after the name is no ``field=value``.
+        UserError: a part after the name is no ``field=value``, or a field is there twice.
     """
     name, *parts = spec.split(",")
-    overrides = {}
-    for part in parts:
-        field, equals, value = part.partition("=")
-        if not equals or not field.strip():
-            raise UserError(
-                f"model '{spec}': '{part}' is not FIELD=VALUE", f"for example {name or 'fam-tiny'},memory_segments=0"
-            )
-        overrides[field.strip()] = value.strip()
-    return name.strip(), overrides
+    example = f"{name or 'fam-tiny'},memory_segments=0"
+    return name.strip(), read_pairs(parts, f"model '{spec}':", "FIELD=VALUE", example)
 
 
 def list_presets() -> list[Preset]:
@@ -309,44 +239,38 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(dtype: str, device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
+def pick_dtype(dtype: str, device: torch.device, source: Source) -> torch.dtype:
     """The dtype for one of ``DTYPES``, see ``load_model``; raises ``UserError`` for any other."""
     import torch
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" and checkpoint.half_precision else "float32"
+        dtype = "bfloat16" if device.type == "cuda" and source.half_precision else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+@dataclass(frozen=True)
+class _PresetFile:
+    summary: str
+    licence: str
+    weights: Literal["bundled"] | None = None
+    base: str | None = None
+    package: Package | None = None
+    parameters: int | None = None
+    model: ModelConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights is None and (self.base is None or self.model is None):
+            raise UserError(f"it lacks the field '{'base' if self.base is None else 'model'}'", "or weights: bundled")
 
 
 def _read_preset(file: Traversable) -> Preset:
     where = f"model preset {file.name}"
-    try:
-        fields: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{where} must be a mapping")
-    for name in fields.keys() - _PRESET_FIELDS:
-        raise unknown_name(f"field in {where}:", name, _PRESET_FIELDS)
-    missing = {"summary", "licence"} - fields.keys()
-    if fields.get("weights") == "bundled":
-        config = None
-    else:
-        missing |= {"base", "model"} - fields.keys()
-        config = None if missing else ModelConfig.from_mapping(fields["model"], where)
-    if missing:
-        raise UserError(f"{where} lacks the field '{min(missing)}'")
-    return Preset(
-        file.name.removesuffix(".yaml"),
-        fields["summary"],
-        fields["licence"],
-        fields.get("base"),
-        Package(**fields["package"]) if "package" in fields else None,
-        fields.get("parameters"),
-        config,
-    )
+    found = read_fields(_PresetFile, read_yaml(file, where), where)
+    config = None if found.weights else found.model
+    name = file.name.removesuffix(".yaml")
+    return Preset(name, found.summary, found.licence, found.base, found.package, found.parameters, config)
 
 
 def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> Path:

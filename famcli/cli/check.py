@@ -14,7 +14,7 @@ from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, 
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.evaluation.record import RunRecord
     from famcli.gate.baseline import Baseline
     from famcli.gate.check import Check

@@ -144,7 +144,7 @@ def _tokenizer(model: str | None) -> Tokenizer:
         return ByteTokenizer()
     from famcli.checkpoints.registry import find_model
 
-    return find_model(model).checkpoint.tokenizer
+    return find_model(model).tokenizer
 
 
 def _survey_fields(task: Task) -> JSON:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import as_json, output
+from famcli.fields import read_json
 
 if TYPE_CHECKING:
     from famcli.checkpoints.registry import Preset
@@ -72,7 +73,8 @@ def _describe(preset: Preset) -> JSON:
         }
         if parameters and config
         else None,
-        "model": dataclasses.asdict(config) if config else None,
+        "attention": config.memory.describe(config) if config else "",
+        "model": config.as_mapping() if config else None,
     }
 
 
@@ -85,7 +87,7 @@ def _row(entry: JSON) -> list[str]:
         _size(memory["weights_bfloat16"]) if memory else "",
         _size(memory["weights_float32"]) if memory else "",
         f"{_size(growing)} a token" if growing else _size(memory["state_float32"]) if memory else "",
-        _attention(entry["model"]),
+        entry["attention"],
         entry["licence"],
         ("bundled" if entry["base"] is None else entry["here"]) if entry["here"] else "missing",
     ]
@@ -196,17 +198,8 @@ def _bundled_config(directory: Path) -> ModelConfig:
     """The model fields of a bundled ``config.json``."""
     from famcli.models.config import ModelConfig
 
-    fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))["model"]
-    return ModelConfig.from_mapping(fields, str(directory / "config.json"))
-
-
-def _attention(config: JSON | None) -> str:
-    if config is None:
-        return ""
-    if config["attention"] == "full":
-        return "full"
-    shape = f"{config['attention']}, B {config['block_size']}, M {config['memory_segments']}"
-    return f"{shape}, F {config['fam_length']}" if config["attention"] == "fam" else shape
+    file = directory / "config.json"
+    return ModelConfig.from_mapping(read_json(file).get("model", {}), f"{file}, field 'model'")
 
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:

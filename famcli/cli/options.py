@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.resources
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from famcli.errors import UserError, unknown_name
+from famcli.errors import unknown_name
+from famcli.fields import read_fields, read_pairs, read_yaml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,18 +79,23 @@ def find_suite(name: str) -> Suite:
     return suites[name]
 
 
-def _read_suite(file: Traversable) -> Suite:
-    import yaml
+@dataclass(frozen=True)
+class _EntryFile:
+    task: str
+    options: dict[str, str | int | float] = field(default_factory=dict)
 
-    fields = yaml.safe_load(file.read_text(encoding="utf-8"))
-    try:
-        entries = tuple(
-            SuiteEntry(entry["task"], {name: str(value) for name, value in entry.get("options", {}).items()})
-            for entry in fields["tasks"]
-        )
-        return Suite(file.name.removesuffix(".yaml"), fields["summary"], entries)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"suite {file.name} needs a summary and tasks with their options: {error!r}") from error
+
+@dataclass(frozen=True)
+class _SuiteFile:
+    summary: str
+    tasks: tuple[_EntryFile, ...]
+
+
+def _read_suite(file: Traversable) -> Suite:
+    where = f"suite {file.name}"
+    found = read_fields(_SuiteFile, read_yaml(file, where), where)
+    entries = tuple(SuiteEntry(e.task, {name: str(value) for name, value in e.options.items()}) for e in found.tasks)
+    return Suite(file.name.removesuffix(".yaml"), found.summary, entries)
 
 
 def parse_options(given: tuple[str, ...]) -> dict[str, str]:
@@ -98,12 +104,4 @@ def parse_options(given: tuple[str, ...]) -> dict[str, str]:
     Raises:
         UserError: one is no ``KEY=VALUE``, or a key is there twice.
     """
-    options: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UserError(f"task option '{text}' is not KEY=VALUE", "for example -o lengths=1k,64k")
-        if name in options:
-            raise UserError(f"task option '{name}' is given twice")
-        options[name] = value
-    return options
+    return read_pairs(given, "task option", "KEY=VALUE", "-o lengths=1k,64k")

@@ -20,7 +20,7 @@ from famcli.evaluation.stream import Prefix, StateKeeper, read_document
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.checkpoints.tokenizer import Tokenizer
 
 TAIL = 200
@@ -92,7 +92,7 @@ class Answering:
             document = self.context.cut(document, group.shared_tokens - len(before))
         if len(before):
             document = np.concatenate((before, document))
-        return read_document(self.model.decoder, document, self.keeper, self.advance)
+        return read_document(self.model.stream, document, self.keeper, self.advance)
 
     def _answer(self, pairs: Sequence[tuple[Planned, Request]], prefix: Prefix | None) -> Iterator[Answered]:
         """The answer to each request."""
@@ -112,7 +112,7 @@ class Answering:
             else:
                 parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.special)
                 prompts.append(PromptTokens(parts))
-        for reply in answer_batch(self.model.decoder, tokenizer, requests, prompts, prefix, self.advance):
+        for reply in answer_batch(self.model.stream, tokenizer, requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):
                 kept = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
@@ -128,7 +128,7 @@ class Answering:
             text = tokenizer.decode(ids.tolist())
         if not len(ids):
             raise UserError(f"task {self.task.name}: sample {p.sample.id} is an empty text")
-        found = predict(self.model.decoder, tokenizer, ids, self.keeper, self.advance)
+        found = predict(self.model.stream, tokenizer, ids, self.keeper, self.advance)
         kept = {"by_position": by_position(found, ids, tokenizer.decode)}
         answer = Predicted(text, found.log_likelihoods, found.hits)
         return Answered(answer, kept, found.sha256, len(ids), found.state_bytes)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFiel
 from famcli.task import Task
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.checkpoints.tokenizer import Tokenizer
 
 
@@ -25,7 +25,6 @@ def new_record(
     model: LoadedModel, task: Task, results: Path, seed: int, limit: int | None, context: ContextFields
 ) -> RunRecord:
     """The record of a run that has not begun; the arguments are those of ``famcli.evaluation.runner.evaluate``."""
-    config = model.decoder.config
     record = RunRecord(
         path=results,
         run_id="",
@@ -33,12 +32,12 @@ def new_record(
         status="running",
         model=ModelFields(
             name=model.name,
-            config=asdict(config),
+            config=dict(model.stream.description),
             weights_sha256=model.weights_sha256,
             tokenizer=model.tokenizer.name,
-            parameters=sum(weight.numel() for weight in model.decoder.parameters()),
-            receptive_field=config.receptive_field,
-            fam=NO_FAM_ADAPTER if model.untrained_fam else None,
+            parameters=model.stream.parameters_count,
+            receptive_field=model.stream.receptive_field,
+            fam=NO_FAM_ADAPTER if model.untrained_memory else None,
         ),
         task=_task_fields(task),
         seed=seed,
@@ -53,7 +52,7 @@ def new_record(
         started=now(),
         finished=None,
     )
-    run_id = _run_id(record, model.device.type, model.tokenizer)
+    run_id = _run_id(record, model.stream.identity, model.device.type, model.tokenizer)
     return replace(record, run_id=run_id, path=results / run_id)
 
 
@@ -91,23 +90,15 @@ def _task_fields(task: Task) -> TaskFields:
     return same
 
 
-def _off_default(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config sets: a switch that ``ModelConfig`` gains later leaves the names of older runs as they are."""
-    from famcli.models.config import ModelConfig
-
-    defaults = {field.name: field.default for field in fields(ModelConfig)}
-    return {name: value for name, value in config.items() if value != defaults.get(name, MISSING)}
-
-
-def _run_id(record: RunRecord, device_type: str, tokenizer: Tokenizer) -> str:
+def _run_id(record: RunRecord, identity: Mapping[str, Any], device_type: str, tokenizer: Tokenizer) -> str:
     """Task and model, to be readable, and 12 hex digits over all that determines the answers."""
     task: dict[str, Any] = {**record.task}
     if data := record.task["data"]:  # the same content elsewhere is the same run
         task["data"] = data["sha256"]
         task["options"] = {name: value for name, value in record.task["options"].items() if name != "data"}
-    identity = {
+    determined = {
         "schema_version": record.schema_version,
-        "config": _off_default(record.model["config"]),
+        "config": identity,
         "weights_sha256": record.model["weights_sha256"],
         "tokenizer": [tokenizer.name, tokenizer.text_start, sorted(tokenizer.answer_ends)],
         "task": task,
@@ -117,7 +108,7 @@ def _run_id(record: RunRecord, device_type: str, tokenizer: Tokenizer) -> str:
         "device": device_type,
         "dtype": record.dtype,
     }
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(determined, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{record.task['name']}-{record.model['name'].rstrip('/')}")
     return f"{readable[:80].strip('-.')}-{digest}"

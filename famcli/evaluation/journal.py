@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
-from famcli.errors import GO_ON, UserError
+from famcli.errors import GO_ON, UserError, printable
+from famcli.fields import from_json, read_fields
 
 JOURNAL_NAME = "samples.jsonl"
 
@@ -63,31 +62,18 @@ class Entry:
     prompt_tail: str = ""
 
     @classmethod
-    def from_line(cls, line: bytes) -> Entry:
-        """Reads what ``to_line`` wrote; raises ``ValueError`` saying what is wrong with it."""
+    def from_line(cls, line: bytes, where: str) -> Entry:
+        """Reads what ``to_line`` wrote; raises ``UserError`` saying what is wrong with the line at ``where``."""
         try:
-            values = json.loads(line)
-        except ValueError:
-            raise ValueError("it is not JSON") from None
-        if not isinstance(values, dict):
-            raise ValueError("it is not a JSON object")
-        values.setdefault("prompt_tail", "")
-        types = _field_types()
-        for name, kind in types.items():
-            if not isinstance(values.get(name), kind):
-                raise ValueError(f"its field '{name}' is missing or not of type {kind.__name__}")
-        numbers = [*values["scores"].values(), *values["weights"].values()]
-        if not values["scores"] or not all(type(n) in (int, float) and math.isfinite(n) for n in numbers):
-            raise ValueError("its scores are not all numbers")
-        return cls(**{name: values[name] for name in types})
+            entry = read_fields(cls, from_json(line), where, others=True)
+        except ValueError as error:
+            raise UserError(f"{where} is not valid JSON: {error}") from None
+        if not entry.scores:
+            raise UserError(f"{where} has no scores")
+        return entry
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-@cache
-def _field_types() -> dict[str, type]:
-    return {name: get_origin(hint) or hint for name, hint in get_type_hints(Entry).items()}
 
 
 def read_entries(path: Path) -> dict[str, Entry]:
@@ -105,13 +91,14 @@ def read_entries(path: Path) -> dict[str, Entry]:
 def _parse(path: Path, content: bytes) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        where = f"{path}, line {number}"
         try:
-            entry = Entry.from_line(line)
+            entry = Entry.from_line(line, where)
             if entry.id in entries:
-                raise ValueError(f"sample {entry.id} is there twice")
-        except ValueError as error:
+                raise UserError(f"{where}: sample {printable(entry.id)} is there twice")
+        except UserError as error:
             raise UserError(
-                f"{path}, line {number} is damaged: {error}",
+                error.message,
                 "put the line right or delete it to have its sample asked again, or start over with --fresh",
             ) from None
         entries[entry.id] = entry

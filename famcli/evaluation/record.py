@@ -7,12 +7,12 @@ import logging
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from famcli.errors import GO_ON, UserError
+from famcli.errors import GO_ON, UserError, printable
+from famcli.fields import read_fields, read_json
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
 from famcli.version import __version__
@@ -168,36 +168,19 @@ def load_record(path: Path) -> RunRecord:
         UserError: the file is missing, damaged, or of another schema version.
     """
     file = path / RECORD_NAME if path.is_dir() else path
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the run record {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"the run record {file} is damaged: it is not JSON") from error
-    if isinstance(values, dict) and values.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+    where = f"the run record {file}"
+    values = read_json(file, where)
+    version = values.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
         raise UserError(
-            f"the run record {file} has schema version {values['schema_version']}; "
-            f"famcli {__version__} reads version {SCHEMA_VERSION}"
+            f"{where} has schema version {printable(str(version))}; famcli {__version__} reads version {SCHEMA_VERSION}"
         )
-    _check(values, {f.name for f in fields(RunRecord)} - {"path"}, file, "")
-    parts: dict[str, type] = {
-        "model": ModelFields,
-        "task": TaskFields,
-        "context": ContextFields,
-        "environment": Environment,
-        "cost": Cost,
-    }
-    if isinstance(values["model"], dict):
+    if isinstance(values.get("model"), dict):
         values["model"].setdefault("fam", None)  # older versions knew no adapters
-    for name, part in parts.items():
-        _check(values[name], part.__required_keys__, file, f"{name}.")  # type: ignore[attr-defined]
-    try:
-        values["metrics"] = {name: Metric(**metric) for name, metric in values["metrics"].items()}
-    except (TypeError, AttributeError) as error:
-        raise UserError(f"the run record {file} is damaged: field 'metrics'") from error
-    _check_types(values, file)
-    names = [f.name for f in fields(RunRecord)]
-    return RunRecord(path=file.parent, **{name: values[name] for name in names if name != "path"})
+    record = read_fields(RunRecord, {**values, "path": file.parent}, where, others=True)
+    if not all(type(cell.get("n")) is int for cell in record.cells):
+        raise UserError(f"{where}: field 'cells' must say of every cell the number of its samples, 'n'")
+    return record
 
 
 _PUT_ASIDE = re.compile(r"-[0-9a-f]{12}\.old-[0-9]+$")
@@ -247,24 +230,3 @@ def _git_commit() -> str | None:
             return None
         commit = done.stdout.strip()
     return commit
-
-
-def _check_types(values: Mapping[str, Any], file: Path) -> None:
-    """Of the fields that every reader uses."""
-    texts = ("run_id", "status", "device", "dtype", "started")
-    wrong = [name for name in texts if not isinstance(values[name], str)]
-    if not isinstance(values["finished"], str | None):
-        wrong.append("finished")
-    cells = values["cells"]
-    if not isinstance(cells, list) or not all(isinstance(c, dict) and isinstance(c.get("n"), int) for c in cells):
-        wrong.append("cells")
-    if wrong:
-        raise UserError(f"the run record {file} is damaged: field '{wrong[0]}'")
-
-
-def _check(values: Any, names: set[str] | frozenset[str], file: Path, prefix: str) -> None:
-    if not isinstance(values, Mapping):
-        raise UserError(f"the run record {file} is damaged: '{prefix.rstrip('.') or 'its content'}' is not an object")
-    missing = sorted(names - values.keys())
-    if missing:
-        raise UserError(f"the run record {file} is damaged: it lacks '{prefix}{missing[0]}'")

@@ -19,12 +19,10 @@ from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
-from famcli.models.cost import state_values_per_token
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
-    from famcli.models.config import ModelConfig
+    from famcli.checkpoints.sources import LoadedModel
 
 CPU_ROWS, CUDA_ROWS = 16, 64
 CPU_STATE_BYTES = 2 * 1024**3
@@ -90,7 +88,7 @@ def evaluate(
     for name, value in (("limit", limit), ("batch size", batch_size), ("max context", max_context)):
         if value is not None and value < 1:
             raise UserError(f"the {name} must be at least 1, not {value}")
-    context = context_of(model.decoder.config, max_context, truncate)
+    context = context_of(model.stream.longest_text, max_context, truncate)
     special = special_tokens_of(model.tokenizer, chat_template)
     fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template)
     record = new_record(model, task, results, seed, limit, fields)
@@ -124,15 +122,13 @@ def evaluate(
     return record
 
 
-def context_of(config: ModelConfig, max_context: int | None, truncate: Side | None) -> Context | None:
+def context_of(longest: int | None, max_context: int | None, truncate: Side | None) -> Context | None:
     """The bound on prompts and answers that a model and the user's wishes make; see ``evaluate``.
 
     Raises:
         UserError: something is to be cut, and nothing says at what length.
     """
-    bound = max_context
-    if bound is None and config.attention == "full":
-        bound = config.trained_context
+    bound = longest if max_context is None else max_context
     if bound is None:
         if truncate:
             raise UserError(
@@ -194,9 +190,7 @@ def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned]) -> int
     if model.device.type == "cuda":
         rows, room = CUDA_ROWS, torch.cuda.mem_get_info(model.device)[0] // 4
     longest = max(p.prompt_tokens + p.option_tokens for p in planned)
-    growth = state_values_per_token(model.decoder.config) * model.dtype.itemsize
-    with torch.no_grad():
-        return max(1, min(rows, room // (model.decoder.start(1).nbytes + growth * longest)))
+    return max(1, min(rows, room // model.stream.state_bytes(longest)))
 
 
 def _answer(

@@ -1,18 +1,21 @@
-"""What the tokens of a block, and the FAM, may attend to.
+"""What the tokens of a block may attend to, and where they stand.
 
-Shapes: ``b`` batch, ``t`` tokens read at once, ``d`` width, ``h`` heads, ``k`` head width, ``n`` keys.
+Shapes: ``b`` batch, ``t`` tokens read at once, ``d`` width, ``h`` heads, ``g`` key-value heads,
+``k`` head width, ``n`` keys.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.models.config import ModelConfig
+from famcli.models.memories.base import Part
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines [t, k] that turn queries or keys to their positions."""
@@ -102,24 +105,45 @@ class Geometry:
 
     Attributes:
         offset: tokens of the block read before these.
-        filled: tokens held in the memory segments.
+        count: tokens, without the memory's extra positions.
+        blocks: blocks that are complete before this one.
         completes: these tokens finish the block.
-        tokens: rotation of the tokens.
-        fam_keys: rotation of the FAM as keys, the last F positions of the block before.
-        fam_queries: rotation of the FAM as queries, see ``ModelConfig.fam_query_position``.
-        step_back: rotation by -B, what a block's keys take when they become memory.
+        span: positions of a block; more than its tokens where positions are skipped.
+        parts: keys that stand before those of the block's own tokens, see ``Memory.parts``.
+        tokens: rotation of the tokens, and of the memory's extra positions after them.
         masks: what the tokens may look at, see ``block_masks``.
+        origin: position of the block's beginning, see ``Decoder.position_offset``.
+        rotary: rotations by position.
+        like: has the device and dtype of the rotations.
     """
 
     offset: int
     count: int
-    filled: int
+    blocks: int
     completes: bool
+    span: int
+    parts: tuple[Part, ...]
     tokens: Rotation
-    fam_keys: Rotation
-    fam_queries: Rotation
-    step_back: Rotation
     masks: list[Tensor] | None
+    origin: int
+    rotary: RotaryTable
+    like: Tensor
+
+    def turn(self, start: int, count: int) -> Rotation:
+        """Rotations of ``count`` positions from ``start`` on, counted from the block's beginning."""
+        return self.rotary.at(self.origin + start, count, self.like)
+
+    def moved(self, keys: Tensor, by: int) -> Tensor:
+        """Keys [b, g, n, k] that were turned to their positions, turned ``by`` positions further."""
+        near = by >= -self.rotary.reach
+        turned = self.rotary.at(by, 1, self.like) if near else self.rotary.of(torch.tensor([by]), self.like)
+        return rotate(keys, turned)
+
+    def on(self, device: torch.device) -> Geometry:
+        """The same for tensors on another device."""
+        tokens = (self.tokens[0].to(device), self.tokens[1].to(device))
+        masks = None if self.masks is None else [mask.to(device) for mask in self.masks]
+        return replace(self, tokens=tokens, masks=masks, like=self.like.to(device))
 
 
 QUERY_RUN = 256
@@ -127,13 +151,12 @@ QUERY_RUN = 256
 
 
 def block_masks(
-    filled: int, slots: int, offset: int, count: int, window: int | None, device: torch.device
+    parts: Sequence[Part], offset: int, count: int, *, window: int | None, device: torch.device
 ) -> list[Tensor] | None:
-    """Tokens see every key before them: memory, FAM, and their own block up to themselves (section 2.1, Algorithm 1).
+    """Tokens see the keys before them: those of the memory, and their own block up to themselves (Algorithm 1).
 
     Args:
-        filled: tokens in the memory segments.
-        slots: latents of FAM.
+        parts: keys of the memory, which stand before those of the block.
         offset: tokens of the block before these.
         count: tokens.
         window: newest tokens, its own included, that a token sees in a local layer; ``None`` in the others.
@@ -143,21 +166,34 @@ def block_masks(
         A mask [queries, keys] for each run of ``QUERY_RUN`` queries, true where a token may look, over no more keys
         than the run sees; ``None`` for a single token that sees all.
     """
-    if window is not None and window >= filled + offset + count:
+    last = offset + count - 1
+    oldest = min((part.first for part in parts if part.first is not None), default=0)
+    if window is not None and last - oldest < window:
         window = None
-    if count == 1 and window is None:
+    hidden = any(offset < part.seen_from for part in parts)
+    if count == 1 and window is None and not hidden:
         return None
-    before = filled + slots
+    never_hidden = last + 1  # as near as any token
+    positions = [torch.full((part.count,), never_hidden) if part.first is None else _along(part) for part in parts]
+    places = torch.cat((*positions, torch.arange(last + 1))).to(device)
+    seen_from = torch.cat([torch.full((part.count,), part.seen_from) for part in parts] or [torch.arange(0)]).to(device)
+    before = len(seen_from)
     masks = []
     for run in torch.arange(offset, offset + count, device=device).split(QUERY_RUN):
         keys = torch.arange(before + int(run[-1]) + 1, device=device)
         mask = keys <= before + run[:, None]
         if window is not None:
-            positions = torch.where(keys < filled, keys - filled, keys - before)
-            fam = (keys >= filled) & (keys < before)
-            mask &= fam | (run[:, None] - positions < window)
+            mask &= run[:, None] - places[: len(keys)] < window
+        if hidden:
+            mask[:, :before] &= run[:, None] >= seen_from
         masks.append(mask)
     return masks
+
+
+def _along(part: Part) -> Tensor:
+    """Positions of the keys of a part that are tokens of the text."""
+    assert part.first is not None
+    return torch.arange(part.first, part.first + part.count)
 
 
 class Attention(nn.Module):
@@ -175,27 +211,38 @@ class Attention(nn.Module):
         self.q_norm = self._norm(config, self.heads)
         self.k_norm = self._norm(config, self.kv_heads)
 
-    def queries(self, x: Tensor, rotation: Rotation) -> Tensor:
-        """[b, t, d] -> [b, h, t, k]."""
-        return rotate(self._normed(self.q_proj(x), self.heads, self.q_norm), rotation)
+    def queries(self, x: Tensor, rotation: Rotation | None) -> Tensor:
+        """[b, t, d] -> [b, h, t, k]; not turned to their positions without ``rotation``."""
+        queries = self._normed(self.q_proj(x), self.heads, self.q_norm)
+        return queries if rotation is None else rotate(queries, rotation)
 
     def keys_values(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-        """[b, t, d] -> twice [b, h_kv, t, k]."""
+        """[b, t, d] -> twice [b, g, t, k]."""
         keys = self._normed(self.k_proj(x), self.kv_heads, self.k_norm)
         return rotate(keys, rotation), self._split(self.v_proj(x), self.kv_heads)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, masks: list[Tensor] | None = None) -> Tensor:
-        """One softmax over the keys a query sees: q [b, h, t, k], k and v [b, h_kv, n, k] -> [b, t, d].
+    def attend(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], masks: list[Tensor] | None = None) -> Tensor:
+        """``heads`` brought back to the model's width: [b, t, d]."""
+        return self.project(self.heads_of(q, seen, masks))
 
-        All of them without ``masks``, which are as ``block_masks`` makes them.
+    def project(self, heads: Tensor) -> Tensor:
+        """[b, h, t, k] -> [b, t, d]."""
+        return self.o_proj(heads.transpose(1, 2).flatten(2))
+
+    def heads_of(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], masks: list[Tensor] | None = None) -> Tensor:
+        """One softmax over all the keys that a query sees: q [b, h, t, k] -> [b, h, t, k].
+
+        Args:
+            q: the queries.
+            seen: keys and values [b, g, n, k], which stand one after another.
+            masks: as ``block_masks`` makes them; ``None``: every key is seen.
         """
+        k, v = (torch.cat(tensors, dim=2) if len(seen) > 1 else tensors[0] for tensors in zip(*seen, strict=True))
         if masks is None:
-            mixed = self._mix(q, k, v, None)
-        else:
-            runs = zip(q.split(QUERY_RUN, dim=2), masks, strict=True)
-            seen = [(run, mask, slice(0, mask.shape[1])) for run, mask in runs]
-            mixed = torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in seen], dim=2)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+            return self._mix(q, k, v, None)
+        runs = zip(q.split(QUERY_RUN, dim=2), masks, strict=True)
+        some = [(run, mask, slice(0, mask.shape[1])) for run, mask in runs]
+        return torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in some], dim=2)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         grouped = self.kv_heads != self.heads

@@ -1,16 +1,17 @@
-"""The one description of a decoder: its shape, and what a block may attend to."""
+"""The one description of a decoder: its shape, and what it carries from block to block."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from famcli.errors import UserError, unknown_name
-
-AttentionKind = Literal["full", "bswa", "fam"]
+from famcli.fields import parse_value
+from famcli.models.memories import memory_entry_points, memory_kind, owners_of
+from famcli.models.memories.base import Memory
 
 _POSITIVE = (
     "rope_theta",
@@ -19,7 +20,6 @@ _POSITIVE = (
     "rope_low_frequency",
     "rope_high_frequency",
     "norm_eps",
-    "fam_scale",
     "embedding_scale",
     "attention_scale",
 )
@@ -36,18 +36,9 @@ class ModelConfig:
         heads: query heads; ``kv_heads`` key/value heads divide them.
         head_width: ``k``, even because RoPE turns pairs.
         ffn_width: inner width of the SwiGLU feed-forward.
-        attention: ``full`` (causal over everything), ``bswa`` (arXiv 2404.09173, section 2.1) or ``fam`` (section 2.2).
-        block_size: ``B``, tokens in a block; the stride of BSWA.
-        memory_segments: ``M``, past blocks whose keys and values stay visible, all of them.
-        fam_length: ``F``, latents of feedback attention memory in each layer (only ``fam``).
-        stop_gradient: cut the gradient into memory segments (the paper's ``M1_SG``). The FAM always carries gradient.
-        fam_query_position: RoPE position of the FAM queries while they compress a block: ``current`` is the last F
-            positions of that block, ``previous`` the last F of the block before, which are also those of the FAM's
-            keys. The paper leaves it open (Algorithm 2 against appendix B.2.1).
-        fam_norm: ``rms`` brings the FAM to the root mean square ``fam_scale`` after every update, without weights;
-            ``none`` is the paper's bare residual.
-        fam_scale: the larger it is against what attention and feed-forward add, the more slowly the FAM changes.
-        fam_ffn: pass the FAM through the layer's feed-forward, as the paper does (appendix C.1).
+        attention: the memory that attention reads, by name: ``full``, ``bswa``, ``fam`` or one of another package.
+        block_size: ``B``, tokens in a block; under ``full`` attention, which has no blocks, tokens to read at once.
+        memory: the fields of that memory, see its class in ``famcli/models/memories``.
         rope_theta: base of the RoPE wavelengths; ``rope_local_theta`` that of local layers, where it differs.
         rope_scaling: how the wavelengths of a longer context were made: ``linear`` divides all frequencies by
             ``rope_factor``, ``llama3`` only the slow ones, by the four fields named ``rope_*`` after it. Local layers
@@ -62,7 +53,7 @@ class ModelConfig:
         attention_scale: what scores are multiplied by; ``none`` is one over the root of ``head_width``.
         local_window: tokens, its own included, that a token sees in local layers; ``none`` where no layer is local. The
             FAM is seen in every layer: it is no token of the text.
-        global_every: with ``local_window``, every so many-th layer is not local; 0 where all are.
+        global_every: with ``local_window`` and n here, layers n, 2n, ... are not local; 0 where all are.
         trained_context: longest text in tokens that ``full`` attention was trained on, where known.
     """
 
@@ -73,15 +64,8 @@ class ModelConfig:
     kv_heads: int
     head_width: int
     ffn_width: int
-    attention: AttentionKind = "fam"
+    attention: str = "fam"
     block_size: int = 1024
-    memory_segments: int = 3
-    fam_length: int = 64
-    stop_gradient: bool = False
-    fam_query_position: Literal["current", "previous"] = "current"
-    fam_norm: Literal["none", "rms"] = "none"
-    fam_scale: float = 1.0
-    fam_ffn: bool = True
     rope_theta: float = 10000.0
     rope_local_theta: float | None = None
     rope_scaling: Literal["none", "linear", "llama3"] = "none"
@@ -100,8 +84,11 @@ class ModelConfig:
     global_every: int = 0
     tie_embeddings: bool = True
     trained_context: int | None = None
+    memory: Memory = None  # type: ignore[assignment]  # that of ``attention`` with its defaults
 
     def __post_init__(self) -> None:
+        if self.memory is None:
+            object.__setattr__(self, "memory", memory_kind(self.attention)())
         for name in ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "block_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
@@ -112,29 +99,17 @@ class ModelConfig:
         for name in ("trained_context", "local_window", "rope_original_context"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
-        for name in ("memory_segments", "global_every"):
-            if getattr(self, name) < 0:
-                raise UserError(f"model field '{name}' must be at least 0, not {getattr(self, name)}")
+        if self.global_every < 0:
+            raise UserError(f"model field 'global_every' must be at least 0, not {self.global_every}")
         if self.rope_low_frequency >= self.rope_high_frequency:
             raise UserError("model field 'rope_low_frequency' must be below rope_high_frequency")
         if self.heads % self.kv_heads:
             raise UserError(f"model field 'kv_heads' must divide heads: {self.heads} heads, {self.kv_heads} kv_heads")
         if self.head_width % 2:
             raise UserError(f"model field 'head_width' must be even, not {self.head_width}")
-        if self.attention == "fam" and not 1 <= self.fam_length <= self.block_size:
-            raise UserError(
-                f"model field 'fam_length' must be between 1 and block_size ({self.block_size}), not {self.fam_length}"
-            )
-
-    @property
-    def memory_length(self) -> int:
-        """``S``: tokens held in memory segments once they are full."""
-        return 0 if self.attention == "full" else self.memory_segments * self.block_size
-
-    @property
-    def fam_slots(self) -> int:
-        """Latents of FAM in each layer: ``fam_length``, or 0 where the attention has none."""
-        return self.fam_length if self.attention == "fam" else 0
+        if self.memory.name != self.attention:
+            raise UserError(f"model field 'attention' is {self.attention}, and its memory is {self.memory.name}")
+        self.memory.check(self)
 
     def is_local(self, layer: int) -> bool:
         """Layer number ``layer``, counted from 0, sees ``local_window`` tokens and no more."""
@@ -142,32 +117,18 @@ class ModelConfig:
 
     @property
     def window(self) -> int | None:
-        """Most tokens one layer sees directly, ``(M + 1) x B``; ``None`` for full attention."""
-        return None if self.attention == "full" else self.memory_length + self.block_size
+        """Most tokens one layer sees directly; ``None`` for full attention."""
+        return self.memory.window(self)
 
     @property
     def receptive_field(self) -> int | None:
-        """Tokens that can influence an output through stacked windows, ``layers x M x B`` and the own block.
+        """Tokens that can influence an output; ``None`` where that is unbounded."""
+        return self.memory.receptive_field(self)
 
-        Layers with a ``local_window`` reach no farther than that. ``None`` where it is unbounded: full attention, and
-        FAM, which carries information from block to block.
-        """
-        local = [self.is_local(layer) for layer in range(self.layers)]
-        if self.attention == "fam" or (self.attention == "full" and not all(local)):
-            return None
-        # Full attention looks the same from every token; in blocks the last one reaches farthest, but for local layers.
-        ends = range(self.block_size) if self.attention == "bswa" and any(local) else [self.block_size - 1]
-        return max(end - self._first_seen(end, local) + 1 for end in ends)
-
-    def _first_seen(self, place: int, local: Sequence[bool]) -> int:
-        """The first token, below 0 in earlier blocks, that can influence the output at ``place`` of block 0."""
-        for narrow in reversed(local):
-            own_block = place // self.block_size * self.block_size
-            reach = [own_block - self.memory_length] if self.attention == "bswa" else []
-            if narrow and self.local_window is not None:
-                reach.append(place - self.local_window + 1)
-            place = max(reach)
-        return place
+    def as_mapping(self) -> dict[str, Any]:
+        """All fields by name, those of the memory among them; ``from_mapping`` reads it back."""
+        own = {name: getattr(self, name) for name in _own_fields()}
+        return {**own, **dataclasses.asdict(self.memory)}
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any], where: str) -> ModelConfig:
@@ -180,68 +141,83 @@ class ModelConfig:
         Raises:
             UserError: a field is unknown, missing, or not of its type.
         """
-        hints = get_type_hints(cls)
-        values = {}
+        attention = fields.get("attention", "fam")
+        try:
+            kind = memory_kind(attention)
+        except UserError as error:
+            raise UserError(f"{where}: {error.message}", error.hint) from None
+        own, of_memory = _own_fields(), _hints(kind)
+        values: dict[str, Any] = {}
+        memory: dict[str, Any] = {}
         for name, value in fields.items():
-            if name not in hints:
-                raise unknown_name(f"field in {where}:", name, hints)
-            values[name] = _parse(value, hints[name], name, where)
+            if name in own:
+                values[name] = parse_value(value, own[name], name, where, text=True)
+            elif name in of_memory:
+                memory[name] = parse_value(value, of_memory[name], name, where, text=True)
+            else:
+                raise _unknown(name, kind, where)
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        missing = [name for name in required if name not in values]
+        missing = [f"'{name}'" for name in required if name not in values]
         if missing:
             raise UserError(f"{where} lacks the field{'s' * (len(missing) > 1)} {', '.join(missing)}")
         try:
-            return cls(**values)
+            return cls(**values, memory=kind(**memory))
         except UserError as error:
             raise UserError(f"{where}: {error.message}", error.hint) from None
 
     def override(self, fields: Mapping[str, Any], where: str) -> ModelConfig:
-        """A copy with some fields replaced; raises as ``from_mapping`` does."""
-        return ModelConfig.from_mapping({**dataclasses.asdict(self), **fields}, where)
+        """A copy with some fields replaced; raises as ``from_mapping`` does.
+
+        Another ``attention`` keeps those fields of this memory that it has as well.
+        """
+        kept = self.as_mapping()
+        if fields.get("attention", self.attention) != self.attention:
+            known = {**_own_fields(), **_hints(memory_kind(fields["attention"]))}
+            kept = {name: value for name, value in kept.items() if name in known}
+        return ModelConfig.from_mapping({**kept, **fields}, where)
+
+    def with_memory_of(self, other: ModelConfig) -> ModelConfig:
+        """The same network with the attention, block size and memory of ``other``."""
+        return dataclasses.replace(self, attention=other.attention, block_size=other.block_size, memory=other.memory)
+
+
+def default_of(attention: str) -> Mapping[str, Any]:
+    """What each field is where nothing sets it; fields that have no default are left out."""
+    fields = [*dataclasses.fields(ModelConfig), *dataclasses.fields(memory_kind(attention))]
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING and f.name != "memory"}
 
 
 def check_value(name: str, value: str, where: str) -> None:
-    """Makes sure that ``value`` is of the type of the field ``name``.
+    """Makes sure that ``value`` is of the type of the field ``name``, of whichever memory.
 
     Raises:
         UserError: there is no such field, or it is not.
     """
-    hints = get_type_hints(ModelConfig)
+    hints: dict[str, Any] = {}
+    for memory in reversed(memory_entry_points()):
+        hints |= _hints(memory_kind(memory))
+    hints |= _own_fields()
     if name not in hints:
         raise unknown_name("model field", name, hints)
-    _parse(value, hints[name], name, where)
+    parse_value(value, hints[name], name, where, text=True)
 
 
-def _parse(value: Any, hint: Any, name: str, where: str) -> Any:
-    """``value`` as the type ``hint`` asks for: ``block_size=256`` on a command line and in YAML mean the same."""
-    problem = UserError(f"{where}: field '{name}' {_expectation(hint)}, not '{value}'")
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise problem
-        return value
-    if hint in (int | None, float | None):
-        if value in (None, "none", "null"):
-            return None
-        hint = int if hint == int | None else float
-    if hint is bool:
-        words = {"true": True, "false": False}
-        if isinstance(value, bool):
-            return value
-        if str(value).lower() not in words:
-            raise problem
-        return words[str(value).lower()]
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise problem
-    try:
-        return int(str(value)) if hint is int else float(value)
-    except ValueError:
-        raise problem from None
+def _own_fields() -> dict[str, Any]:
+    """The fields of ``ModelConfig`` but ``memory``, and their types."""
+    return {name: hint for name, hint in _hints(ModelConfig).items() if name != "memory"}
 
 
-def _expectation(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return f"must be one of {', '.join(map(str, get_args(hint)))}"
-    if hint is bool:
-        return "must be true or false"
-    words = "must be a whole number" if hint in (int, int | None) else "must be a number"
-    return words if hint in (int, float) else f"{words} or none"
+def _hints(kind: type) -> dict[str, Any]:
+    """The dataclass fields of ``kind`` and their types."""
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+
+
+def _unknown(name: str, kind: type[Memory], where: str) -> UserError:
+    """For a field that neither the network nor its memory has."""
+    if owners := owners_of(name):
+        return UserError(
+            f"{where}: field '{name}' belongs to attention {' and '.join(owners)}, and attention is {kind.name}",
+            f"drop it, or add attention={owners[0]}",
+        )
+    return unknown_name(f"field in {where}:", name, {**_own_fields(), **_hints(kind)})

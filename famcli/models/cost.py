@@ -1,4 +1,4 @@
-"""How much memory a model takes, reckoned from its config: nothing is loaded, and PyTorch is not imported."""
+"""How much memory a model takes, by arithmetic from its config: nothing is loaded, and PyTorch is not imported."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from famcli.models.config import ModelConfig
 def state_values(config: ModelConfig) -> int:
     """Numbers that the state of one stream holds before it has read anything; see ``StreamState``.
 
-    Under ``full`` attention that is none: its state grows, see ``state_values_per_token``. All others keep this size.
+    None where the memory is the ``whole`` text, whose state grows, see ``state_values_per_token``. All others keep this
+    size. Flags of a byte a stream are left out.
     """
-    if config.attention == "full":
+    if config.memory.whole:
         return 0
-    tokens = config.memory_length + config.block_size + config.fam_slots
-    keys_values = 2 * tokens * config.kv_heads * config.head_width
-    return config.layers * (keys_values + config.fam_slots * config.width)
+    open_block = config.block_size * (2 * config.kv_heads * config.head_width)
+    inputs = config.block_size * config.width if config.memory.needs_inputs else 0
+    return config.layers * (open_block + inputs + config.memory.state_values(config))
 
 
 def state_values_per_token(config: ModelConfig) -> int:
     """Numbers by which the state of a stream grows with each token that is read."""
-    return 2 * config.layers * config.kv_heads * config.head_width if config.attention == "full" else 0
+    return 2 * config.layers * config.kv_heads * config.head_width if config.memory.whole else 0
 
 
 def stored_parameters(file: Path) -> int:

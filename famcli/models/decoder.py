@@ -6,13 +6,15 @@ Shapes: ``b`` batch, ``t`` time, ``d`` width, ``h`` heads, ``k`` head width, ``s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
+from dataclasses import MISSING, replace
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from famcli.errors import UserError
 from famcli.models.attention import (
     Attention,
     Geometry,
@@ -22,7 +24,9 @@ from famcli.models.attention import (
     rope_frequencies,
     rotate,
 )
-from famcli.models.config import ModelConfig
+from famcli.models.config import ModelConfig, default_of
+from famcli.models.cost import state_values_per_token
+from famcli.models.memories.base import Block, Part
 from famcli.models.state import LayerState, StreamState
 
 
@@ -43,7 +47,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One decoder layer: block attention over [memory segments; FAM; own causal prefix], then the FAM's own update."""
+    """One decoder layer: attention over [the memory's keys; own causal prefix], then the feed-forward.
+
+    When a block is complete its memory is written. ``memory`` holds the memory's weights, where it has any.
+    """
 
     def __init__(self, config: ModelConfig, number: int) -> None:
         super().__init__()
@@ -55,108 +62,98 @@ class Layer(nn.Module):
         self.ffn_norm = self._norm(config, before)
         self.ffn = FeedForward(config)
         self.ffn_out_norm = self._norm(config, after)
+        self.memory = config.memory.layer_module(config, number)
 
     @staticmethod
     def _norm(config: ModelConfig, wanted: bool) -> nn.Module:
         return nn.RMSNorm(config.width, eps=config.norm_eps) if wanted else nn.Identity()
 
-    def forward(self, x: Tensor, state: LayerState, fresh: Tensor, at: Geometry, output: bool) -> Tensor | None:
+    def forward(self, x: Tensor, state: LayerState, at: Geometry, output: bool) -> Tensor | None:
         """Reads tokens of one block into ``state`` (changed in place) and gives their latents.
 
         Args:
-            x: [b, t, d] latents of the layer below.
-            state: this layer's memory.
-            fresh: [b], see ``StreamState``.
+            x: [b, t, d] latents of the layer below; with the memory's extra positions last where a block completes.
+            state: what this layer carries.
             at: where the tokens stand.
             output: ``False`` where nobody needs the latents: then only what the state needs is computed.
 
         Returns:
             [b, t, d], or ``None`` without ``output``.
         """
+        memory = self.config.memory
+        x = memory.before(x, state, self)
         normed = self.attention_norm(x)
         keys, values = self.attention.keys_values(normed, at.tokens)
-        block_keys, block_values = self._own_block(state, keys, values, at)
+        tokens = slice(0, at.count)
+        block = self._own_block(state, keys[:, :, tokens], values[:, :, tokens], at)
+        inputs = self._own_inputs(state, normed[:, tokens], at) if memory.needs_inputs else None
         latents = None
-        if output:
-            recent = slice(state.memory_keys.shape[2] - at.filled, None)
-            latents = self._residual(
-                x,
-                self.attention.attend(
-                    self.attention.queries(normed, at.tokens),
-                    torch.cat((state.memory_keys[:, :, recent], state.fam_keys, block_keys), dim=2),
-                    torch.cat((state.memory_values[:, :, recent], state.fam_values, block_values), dim=2),
-                    at.masks,
-                ),
-            )
+        if output or x.shape[1] > at.count:
+            after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
+            latents = self.residual(x, self._attend(normed, [*memory.slots(state, at.parts), block, *after], state, at))
         if at.completes:
-            if self.config.fam_slots:
-                self.set_fam(state, self._update_fam(state, fresh, block_keys, block_values, at), at)
-            self._shift_memory(state, block_keys, block_values, at)
+            extra = latents[:, at.count :] if latents is not None else None
+            state |= memory.write(Block(*block, inputs, extra), state, self, at)
         return latents
 
-    def initial_fam(self, x: Tensor, at: Geometry) -> Tensor:
-        """The summary embeddings one layer up, attending to one another alone: [b, f, d] -> same (appendix B.1)."""
-        normed = self.attention_norm(x)
-        keys, values = self.attention.keys_values(normed, at.fam_keys)
-        return self._residual(x, self.attention.attend(self.attention.queries(normed, at.fam_keys), keys, values))
+    def _attend(self, normed: Tensor, seen: list[tuple[Tensor, Tensor]], state: LayerState, at: Geometry) -> Tensor:
+        memory = self.config.memory
+        if not memory.mixes:
+            return self.attention.attend(self.attention.queries(normed, at.tokens), seen, at.masks)
+        plain = self.attention.queries(normed, None)
+        heads = self.attention.heads_of(rotate(plain, at.tokens), seen, at.masks)
+        return self.attention.project(memory.mix(heads, plain, state, self))
 
-    def update_again(self, state: LayerState, fresh: Tensor, at: Geometry, stride: float) -> None:
+    def alone(self, x: Tensor, at: Geometry, start: int) -> Tensor:
+        """Latents one layer up that attend to one another alone, all to all: [b, n, d] -> same.
+
+        They stand at the positions from ``start`` on, counted from the block's beginning.
+        """
+        normed, rotation = self.attention_norm(x), at.turn(start, x.shape[1])
+        seen = [self.attention.keys_values(normed, rotation)]
+        return self.residual(x, self.attention.attend(self.attention.queries(normed, rotation), seen))
+
+    def write_again(self, state: LayerState, at: Geometry, stride: float) -> None:
         """See ``Decoder.update_again``."""
-        self.set_fam(state, self._update_fam(state, fresh, state.block_keys, state.block_values, at, stride), at)
+        block = Block(state["block_keys"], state["block_values"], state.get("block_inputs"))
+        state |= self.config.memory.write_again(block, state, self, at, stride)
 
-    def set_fam(self, state: LayerState, fam: Tensor, at: Geometry) -> None:
-        """Puts ``fam`` [b, f, d] in place, with its keys and values for the block to come."""
-        state.fam = fam
-        state.fam_keys, state.fam_values = self.attention.keys_values(self.attention_norm(fam), at.fam_keys)
+    def restore(self, state: LayerState, carried: LayerState, at: Geometry) -> None:
+        """See ``Decoder.carry``."""
+        state |= self.config.memory.restore(state, carried, self, at)
 
-    def _residual(self, x: Tensor, attended: Tensor) -> Tensor:
+    def residual(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Both residuals of the layer: what attention gave [b, t, d] added to ``x``, then the feed-forward."""
         x = x + self.attention_out_norm(attended)
         return x + self.ffn_out_norm(self.ffn(self.ffn_norm(x)))
 
     def _own_block(self, state: LayerState, keys: Tensor, values: Tensor, at: Geometry) -> tuple[Tensor, Tensor]:
         """Keys and values of the block up to and including the new tokens; what is unfinished is kept in ``state``."""
-        end = at.offset + at.count
         if at.completes and not at.offset:
             return keys, values
-        if self.config.attention == "full":
-            state.block_keys = torch.cat((state.block_keys, keys), dim=2)
-            state.block_values = torch.cat((state.block_values, values), dim=2)
-            return state.block_keys, state.block_values
-        if torch.is_grad_enabled():  # the buffer's older contents may be part of a graph
-            state.block_keys, state.block_values = state.block_keys.clone(), state.block_values.clone()
-        state.block_keys[:, :, at.offset : end] = keys
-        state.block_values[:, :, at.offset : end] = values
-        return state.block_keys[:, :, :end], state.block_values[:, :, :end]
+        if self.config.memory.whole:
+            state["block_keys"] = torch.cat((state["block_keys"], keys), dim=2)
+            state["block_values"] = torch.cat((state["block_values"], values), dim=2)
+            return state["block_keys"], state["block_values"]
+        end = at.offset + at.count
+        for name, new in (("block_keys", keys), ("block_values", values)):
+            if torch.is_grad_enabled():  # the buffer's older contents may be part of a graph
+                state[name] = state[name].clone()
+            state[name][:, :, at.offset : end] = new
+        return state["block_keys"][:, :, :end], state["block_values"][:, :, :end]
 
-    def _update_fam(
-        self, state: LayerState, fresh: Tensor, keys: Tensor, values: Tensor, at: Geometry, stride: float = 1
-    ) -> Tensor:
-        """Algorithm 2: FAM queries see [previous FAM; whole block], which has ``keys`` and ``values``."""
-        attended = self.attention.attend(
-            self.attention.queries(self.attention_norm(state.fam), at.fam_queries),
-            torch.cat((state.fam_keys, keys), dim=2),
-            torch.cat((state.fam_values, values), dim=2),
-        )
-        carried = state.fam.masked_fill(fresh[:, None, None], 0) / stride
-        fam = self._residual(carried, attended) if self.config.fam_ffn else carried + self.attention_out_norm(attended)
-        if self.config.fam_norm == "none":
-            return fam
-        return self.config.fam_scale * F.rms_norm(fam, fam.shape[-1:])
-
-    def _shift_memory(self, state: LayerState, block_keys: Tensor, block_values: Tensor, at: Geometry) -> None:
-        """Makes the finished block the newest memory segment; the oldest one drops out."""
-        length = self.config.memory_length
-        if not length:
-            return
-        keys = rotate(torch.cat((state.memory_keys, block_keys), dim=2)[:, :, -length:], at.step_back)
-        values = torch.cat((state.memory_values, block_values), dim=2)[:, :, -length:].contiguous()
-        if self.config.stop_gradient:
-            keys, values = keys.detach(), values.detach()
-        state.memory_keys, state.memory_values = keys, values
+    def _own_inputs(self, state: LayerState, normed: Tensor, at: Geometry) -> Tensor | None:
+        """As ``_own_block``, of the normed inputs; ``None`` until the block is complete."""
+        if not at.completes or at.offset:
+            if torch.is_grad_enabled():
+                state["block_inputs"] = state["block_inputs"].clone()
+            state["block_inputs"][:, at.offset : at.offset + at.count] = normed
+            normed = state["block_inputs"]
+        return normed if at.completes else None
 
 
 class Decoder(nn.Module):
-    """A decoder whose blocks attend as ``config.attention`` says.
+    """A decoder whose blocks hand on what ``config.memory`` says.
 
     A model reads a stream: ``start`` a state, ``read`` tokens in any chunking, turn the latents that are needed into
     ``logits``. Any chunking gives the same latents.
@@ -174,7 +171,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
-        self.fam_embedding = nn.Parameter(torch.empty(config.fam_slots, config.width)) if config.fam_slots else None
+        for name, rows in config.memory.embeddings(config).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(rows, config.width)))
         self.position_offset = 0
         self.skipped: SkippedPositions | None = None
         self._prepare()
@@ -194,9 +192,74 @@ class Decoder(nn.Module):
     def _stack(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))
 
+    @property
+    def chunk_size(self) -> int:
+        """A block: what is read at once needs the least work."""
+        return self.config.block_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in and logits come out."""
+        return self.embedding.weight.device
+
+    @property
+    def receptive_field(self) -> int | None:
+        return self.config.receptive_field
+
+    @property
+    def longest_text(self) -> int | None:
+        """What full attention was trained on, where that is known. Blocks read texts of any length."""
+        return self.config.trained_context if self.config.memory.whole else None
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(weight.numel() for weight in self.parameters())
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The whole config."""
+        return self.config.as_mapping()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the config sets: a switch that is added later leaves the names of older runs as they are."""
+        defaults = default_of(self.config.attention)
+        return {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
+
+    def state_bytes(self, tokens: int) -> int:
+        """Bytes of one stream's state after so many tokens."""
+        with torch.no_grad():
+            start = self.start(1).nbytes
+        return start + state_values_per_token(self.config) * tokens * self.embedding.weight.dtype.itemsize
+
+    def load_state(self, path: Path) -> tuple[StreamState, dict[str, str], dict[str, Tensor]]:
+        """See ``StreamModel.load_state``."""
+        state, metadata, extra = StreamState.load_with(path, self.device)
+        with torch.no_grad():
+            own = self.start(1)
+        if [layer.keys() for layer in state.layers] != [layer.keys() for layer in own.layers]:
+            raise UserError(f"{path} is the state of another model")
+        return state, metadata, extra
+
+    def layer(self, number: int) -> Layer:
+        """The layer of this number, counted from 0."""
+        return self._stack[number]
+
+    def place(self, number: int) -> Geometry:
+        """Where a layer's next block stands in a stream that has read nothing; for what a memory does at the start."""
+        return self._geometry(0, 1, self._stack[number].local)
+
+    def embed_memory(self, name: str) -> Tensor:
+        """The learned vectors ``name`` of the memory, as token embeddings enter the first layer: [1, rows, d]."""
+        return self._scaled(self.get_parameter(name)[None])
+
     def _prepare(self) -> None:
         config = self.config
-        reach = max(config.memory_length, config.block_size)
+        reach = max(config.memory.reach(config), config.block_size)
         self._rotary = {
             local: RotaryTable(rope_frequencies(config, local), reach, config.block_size)
             for local in {layer.local for layer in self._stack}
@@ -247,49 +310,54 @@ class Decoder(nn.Module):
         attention.k_proj.weight[keys] *= 0.3
         attention.q_proj.weight[queries] *= 0.3
 
-    def start(self, batch: int, fam: Sequence[Tensor] | None = None) -> StreamState:
+    def start(self, batch: int, carried: Sequence[Tensor] | None = None) -> StreamState:
         """A state that has read nothing.
 
         Args:
             batch: number of streams.
-            fam: one [b, f, d] a layer to begin with instead of the learned initial FAM (random state passing,
+            carried: what the memory begins with instead of its learned beginning, see ``carry`` (random state passing,
                 appendix B.2.3).
         """
-        config = self.config
-        like = self.embedding.weight
-        length = 0 if config.attention == "full" else config.block_size
-
-        def empty(tokens: int) -> Tensor:
-            return like.new_zeros(batch, config.kv_heads, tokens, config.head_width)
-
-        layers = [
-            LayerState(
-                memory_keys=empty(config.memory_length),
-                memory_values=empty(config.memory_length),
-                block_keys=empty(length),
-                block_values=empty(length),
-                fam=like.new_zeros(batch, 0, config.width),
-                fam_keys=empty(0),
-                fam_values=empty(0),
-            )
-            for _ in range(config.layers)
-        ]
-        fresh = torch.ones(batch, dtype=torch.bool, device=like.device)
-        state = StreamState(layers, 0, fresh)
-        if self.fam_embedding is not None:
-            initial = self._initial_fam(batch)
-            self.set_fam(state, initial if fam is None else fam)
-            state.fresh = fresh if fam is None else ~fresh
+        config, memory, like = self.config, self.config.memory, self.embedding.weight
+        length = 0 if memory.whole else config.block_size
+        layers: list[LayerState] = []
+        for _ in range(config.layers):
+            keys, values = (like.new_zeros(batch, config.kv_heads, length, config.head_width) for _ in range(2))
+            inputs = {"block_inputs": like.new_zeros(batch, length, config.width)} if memory.needs_inputs else {}
+            own = {"block_keys": keys, "block_values": values, **inputs}
+            layers.append({**own, **memory.start(config, batch, like)})
+        memory.begin(self, layers)
+        state = StreamState(layers, 0)
+        if carried is not None:
+            self.carry(state, carried)
         return state
 
-    def set_fam(self, state: StreamState, fam: Sequence[Tensor]) -> None:
-        """Replaces the FAM of every layer, one [b, f, d] each, in ``state``."""
+    def carried(self, state: StreamState) -> list[Tensor]:
+        """What the memory holds of the texts: its ``carried`` tensors, layer after layer."""
+        return [layer[name] for layer in state.layers for name in self.config.memory.carried]
+
+    def carry(self, state: StreamState, tensors: Sequence[Tensor], rows: Tensor | None = None) -> None:
+        """Puts ``tensors``, as ``carried`` gives them, in place in ``state``.
+
+        Args:
+            state: changed in place.
+            tensors: for all rows.
+            rows: [b] bool, rows to change; the others keep what they have. ``None``: all.
+        """
+        names = self.config.memory.carried
         at = self._geometries(0, 1)
-        for layer, layer_state, latents in zip(self._stack, state.layers, fam, strict=True):
-            layer.set_fam(layer_state, latents, at[layer.local])
+        for number, layer in enumerate(self._stack):
+            given = dict(zip(names, tensors[number * len(names) : (number + 1) * len(names)], strict=True))
+            old = dict(state.layers[number])
+            layer.restore(state.layers[number], given, at[layer.local])
+            if rows is not None:
+                for name, new in state.layers[number].items():
+                    if new is not old[name]:
+                        chosen = rows.to(new.device).view(-1, *[1] * (new.dim() - 1))
+                        state.layers[number][name] = torch.where(chosen, new, old[name])
 
     def update_again(self, state: StreamState, stride: float = 1) -> None:
-        """Updates the FAM of every layer once more by the block just finished, in ``state``.
+        """Writes the block just finished into every layer's memory once more, in ``state``.
 
         A layer's FAM depends on its last value and on that layer's keys and values of a block alone, so what a block of
         filler does to a memory can be repeated without reading it again. Only the last part of a block that was read
@@ -297,13 +365,11 @@ class Decoder(nn.Module):
 
         Args:
             state: changed in place.
-            stride: stand for so many updates at once, about: what is added weighs so many times as much against what
-                is carried. Only with ``fam_norm: rms``, and well below ``fam_scale``.
+            stride: stand for so many updates at once, about, see ``Memory.write_again``.
         """
-        assert stride == 1 or self.config.fam_norm == "rms"
-        at = self._geometries(0, self.config.block_size)
+        at = self._geometries(0, self.config.block_size, blocks=1)
         for layer, layer_state in zip(self._stack, state.layers, strict=True):
-            layer.update_again(layer_state, state.fresh, at[layer.local], stride)
+            layer.write_again(layer_state, at[layer.local], stride)
 
     def read(self, tokens: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Reads on.
@@ -338,73 +404,70 @@ class Decoder(nn.Module):
 
     def _within_blocks(self, tokens: Tensor, state: StreamState) -> Sequence[Tensor]:
         """``tokens`` cut where blocks end."""
-        if self.config.attention == "full":
+        if self.config.memory.whole:
             return [tokens]
         first = self.config.block_size - state.tokens_read % self.config.block_size
         return [c for c in (tokens[:, :first], *tokens[:, first:].split(self.config.block_size, dim=1)) if c.shape[1]]
 
     def _read_within_block(self, tokens: Tensor, state: StreamState, output: bool) -> tuple[Tensor | None, StreamState]:
         geometries = self._geometries(state.tokens_read, tokens.shape[1])
-        completes = next(iter(geometries.values())).completes
-        if completes and not output and not self.config.memory_length and not self.config.fam_slots:
-            read = state.tokens_read + tokens.shape[1]
-            return None, replace(state, tokens_read=read, fresh=torch.zeros_like(state.fresh))
+        at = next(iter(geometries.values()))
+        read = state.tokens_read + at.count
+        memory = self.config.memory
+        if at.completes and not output and memory.forgets(self.config, at.blocks):
+            return None, replace(state, tokens_read=read)
         x = self._scaled(self.embedding(tokens))
-        layers = [replace(layer) for layer in state.layers]
+        if at.completes and (extra := memory.extra(self.config)):
+            x = torch.cat((x, self.embed_memory(extra).expand(len(x), -1, -1)), dim=1)
+        layers = [dict(layer) for layer in state.layers]
         for i, layer in enumerate(self._stack):
-            x = layer(x, layers[i], state.fresh, geometries[layer.local], output or i + 1 < len(layers))
-        fresh = torch.zeros_like(state.fresh) if completes else state.fresh
-        return x, StreamState(layers, state.tokens_read + tokens.shape[1], fresh)
+            x = layer(x, layers[i], geometries[layer.local], output or i + 1 < len(layers))
+        return (x[:, : at.count] if output else None), StreamState(layers, read)
 
     def _scaled(self, embeddings: Tensor) -> Tensor:
         scale = self.config.embedding_scale
         # Rounded to the weights' precision first, as the checkpoints that need it were trained.
         return embeddings if scale == 1 else embeddings * embeddings.new_tensor(scale)
 
-    def _initial_fam(self, batch: int) -> list[Tensor]:
-        """One initial FAM a layer: the summary embeddings forwarded up the layers on their own (appendix B.1)."""
-        assert self.fam_embedding is not None
-        at = self._geometries(0, 1)
-        fams = [self._scaled(self.fam_embedding[None])]
-        for layer in self._stack[:-1]:
-            fams.append(layer.initial_fam(fams[-1], at[layer.local]))
-        return [fam.expand(batch, -1, -1) for fam in fams]
-
-    def _geometries(self, tokens_read: int, count: int) -> dict[bool, Geometry]:
+    def _geometries(self, tokens_read: int, count: int, blocks: int | None = None) -> dict[bool, Geometry]:
         """Where the next ``count`` tokens stand, for layers that are local and those that are not."""
-        return {local: self._geometry(tokens_read, count, local) for local in self._rotary}
+        return {local: self._geometry(tokens_read, count, local, blocks) for local in self._rotary}
 
-    def _geometry(self, tokens_read: int, count: int, local: bool) -> Geometry:
-        config, like, rotary = self.config, self.embedding.weight, self._rotary[local]
-        size, slots = config.block_size, config.fam_slots
-        whole = config.attention == "full"
-        offset = tokens_read if whole else tokens_read % size
-        filled = 0 if whole else min(config.memory_length, tokens_read // size * size)
-        place, span = self.position_offset, size
-        tokens = rotary.at(place + offset, count, like)
-        if self.skipped and not whole:
+    def _geometry(self, tokens_read: int, count: int, local: bool, blocks: int | None = None) -> Geometry:
+        config, memory, like = self.config, self.config.memory, self.embedding.weight
+        rotary, size = self._rotary[local], config.block_size
+        offset = tokens_read if memory.whole else tokens_read % size
+        if blocks is None:
+            blocks = 0 if memory.whole else tokens_read // size
+        completes = not memory.whole and offset + count == size
+        name = memory.extra(config) if completes else None
+        extra = memory.embeddings(config)[name] if name else 0
+        tokens = rotary.at(self.position_offset + offset, count + extra, like)
+        span = size
+        if self.skipped and not memory.whole:
             span = self.skipped.span
-            tokens = rotary.of(place + self.skipped.tokens[offset : offset + count], like)
-        query_start = span - slots if config.fam_query_position == "current" else -slots
+            places = torch.cat((self.skipped.tokens[offset : offset + count], torch.arange(span, span + extra)))
+            tokens = rotary.of(self.position_offset + places, like)
+        parts = memory.parts(config, blocks)
         return Geometry(
             offset=offset,
             count=count,
-            filled=filled,
-            completes=not whole and offset + count == size,
+            blocks=blocks,
+            completes=completes,
+            span=span,
+            parts=parts,
             tokens=tokens,
-            fam_keys=rotary.at(place - slots, slots, like),
-            fam_queries=rotary.at(place + query_start, slots, like),
-            step_back=rotary.at(-size, 1, like) if span == size else rotary.of(torch.tensor([-span]), like),
-            masks=self._block_masks(local, filled, offset, count, like.device),
+            masks=self._block_masks(local, parts, offset, count + extra),
+            origin=self.position_offset,
+            rotary=rotary,
+            like=like.new_empty(0),
         )
 
-    def _block_masks(
-        self, local: bool, filled: int, offset: int, count: int, device: torch.device
-    ) -> list[Tensor] | None:
+    def _block_masks(self, local: bool, parts: tuple[Part, ...], offset: int, count: int) -> list[Tensor] | None:
         """The masks of whole blocks repeat from block to block, so the last ones are kept."""
-        key = (filled, offset, count, device)
+        device = self.embedding.weight.device
+        key = (parts, offset, count, device)
         if local not in self._masks or self._masks[local][0] != key:
             window = self.config.local_window if local else None
-            masks = block_masks(filled, self.config.fam_slots, offset, count, window, device)
-            self._masks[local] = (key, masks)
+            self._masks[local] = (key, block_masks(parts, offset, count, window=window, device=device))
         return self._masks[local][1]

@@ -1,9 +1,9 @@
-"""What a model carries from one block of a stream to the next: of a size that does not grow with the text."""
+"""What a model carries along a stream: named tensors, of a size that does not grow with the text unless it must."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,30 +13,9 @@ from torch import Tensor
 from famcli.errors import UserError
 from famcli.files import save_tensors
 
-
-@dataclass
-class LayerState:
-    """The memory of one layer.
-
-    Attributes:
-        memory_keys, memory_values: [b, h_kv, S, k], the last S tokens of finished blocks, oldest first, filled from
-            the end. Keys are turned to their positions -S .. -1 relative to the block being read.
-        block_keys, block_values: [b, h_kv, B, k], the unfinished block, filled from the front (under full attention,
-            which has no blocks, everything read so far).
-        fam: [b, F, d], the layer's feedback attention memory.
-        fam_keys, fam_values: [b, h_kv, F, k], its keys and values as the block being read sees them.
-    """
-
-    memory_keys: Tensor
-    memory_values: Tensor
-    block_keys: Tensor
-    block_values: Tensor
-    fam: Tensor
-    fam_keys: Tensor
-    fam_values: Tensor
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+LayerState = dict[str, Tensor]
+"""Of one layer, batch first: ``block_keys`` and ``block_values`` [b, g, B, k], the block that is not complete, filled
+from the front (where the text has no blocks: everything so far), and what the layer's memory carries, see its class."""
 
 
 @dataclass
@@ -46,25 +25,22 @@ class StreamState:
     ``Decoder.read`` consumes the state it is given: to go on twice from one place, ``fork`` it first.
 
     Attributes:
-        layers: one ``LayerState`` a layer.
+        layers: the tensors of each layer by name.
         tokens_read: tokens every stream has read so far.
-        fresh: [b] bool, the FAM is still the learned initial one, so its first update takes no residual
-            (appendix B.1).
     """
 
     layers: list[LayerState]
     tokens_read: int
-    fresh: Tensor
 
     @property
     def batch(self) -> int:
         """Number of streams."""
-        return len(self.fresh)
+        return len(self.layers[0]["block_keys"])
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory held by the state's tensors."""
-        return self.fresh.nbytes + sum(t.nbytes for layer in self.layers for t in layer.tensors().values())
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer.values())
 
     def fork(self) -> StreamState:
         """An independent copy: reading on from one leaves the other as it is."""
@@ -72,7 +48,7 @@ class StreamState:
 
     def index(self, rows: list[int] | Tensor) -> StreamState:
         """A new state with the given rows, in that order; a row may be taken several times."""
-        rows = torch.as_tensor(rows, device=self.fresh.device)
+        rows = torch.as_tensor(rows)
         return self._map(lambda tensor: tensor.index_select(0, rows.to(tensor.device)))
 
     def detach(self) -> StreamState:
@@ -89,11 +65,10 @@ class StreamState:
             metadata: texts to keep with it.
             extra: tensors to keep with it.
         """
-        flat = {
-            f"{i}.{name}": t.contiguous() for i, layer in enumerate(self.layers) for name, t in layer.tensors().items()
-        }
+        layers = enumerate(self.layers)
+        flat = {f"{i}.{name}": tensor.contiguous() for i, layer in layers for name, tensor in layer.items()}
         flat |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
-        save_tensors({**flat, "fresh": self.fresh}, path, {**(metadata or {}), "tokens_read": str(self.tokens_read)})
+        save_tensors(flat, path, {**(metadata or {}), "tokens_read": str(self.tokens_read)})
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> StreamState:
@@ -114,16 +89,33 @@ class StreamState:
                 flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 metadata = dict(file.metadata())
             extra = {n.removeprefix("extra."): flat.pop(n) for n in list(flat) if n.startswith("extra.")}
-            flat = {name: tensor.to(device) for name, tensor in flat.items()}
-            count = 1 + max(int(name.split(".")[0]) for name in flat if name != "fresh")
-            names = [f.name for f in fields(LayerState)]
-            layers = [LayerState(**{name: flat[f"{i}.{name}"] for name in names}) for i in range(count)]
-            return cls(layers, int(metadata.pop("tokens_read")), flat["fresh"]), metadata, extra
+            layers = _by_layer({name: tensor.to(device) for name, tensor in flat.items()})
+            return cls(layers, int(metadata.pop("tokens_read"))), metadata, extra
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a saved stream state: {error}") from error
         except Exception as error:  # safetensors raises its own type, which it does not export for typing
             raise UserError(f"{path} is not a safetensors file: {error}") from error
 
-    def _map(self, change) -> StreamState:  # type: ignore[no-untyped-def]
-        layers = [LayerState(**{name: change(t) for name, t in layer.tensors().items()}) for layer in self.layers]
-        return replace(self, layers=layers, fresh=change(self.fresh))
+    def _map(self, change: Callable[[Tensor], Tensor]) -> StreamState:
+        return replace(self, layers=[{name: change(t) for name, t in layer.items()} for layer in self.layers])
+
+
+def _by_layer(flat: Mapping[str, Tensor]) -> list[LayerState]:
+    """``{"0.fam": ...}`` -> ``[{"fam": ...}]``.
+
+    Raises:
+        ValueError: a layer is missing, or lacks what others have.
+    """
+    layers: dict[int, LayerState] = {}
+    for name, tensor in flat.items():
+        number, _, rest = name.partition(".")
+        layers.setdefault(int(number), {})[rest] = tensor
+    if not layers or sorted(layers) != list(range(len(layers))):
+        raise ValueError("it lacks a layer")
+    first = layers[0]
+    for i, layer in layers.items():
+        if layer.keys() != first.keys():
+            raise ValueError(f"layer {i} lacks {min(layer.keys() ^ first.keys())}, or has it alone")
+    if "block_keys" not in first or len({len(t) for layer in layers.values() for t in layer.values()}) != 1:
+        raise ValueError("its tensors are not those of one batch of streams")
+    return [layers[i] for i in sorted(layers)]

@@ -1,4 +1,4 @@
-"""The rows of a training batch: streams that go on from step to step with the FAM they have."""
+"""The rows of a training batch: streams that go on from step to step with the memory they have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from famcli.models.decoder import Decoder
-from famcli.models.state import LayerState, StreamState
+from famcli.models.state import StreamState
 from famcli.training.material import Material
 from famcli.training.recipe import Phase, Recipe
 from famcli.training.streams import KeyInFiller, Question, Stream
@@ -24,7 +24,7 @@ class Row:
     Attributes:
         drawn_at: the step that drew its stream: with the row's number it decides everything in it.
         offset: tokens of the stream read so far.
-        carried: a FAM goes on from the step before.
+        carried: its memory goes on from the step before.
     """
 
     drawn_at: int
@@ -33,19 +33,19 @@ class Row:
 
 
 class Batch:
-    """All rows, and the FAM each carries: one [rows, f, d] a layer (zeros for rows that carry none).
+    """All rows, and the memory each carries, as ``Decoder.carried`` gives it; empty before the first step of a phase.
 
     Args:
         recipe: with its model.
         material: what streams are drawn from.
-        device: of the tokens and the FAM.
+        device: of the tokens and the memory.
     """
 
     def __init__(self, recipe: Recipe, material: Material, device: torch.device | str = "cpu") -> None:
         self.recipe, self.material, self.device = recipe, material, torch.device(device)
         self.rows: list[Row] = []
         self.streams: list[Stream] = []
-        self.fam: list[Tensor] = []
+        self.memory: list[Tensor] = []
         self.aged: dict[int, list[Tensor]] = {}
 
     def begin(self, step: int, phase: Phase, first: bool) -> None:
@@ -53,9 +53,7 @@ class Batch:
         if first:
             self.rows = [Row(drawn_at=step) for _ in range(phase.mixture.size)]
             self.streams = []
-            config = self.recipe.config
-            shape = len(self.rows), config.fam_slots, config.width
-            self.fam = [torch.zeros(shape, device=self.device) for _ in range(config.layers)]
+            self.memory = []
         self.streams = self.streams or [self._draw(i, row.drawn_at, phase) for i, row in enumerate(self.rows)]
         for i, row in enumerate(self.rows):
             goes_on = row.carried and phase.state_passing_from == "own"
@@ -69,14 +67,10 @@ class Batch:
         return torch.from_numpy(np.stack(read)).to(self.device)
 
     def start(self, model: Decoder) -> StreamState:
-        """A state in which rows that carry a FAM have it, and the others the learned initial one."""
+        """A state in which rows that carry a memory have it, and the others its learned beginning."""
         state = model.start(len(self.rows))
-        if model.config.fam_slots:
-            carried = torch.tensor([row.carried for row in self.rows], device=self.device)
-            pick = carried[:, None, None]
-            layers = zip(self.fam, state.layers, strict=True)
-            model.set_fam(state, [torch.where(pick, kept, layer.fam) for kept, layer in layers])
-            state.fresh = ~carried
+        if self.memory:
+            model.carry(state, self.memory, torch.tensor([row.carried for row in self.rows], device=self.device))
         return state
 
     def reading(self, kind: str) -> list[int]:
@@ -107,11 +101,11 @@ class Batch:
         """What a row can be asked once ``ahead`` more tokens are read, see ``Stream.ask``."""
         return self.streams[row].ask(self.rows[row].offset + ahead, most, rng)
 
-    def age(self, rows: list[int], layers: list[LayerState], skipped: int) -> None:
-        """Takes over an aged FAM, as if ``skipped`` more tokens had been read; ``layers`` has ``rows`` alone."""
+    def age(self, rows: list[int], memory: list[Tensor], skipped: int) -> None:
+        """Takes over an aged memory, as if ``skipped`` more tokens had been read; it has ``rows`` alone."""
         for row in rows:
             self.rows[row].offset += skipped
-        self.aged |= {row: [layer.fam[i].detach() for layer in layers] for i, row in enumerate(rows)}
+        self.aged |= {row: [tensor[i].detach() for tensor in memory] for i, row in enumerate(rows)}
 
     def waiting(self) -> list[int]:
         """Rows that begin a stream whose key does not stand at once."""
@@ -125,26 +119,26 @@ class Batch:
         read = [self.material.passkeys.before_key(stream, rng, count) for stream in streams]
         return torch.from_numpy(np.stack(read)).to(self.device)
 
-    def end(self, step: int, phase: Phase, read: int, state: StreamState, lost: set[int]) -> None:
-        """Moves every row on by ``read`` tokens and decides which FAM goes on into the next step.
+    def end(self, step: int, phase: Phase, read: int, memory: list[Tensor], lost: set[int]) -> None:
+        """Moves every row on by ``read`` tokens and decides which ``memory`` goes on into the next step.
 
         A row whose key is lost starts anew: nothing could be learned from asking it further.
         """
         keep = np.random.default_rng((self.recipe.seed, 1, step)).random(len(self.rows)) < phase.state_passing
-        self.fam = [layer.fam.detach() for layer in state.layers]
+        self.memory = [tensor.detach() for tensor in memory]
         for i, aged in self.aged.items():
-            for fam, latents in zip(self.fam, aged, strict=True):
-                fam[i] = latents
+            for tensor, of_row in zip(self.memory, aged, strict=True):
+                tensor[i] = of_row
         self.aged = {}
         if phase.state_passing_from == "first":
             keep[:], lost = keep[0], set()
-            self.fam = [fam[:1].repeat(len(self.rows), 1, 1) for fam in self.fam]
+            self.memory = [t[:1].expand_as(t).clone() for t in self.memory]
         for i, row in enumerate(self.rows):
             row.offset += read
             row.carried = bool(keep[i]) and i not in lost
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs besides ``fam``."""
+        """What a checkpoint needs besides ``memory``."""
         return {"rows": [asdict(row) for row in self.rows]}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:

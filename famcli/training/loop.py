@@ -130,7 +130,9 @@ class Trainer:
             with self._precision():
                 outcome = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
             total, norm = self._descend(outcome, rate)
-        self.batch.end(self.step, phase, phase.block_size * phase.blocks, outcome.state, outcome.lost)
+        self.batch.end(
+            self.step, phase, phase.block_size * phase.blocks, self.model.carried(outcome.state), outcome.lost
+        )
         self.step += 1
         self.tokens += outcome.tokens
         self.seconds += time.monotonic() - begun
@@ -189,11 +191,11 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
 
     def save(self) -> None:
-        """Writes what is trained, the optimisers, the carried FAM and the place in the recipe, whole or not at all."""
+        """Writes what is trained, the optimisers, the carried memory and the place in the recipe, whole."""
         tensors: dict[str, Tensor] = {
             f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad
         }
-        tensors |= {f"fam.{i}": t for i, t in enumerate(self.batch.fam)}
+        tensors |= {f"memory.{i}": t for i, t in enumerate(self.batch.memory)}
         for i, optimizer in enumerate(self.optimizers):
             for j, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{name}": t for name, t in slots.items() if isinstance(t, Tensor)}
@@ -230,7 +232,8 @@ class Trainer:
         if weights.keys() != trained:
             raise ValueError(f"it holds other weights, for instance {min(weights.keys() ^ trained)}")
         self.model.load_state_dict(weights, strict=False)
-        self.batch.fam = [tensors[f"fam.{i}"].to(self.device) for i in range(self.recipe.config.layers)]
+        carried = len(self.recipe.config.memory.carried) * self.recipe.config.layers
+        self.batch.memory = [tensors[f"memory.{i}"].to(self.device) for i in range(carried)]
         self.batch.load_state_dict(place)
         for i, optimizer in enumerate(self.optimizers):
             saved = optimizer.state_dict()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import tempfile
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from famcli.checkpoints.checkpoint import memory_weights
 from famcli.errors import UserError
 from famcli.files import save_tensors, write_text
 from famcli.models.config import ModelConfig
@@ -43,7 +43,7 @@ class Base:
 
 
 def add_lora(model: Decoder, lora: Lora, seed: int, matrices: torch.dtype | None = None) -> None:
-    """Gives ``model`` adapters, which change nothing yet; they and the FAM's embeddings alone are left to train.
+    """Gives ``model`` adapters, which change nothing yet; they and the memory's weights alone are left to train.
 
     Args:
         model: the base.
@@ -56,20 +56,22 @@ def add_lora(model: Decoder, lora: Lora, seed: int, matrices: torch.dtype | None
         UserError: ``peft`` is not installed.
     """
     config = _peft_config(lora, None)
+    of_memory = memory_weights(model.config)
     from peft import inject_adapter_in_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
-    if model.fam_embedding is not None:
-        model.fam_embedding.requires_grad_(True)
+    for name, weight in model.named_parameters():
+        if name in of_memory:
+            weight.requires_grad_(True)
     for module in model.modules():
         if matrices and isinstance(module, torch.nn.Linear) and not module.weight.requires_grad:
             module.to(matrices)
 
 
 def save_adapter(model: Decoder, lora: Lora, base: Base, directory: Path, trained: Mapping[str, Any]) -> None:
-    """Writes the adapters of ``model``, by the names of the Hugging Face model, and its FAM's embeddings.
+    """Writes the adapters of ``model``, by the names of the Hugging Face model, and the weights of its memory.
 
     Args:
         model: with the adapters that ``add_lora`` gave it.
@@ -80,20 +82,20 @@ def save_adapter(model: Decoder, lora: Lora, base: Base, directory: Path, traine
     """
     weights = model.state_dict()
     save_tensors(_peft_tensors(weights), directory / "adapter_model.safetensors", {"format": "pt"})
-    if model.fam_embedding is not None:
-        save_tensors({"fam_embedding": _stored(weights["fam_embedding"])}, directory / "fam.safetensors")
+    if of_memory := {name: _stored(weights[name]) for name in memory_weights(model.config)}:
+        save_tensors(of_memory, directory / "fam.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         _peft_config(lora, base.name).save_pretrained(folder)
         fields = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     # peft keeps a set of targets, whose order differs from run to run.
     fields |= {"target_modules": sorted(fields["target_modules"]), "inference_mode": True}
     write_text(directory / "adapter_config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    ours, theirs = dataclasses.asdict(model.config), dataclasses.asdict(base.config)
+    ours, theirs = model.config.as_mapping(), base.config.as_mapping()
     about = {
         "format": "famcli-adapter",
         "base": base.name,
         "base_sha256": base.sha256,
-        "model": {name: value for name, value in ours.items() if value != theirs[name]},
+        "model": {name: value for name, value in ours.items() if name not in theirs or value != theirs[name]},
         "trained": dict(trained),
     }
     write_text(directory / "famcli.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import string
-from dataclasses import astuple
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from famcli.checkpoints.tokenizer import Tokenizer
 from famcli.errors import UserError
+from famcli.fields import from_json, read_fields
+from famcli.task import load_task
 from famcli.training.facts import draw_fact, draw_filler
 from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
 from famcli.training.streams import (
@@ -27,6 +28,10 @@ from famcli.training.streams import (
 
 REPEAT_SEGMENT = "\n[repeat random segment]: "
 """The words of the paper (section 3.1)."""
+
+KEY_TASK, DOCUMENT_TASK = "passkey", "narrativeqa"
+"""The tasks whose words are trained on. They are found as plugins: whoever installs others under these names trains on
+theirs."""
 
 
 class Material:
@@ -69,11 +74,12 @@ class PasskeyStreams:
     """Draws ``KeyInFiller`` streams in the words of the PassKey task, and of facts in others."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        from famcli.tasks.passkey import DESCRIPTION, FILLER, KEY_LINE, QUESTION
-
-        self._key_line, self._tokenizer = KEY_LINE, tokenizer
-        self._head, self._question = self._encode(DESCRIPTION + "\n"), self._encode("\n" + QUESTION)
-        self._unit = self._encode(FILLER + " ")
+        self._tokenizer = tokenizer
+        description, filler, self._key_line, question = words_of(
+            KEY_TASK, "description", "filler", "key_line", "question"
+        )
+        self._head, self._question = self._encode(description + "\n"), self._encode("\n" + question)
+        self._unit = self._encode(filler + " ")
 
     def _encode(self, text: str) -> Ids:
         return _encode(self._tokenizer, text)
@@ -161,6 +167,19 @@ class PasskeyStreams:
         return np.concatenate((head, stream.filler.tokens(int(rng.integers(0, len(self._unit))), count)))[:count]
 
 
+def words_of(task: str, *names: str) -> list[str]:
+    """Parts of a task's prompts, see ``Task.training_words``.
+
+    Raises:
+        UserError: the task is not installed, or offers no such part.
+    """
+    words = load_task(task, {}).training_words
+    for name in names:
+        if name not in words:
+            raise UserError(f"task '{task}' says no '{name}' to train on")
+    return [words[name] for name in names]
+
+
 def draw_repeat(rng: np.random.Generator, tokenizer: Tokenizer) -> Filler:
     """A string of 8 to 39 random characters, or 12 to 39 digits, over and over."""
     digits = rng.integers(0, 4) == 0
@@ -197,16 +216,15 @@ def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
 def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
     """Documents with questions from a JSONL file of ``{"document", "question", "answer"}``.
 
-    The prompt is that of the document tasks. Lines with the same document are questions about one document.
+    The prompt is that of ``DOCUMENT_TASK``. Lines with the same document are questions about one document.
 
     Raises:
-        UserError: the file cannot be read, or a line is not of this form.
+        UserError: the file cannot be read, a line is not of this form, or the task is not installed.
     """
-    from famcli.tasks.documents import CUE, QUESTION
-
+    template, cue = words_of(DOCUMENT_TASK, "question", "cue")
     asked: dict[str, list[tuple[Ids, Ids]]] = {}
     for document, question, answer in _read_lines(file):
-        text = _encode(tokenizer, "\n\n" + QUESTION.format(question=question) + "\n" + CUE)
+        text = _encode(tokenizer, "\n\n" + template.format(question=question) + "\n" + cue)
         asked.setdefault(document, []).append((text, _encode(tokenizer, f" {answer}\n")))
     if not asked:
         raise UserError(f"{file} has no questions")
@@ -230,18 +248,27 @@ def _read_lines(file: Path) -> list[tuple[str, str, str]]:
     read = []
     for number, line in enumerate(lines, 1):
         if line.strip():
+            where = f"{file}, line {number}"
             try:
-                fields = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{file}, line {number} is not JSON: {error}") from error
-            for name in ("document", "question", "answer"):
-                if not isinstance(fields, dict) or not isinstance(fields.get(name), str) or not fields[name].strip():
-                    raise UserError(
-                        f"{file}, line {number} lacks the field '{name}' or it is no text",
-                        'a line is {"document": ..., "question": ..., "answer": ...}',
-                    )
-            read.append((fields["document"], fields["question"], fields["answer"]))
+                found = read_fields(_Line, from_json(line), where, others=True)
+            except UserError as error:
+                raise UserError(error.message, 'a line is {"document": ..., "question": ..., "answer": ...}') from None
+            except ValueError as error:
+                raise UserError(f"{where} is not valid JSON: {error}") from error
+            read.append((found.document, found.question, found.answer))
     return read
+
+
+@dataclass(frozen=True)
+class _Line:
+    document: str
+    question: str
+    answer: str
+
+    def __post_init__(self) -> None:
+        for name, text in asdict(self).items():
+            if not text.strip():
+                raise UserError(f"field '{name}' is empty")
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> Ids:

@@ -59,8 +59,9 @@ def make_optimizers(model: Decoder, how: Optimizer) -> list[torch.optim.Optimize
     Parameter groups carry ``factor``, their multiple of the learning rate. Weight decay is for the layers' matrices.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    of_memory = model.config.memory.embeddings(model.config)
     matrices = [p for name, p in trained.items() if p.dim() == 2 and name.startswith("layers.")]
-    fam = [p for name, p in trained.items() if name == "fam_embedding"]
+    fam = [p for name, p in trained.items() if name in of_memory]
     others = [p for p in trained.values() if not any(p is q for q in matrices + fam)]
     decayed: list[dict[str, Any]] = [{"params": matrices, "weight_decay": how.weight_decay, "factor": 1.0}]
     plain: list[dict[str, Any]] = [

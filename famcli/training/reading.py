@@ -107,7 +107,7 @@ def read_block(
 
     if keep or not torch.is_grad_enabled():
         return read(tokens, state)
-    if model.config.attention != "full":
+    if not model.config.memory.whole:
         _forget_block(state)
     result: tuple[Tensor, StreamState, list[Tensor]] = checkpoint(read, tokens, state, use_reentrant=False)
     return result
@@ -117,8 +117,7 @@ def _forget_block(state: StreamState) -> None:
     """Frees the keys and values of the finished block in ``state``, which the next block would write over."""
     for layer in state.layers:
         for name in ("block_keys", "block_values"):
-            old = getattr(layer, name)
-            setattr(layer, name, old.new_zeros(()).expand(old.shape))
+            layer[name] = layer[name].new_zeros(()).expand(layer[name].shape)
 
 
 def token_losses(model: Decoder, latents: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,7 @@ class Phase:
             others follow it.
         told_once: share of the key lines that tell the key once, not twice. Else a FAM learns to take in pairs alone,
             and a line whose two halves fall into two blocks is lost.
-        fam_scale: of the model at the phase's first step, ``final_fam_scale`` at its last, geometric between; 0 is the
+        fam_scale: of a FAM at the phase's first step, ``final_fam_scale`` at its last, geometric between; 0 is the
             model's own. The more a FAM keeps of itself, the longer it remembers, and the harder writing is to learn.
         final_fam_scale: see ``fam_scale``.
         rehearsal: most updates that age a FAM at the end of a step, see ``famcli.training.rehearsal``; 0 is none.
@@ -344,11 +344,10 @@ class Recipe:
     def model_at(self, step: int) -> ModelConfig:
         """The model's config at a step: the phase's block size, stretch of RoPE and scale of the FAM."""
         phase, done = self.phase_at(step)
-        scale = self.config.fam_scale
-        if phase.fam_scale and phase.final_fam_scale:
-            scale = phase.fam_scale * (phase.final_fam_scale / phase.fam_scale) ** done
-        stretch = phase.rope_factor or self.config.rope_factor
-        return dataclasses.replace(self.config, block_size=phase.block_size, fam_scale=scale, rope_factor=stretch)
+        fields = {"block_size": phase.block_size, "rope_factor": phase.rope_factor or self.config.rope_factor}
+        if phase.fam_scale and phase.final_fam_scale and hasattr(self.config.memory, "fam_scale"):
+            fields["fam_scale"] = phase.fam_scale * (phase.final_fam_scale / phase.fam_scale) ** done
+        return self.config.override(fields, "the model")
 
     def learning_rate(self, step: int) -> float:
         """The rate at a step: linear within a phase, with the warm-up on top."""

@@ -53,7 +53,7 @@ def rehearse(
 
 def strides(model: Decoder, updates: int) -> list[float]:
     """How many updates are taken at once, in turn: they add up to ``updates``."""
-    longest = min(LONGEST_STRIDE, model.config.fam_scale / 2) if model.config.fam_norm == "rms" else 1
+    longest = min(LONGEST_STRIDE, model.config.memory.longest_stride())
     count = min(updates, max(FEWEST, math.ceil(updates / max(1, longest))))
     return [updates / count] * count if updates else []
 
@@ -67,7 +67,7 @@ def add_noise(model: Decoder, state: StreamState, scale: float, generator: torch
         scale: deviation relative to the root mean square of each latent.
         generator: draws the noise, on the CPU.
     """
-    model.set_fam(state, [_with_noise(layer.fam, scale, generator) for layer in state.layers])
+    model.carry(state, [_with_noise(memory, scale, generator) for memory in model.carried(state)])
 
 
 def _with_noise(fam: Tensor, scale: float, generator: torch.Generator | None) -> Tensor:

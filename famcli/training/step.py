@@ -67,27 +67,28 @@ class _Step:
         self.rng = np.random.default_rng((recipe.seed, 2, step))
         self.noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         self.tokens = batch.tokens(phase.block_size * phase.blocks + 1)
+        self.carries = bool(model.config.memory.carried)
         self.losses = Losses(recipe, phase)
         self.lost: set[int] = set()
         self.read = 0
 
     def run(self) -> Outcome:
-        phase, with_fam = self.phase, bool(self.model.config.fam_slots)
+        phase, carries = self.phase, self.carries
         state = self.batch.start(self.model)
-        if with_fam and phase.waiting:
+        if carries and phase.waiting:
             self._wait(state)
-        memory = [layer.fam.detach() for layer in state.layers]
+        memory = self._held(state)
         for block in range(phase.blocks):
             state = self._read_block(block, state)
-            if with_fam:
+            if carries:
                 self._keep(block, memory, state)
-                memory = [layer.fam.detach() for layer in state.layers]
+                memory = self._held(state)
                 if phase.fam_noise:
                     add_noise(self.model, state, phase.fam_noise, self.noise)
-        if with_fam and phase.rehearsal:
+        if carries and phase.rehearsal:
             self._rehearse(state)
-        if not with_fam:
-            self.lost = set(self.batch.keys(phase.block_size * phase.blocks))  # without FAM no key outlasts a step
+        if not carries:
+            self.lost = set(self.batch.keys(phase.block_size * phase.blocks))  # no key outlasts a step
         return Outcome(self.losses, state, self.lost, self.read)
 
     def _read_block(self, block: int, state: StreamState) -> StreamState:
@@ -159,10 +160,11 @@ class _Step:
     def _keep(self, block: int, memory: list[Tensor], state: StreamState) -> None:
         """What the block changed in the FAM of streams whose key was read before it."""
         holding = self.batch.keys(block * self.phase.block_size) if self.phase.retention else []
-        for layer, before in zip(state.layers, memory, strict=True):
-            if holding:
-                scale = before[holding].square().mean(dim=-1, keepdim=True)
-                self.losses.add("retention", (layer.fam[holding] - before[holding]).square() / scale)
+        if not holding:
+            return
+        for after, before in zip(self.model.carried(state), memory, strict=True):
+            scale = before[holding].square().mean(dim=-1, keepdim=True)
+            self.losses.add("retention", (after[holding] - before[holding]).square() / scale)
 
     def _rehearse(self, state: StreamState) -> None:
         """Asks the streams whose key was read before the last block twice more, each time after many updates."""
@@ -184,7 +186,7 @@ class _Step:
                 for asked in self._asked(rows, read):
                     lost = self._answer(asked, asked.read(self.model, aged.fork()), None, read + updates * size)
         if self.rng.random() < CARRY_AGED:
-            self.batch.age(rows, aged.layers, updates * size)
+            self.batch.age(rows, self.model.carried(aged), updates * size)
             self.lost = (self.lost - set(rows)) | lost
 
     def _drift(self, aged: StreamState) -> int:
@@ -193,13 +195,13 @@ class _Step:
         ahead = strides(self.model, updates)
         chosen = set(self.rng.permutation(len(ahead))[:DRIFTS].tolist())
         for i, stride in enumerate(ahead):
-            before = [layer.fam.detach() for layer in aged.layers]
-            self.model.set_fam(aged, before)
+            before = self._held(aged)
+            self.model.carry(aged, before)
             if i in chosen:
                 once = aged.fork()
                 self.model.update_again(once)
-                for layer, old in zip(once.layers, before, strict=True):
-                    change = (layer.fam - old).square().mean(dim=(1, 2)) / old.square().mean(dim=(1, 2))
+                for new, old in zip(self.model.carried(once), before, strict=True):
+                    change = (new - old).square().mean(dim=(1, 2)) / old.square().mean(dim=(1, 2))
                     self.losses.add("drift", torch.log(change + LEAST_CHANGE))
             with torch.no_grad():
                 self.model.update_again(aged, stride)
@@ -223,29 +225,33 @@ class _Step:
         with torch.no_grad():
             state = self.model.prefill(tokens[:, : size // 2], self.model.start(len(rows)))
             state = self.model.prefill(tokens[:, size // 2 :], state)
-        first = [layer.fam for layer in state.layers]
+        first = self.model.carried(state)
         if wait:
             rehearse(self.model, state, draw_updates(self.rng, self.phase.waiting))
-            for layer, old in zip(state.layers, first, strict=True):
-                turned = 1 - F.cosine_similarity(layer.fam, old, dim=-1).mean(dim=1)
+            for new, old in zip(self.model.carried(state), first, strict=True):
+                turned = 1 - F.cosine_similarity(new, old, dim=-1).mean(dim=1)
                 self.losses.add("waiting", torch.log(turned + LEAST_TURN))
-        return [layer.fam for layer in state.layers]
+        return self.model.carried(state)
 
-    def _take_over(self, state: StreamState, rows: list[int], fam: list[Tensor]) -> None:
-        """Puts ``fam`` in place of that of ``rows``."""
+    def _take_over(self, state: StreamState, rows: list[int], memory: list[Tensor]) -> None:
+        """Puts ``memory`` in place of that of ``rows``."""
         place = torch.tensor(rows, device=self.batch.device)
-        merged = [layer.fam.index_copy(0, place, latents) for layer, latents in zip(state.layers, fam, strict=True)]
-        self.model.set_fam(state, merged)
-        state.fresh = state.fresh.index_fill(0, place, False)
+        merged = [old.index_copy(0, place, new) for old, new in zip(self.model.carried(state), memory, strict=True)]
+        chosen = torch.zeros(state.batch, dtype=torch.bool, device=place.device).index_fill(0, place, True)
+        self.model.carry(state, merged, chosen)
+
+    def _held(self, state: StreamState) -> list[Tensor]:
+        """What the memory carries, cut from the graph."""
+        return [tensor.detach() for tensor in self.model.carried(state)]
 
     def _within_reach(self, row: int, question: Question, ahead: int) -> bool:
         """Whether ``row``, asked once ``ahead`` more tokens are read, sees all it is asked for to its answer's end."""
-        if self.model.config.fam_slots:
+        if self.carries:
             return True
         size, field, begun = self.phase.block_size, self.model.config.receptive_field, self.batch.rows[row].offset
         last = begun + ahead + len(question.text) + len(question.answer) - 2  # question and answer fill blocks as well
         end = (last // size + 1) * size
-        return question.told_from >= max(begun, begun if field is None else end - field)  # only a FAM outlasts a step
+        return question.told_from >= max(begun, begun if field is None else end - field)  # nothing outlasts a step
 
     def _answer(self, asked: Asked, predicting: Tensor, into: Loss | None, ahead: int) -> set[int]:
         """Takes the losses of answers from their latents [n, a, d]; gives the rows that have lost what was asked.

@@ -1,0 +1,64 @@
+"""What a model carries from block to block: one file a memory, found through the entry points ``famcli.memories``."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+from famcli.errors import UserError, unknown_name
+from famcli.models.memories.base import Memory
+
+ENTRY_POINT_GROUP = "famcli.memories"
+
+
+@lru_cache(maxsize=1)
+def memory_entry_points() -> dict[str, EntryPoint]:
+    """Every memory that is installed, by name.
+
+    Raises:
+        UserError: two packages give one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name in found and entry.value != found[entry.name].value:
+            raise UserError(
+                f"two packages install a memory '{entry.name}': {found[entry.name].value} and {entry.value}",
+                "uninstall one of them",
+            )
+        found[entry.name] = entry
+    return dict(sorted(found.items()))
+
+
+def memory_kind(name: object) -> type[Memory]:
+    """The class of the memory ``name``, as ``attention`` of a ``ModelConfig`` says it.
+
+    Raises:
+        UserError: there is none, or its package cannot be imported.
+    """
+    entries = memory_entry_points()
+    if not isinstance(name, str) or name not in entries:
+        error = unknown_name("memory", str(name), entries)
+        raise UserError(f"{error.message}: field 'attention' must be one of {', '.join(entries)}", error.hint)
+    try:
+        kind = entries[name].load()
+    except Exception as error:
+        raise UserError(f"memory '{name}' ({entries[name].value}) cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Memory) and dataclasses.is_dataclass(kind)):
+        raise UserError(f"memory '{name}': {entries[name].value} is no dataclass that extends {Memory.__qualname__}")
+    if kind.name != name:
+        raise UserError(f"memory '{name}': {entries[name].value} calls itself '{kind.name}'")
+    return kind
+
+
+def owners_of(field: str) -> list[str]:
+    """The memories that have a field of this name."""
+    owners = []
+    for name in memory_entry_points():
+        try:
+            kind = memory_kind(name)
+        except UserError:  # a broken package of others must not hide what is wrong here
+            continue
+        if field in {f.name for f in dataclasses.fields(kind)}:
+            owners.append(name)
+    return owners

@@ -1,0 +1,147 @@
+"""Feedback attention memory: each layer feeds its own latents back from block to block (arXiv 2404.09173, 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from famcli.errors import UserError
+from famcli.models.memories.base import Block, Part, setting
+from famcli.models.memories.window import Window
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from famcli.models.memories.network import DecoderView, KeysValues, LayerView, Place, Shape, State
+
+
+@dataclass(frozen=True)
+class Fam(Window):
+    """F latents a layer that each block's tokens see, and that see the block when it is complete (Algorithm 2).
+
+    State of a layer besides that of ``Window``: ``fam`` [b, F, d]; ``fam_keys`` and ``fam_values`` [b, g, F, k], its
+    keys and values as the block being read sees them; ``fam_initial`` [b], true while it is still the learned initial
+    one, which holds no context.
+    """
+
+    name = "fam"
+    summary = "feedback attention memory: latents that each block reads and rewrites, beside the last blocks"
+    carried = ("fam",)
+
+    fam_length: int = setting(64, "F: latents of feedback attention memory in each layer")
+    fam_query_position: Literal["current", "previous"] = setting(
+        "current",
+        "RoPE position of the FAM's queries while they compress a block: the last F of that block, or of the block "
+        "before, which its keys take. The paper leaves it open (Algorithm 2 against appendix B.2.1)",
+    )
+    fam_norm: Literal["none", "rms"] = setting(
+        "none", "rms: the FAM gets the root mean square fam_scale after every update; none: the paper's bare residual"
+    )
+    fam_scale: float = setting(
+        1.0, "with fam_norm rms: the larger against what an update adds, the more slowly the FAM changes"
+    )
+    fam_ffn: bool = setting(True, "pass the FAM through the layer's feed-forward, as the paper does (appendix C.1)")
+    fam_keep_initial: bool = setting(
+        False,
+        "the first update keeps the residual of the initial FAM. The paper drops it, since the initial FAM holds no "
+        "context (appendix B.1); a pretrained model that is not trained yet needs it",
+    )
+
+    def check(self, config: Shape) -> None:
+        super().check(config)
+        if not 1 <= self.fam_length <= config.block_size:
+            raise UserError(
+                f"model field 'fam_length' must be between 1 and block_size ({config.block_size}), "
+                f"not {self.fam_length}"
+            )
+        if not 0 < self.fam_scale < float("inf"):
+            raise UserError(f"model field 'fam_scale' must be above 0, not {self.fam_scale}")
+
+    def describe(self, config: Shape) -> str:
+        return f"{super().describe(config)}, F {self.fam_length}"
+
+    def receptive_field(self, config: Shape) -> int | None:
+        """Unbounded: the FAM carries information from block to block."""
+        return None
+
+    def state_values(self, config: Shape) -> int:
+        keys_values = 2 * config.kv_heads * config.head_width
+        return super().state_values(config) + self.fam_length * (config.width + keys_values)
+
+    def reach(self, config: Shape) -> int:
+        return max(super().reach(config), self.fam_length)
+
+    def embeddings(self, config: Shape) -> Mapping[str, int]:
+        return {"fam_embedding": self.fam_length}
+
+    def start(self, config: Shape, batch: int, like: Tensor) -> State:
+        initial = like.new_ones(batch).bool()
+        return {**super().start(config, batch, like), "fam_initial": initial}
+
+    def begin(self, decoder: DecoderView, states: Sequence[State]) -> None:
+        """The summary embeddings are forwarded up the layers on their own, so that each layer's initial FAM has that
+        layer's kind of latents (appendix B.1)."""
+        latents = decoder.embed_memory("fam_embedding")
+        for number, state in enumerate(states):
+            batch = len(state["fam_initial"])
+            layer, at = decoder.layer(number), decoder.place(number)
+            state |= self._set(latents.expand(batch, -1, -1), layer, at)
+            if number + 1 < len(states):
+                latents = layer.alone(latents, at, -self.fam_length)
+
+    def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
+        """[sinks; segments; FAM]. A stream's sinks see no FAM, so that they are what the pretrained model knows."""
+        fam = Part(self.fam_length, seen_from=0 if blocks else self.sinks)
+        return (*super().parts(config, blocks), fam)
+
+    def slots(self, state: State, parts: Sequence[Part]) -> list[KeysValues]:
+        return [*super().slots(state, parts[:-1]), (state["fam_keys"], state["fam_values"])]
+
+    def forgets(self, config: Shape, blocks: int) -> bool:
+        return False
+
+    def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
+        return {**super().write(block, state, layer, at), **self._update(block, state, layer, at, 1)}
+
+    def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
+        """The FAM updated once more by ``block``; a ``stride`` above 1 only with ``fam_norm: rms``.
+
+        What is added then weighs so many times as much against what is carried, which is near so many updates as long
+        as it is well below ``fam_scale``.
+        """
+        assert stride == 1 or self.fam_norm == "rms"
+        return self._update(block, state, layer, at, stride)
+
+    def longest_stride(self) -> float:
+        return max(1.0, self.fam_scale / 2) if self.fam_norm == "rms" else 1
+
+    def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
+        kept = self._set(carried["fam"], layer, at)
+        return {**kept, "fam_initial": carried.get("fam_initial", _none(state["fam_initial"]))}
+
+    def _set(self, fam: Tensor, layer: LayerView, at: Place) -> State:
+        keys, values = layer.attention.keys_values(layer.attention_norm(fam), at.turn(-self.fam_length, fam.shape[1]))
+        return {"fam": fam, "fam_keys": keys, "fam_values": values}
+
+    def _update(self, block: Block, state: State, layer: LayerView, at: Place, stride: float) -> State:
+        """FAM queries see [sinks; previous FAM; whole block]; the first block has the sinks among its own tokens."""
+        from torch.nn.functional import rms_norm
+
+        fam, initial = state["fam"], state["fam_initial"]
+        start = (at.span if self.fam_query_position == "current" else 0) - self.fam_length
+        seen = [(state["fam_keys"], state["fam_values"]), (block.keys, block.values)]
+        if self.sinks and at.blocks:
+            seen.insert(0, (state["sink_keys"], state["sink_values"]))
+        queries = layer.attention.queries(layer.attention_norm(fam), at.turn(start, self.fam_length))
+        attended = layer.attention.attend(queries, seen)
+        carried = (fam if self.fam_keep_initial else fam.masked_fill(initial[:, None, None], 0)) / stride
+        fam = layer.residual(carried, attended) if self.fam_ffn else carried + layer.attention_out_norm(attended)
+        if self.fam_norm == "rms":
+            fam = self.fam_scale * rms_norm(fam, fam.shape[-1:])
+        return {**self._set(fam, layer, at), "fam_initial": _none(initial)}
+
+
+def _none(rows: Tensor) -> Tensor:
+    """[b] bool, false for all."""
+    return rows.new_zeros(rows.shape)
