@@ -189,8 +189,8 @@ def _data(task: type[Any]) -> JSON | None:
     A task whose data is not on the hub may say licence and citation itself.
     """
     hub = getattr(task, "hub", None)
-    told = hub if dataclasses.is_dataclass(hub) else task
-    found = {name: getattr(told, name, None) for name in ("repo", "revision", "licence", "citation")}
+    source = hub if dataclasses.is_dataclass(hub) else task
+    found = {name: getattr(source, name, None) for name in ("repo", "revision", "licence", "citation")}
     return found if found["citation"] else None
 
 
