@@ -16,7 +16,8 @@ import time
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from famcli.checkpoints.registry import LoadedModel, load_model
+from famcli.checkpoints.registry import load_model
+from famcli.checkpoints.sources import LoadedModel
 from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.prompts import PromptTokens, prompt_parts
 from famcli.task import Generate, load_task

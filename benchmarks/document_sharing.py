@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from lm_eval_partner import DecoderLM, quality_task, run
 
-from famcli.checkpoints.registry import LoadedModel, load_model
+from famcli.checkpoints.registry import load_model
+from famcli.checkpoints.sources import LoadedModel
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
 from famcli.task import load_task

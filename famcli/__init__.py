@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from famcli.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from famcli.reports.frames import Frames
-
-__version__ = "0.1.0"
 
 
 def load_runs(*paths: str | Path) -> Frames:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
@@ -23,6 +23,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "famcli.tasks"
+
+
+class DataError(UserError):
+    """A row of a task's data, or a file of rows, is not what it must be; the message names file, line and field."""
+
+
+class DataRow(Protocol):
+    """A row of a data set."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """As they stand."""
+        ...
+
+
+class Data(Protocol):
+    """What a task reads, as ``famcli data check`` shows it."""
+
+    @property
+    def rows(self) -> Iterator[DataRow]:
+        """All of them, one in memory at a time; raises ``DataError`` where one cannot be read."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """``source``, ``name``, ``revision``, ``sha256`` and the number of ``rows``."""
+        ...
+
 
 Segment: TypeAlias = "str | NDArray[np.int64]"
 """Text, or token ids [t] of the tokenizer that ``Task.samples`` was given."""
@@ -171,7 +198,7 @@ class Sample:
         document: names the document the sample is about: samples with one name have the same document, and count as one
             cluster where standard errors are estimated. ``None``: the sample stands by itself.
         details: further facts about the sample that reports may need. ``distance`` is the tokens between what is asked
-            for and the question: reports tell by it what a model recalls from within its receptive field.
+            for and the question: reports use it to say what a model recalls from within its receptive field.
     """
 
     id: str
@@ -216,6 +243,7 @@ class Task(ABC):
         training_words: parts of ``template`` by name, for those who train a model on prompts like the task's; empty
             where the task offers none.
         Options: a frozen dataclass whose fields are made by ``option``.
+        hub: where its data lies on the hub, for listings; ``None`` where none is there.
         options: this task's options.
     """
 
@@ -226,6 +254,7 @@ class Task(ABC):
     template: ClassVar[str] = ""
     training_words: ClassVar[Mapping[str, str]] = {}
     Options: ClassVar[type[Any]]
+    hub: ClassVar[Any] = None
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -263,7 +292,7 @@ class Task(ABC):
         Args:
             tokenizer: the evaluated model's.
             seed: where anything is drawn, it is drawn from this.
-            limit: at most so many samples; ``None`` is all.
+            limit: most samples; ``None`` is all.
 
         Raises:
             UserError: the options do not fit this tokenizer, or the data cannot be read.
@@ -276,6 +305,25 @@ class Task(ABC):
         the same data elsewhere makes the same run.
         """
         return None
+
+    def data(self) -> Data | None:
+        """What the task reads, for ``famcli data check``; ``None`` for a task that does not say.
+
+        Raises:
+            UserError: the data cannot be read.
+        """
+        return None
+
+    def fetch(self, split: str | None) -> Mapping[str, Any]:
+        """Stores the task's data on this machine, for ``famcli data fetch``; ``split`` is another than its own.
+
+        Returns:
+            ``repo``, ``split``, ``revision``, ``licence``, ``directory``, ``rows``, ``bytes``, and ``files`` by name.
+
+        Raises:
+            UserError: there is none to fetch, or it cannot be had.
+        """
+        raise UserError(f"task {self.name} has no data on the hub", f"famcli eval --task {self.name} --data PATH")
 
 
 def available_tasks() -> dict[str, type[Task]]:

@@ -11,9 +11,11 @@ from functools import cached_property, partial
 from itertools import chain, count
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
 
-from famcli.task import Encoder, Prompt, Request, Sample, Scores, Task, option
+from famcli.task import DataError, Encoder, Prompt, Request, Sample, Scores, Task, option
 
-from .sources import Dataset, HubDataset, Record, RecordError, open_records
+from .hub import HubDataset, fetch
+from .rows import Row
+from .sources import Dataset, no_hub_data, open_data
 
 Position = Literal["after", "before", "both"]
 
@@ -30,7 +32,7 @@ BUDGET_TEXT = (
 
 
 def parse_data(text: str) -> str:
-    """What ``sources.open_records`` takes; empty for the fetched copy."""
+    """What ``sources.open_data`` takes; empty for the fetched copy."""
     return text.strip()
 
 
@@ -59,11 +61,11 @@ class QuestionOptions(DocumentOptions):
 
 
 class DocumentTask(Task):
-    """A task on the records of a data set.
+    """A task on the rows of a data set.
 
     Attributes:
         hub: its data on the hub, with licence and citation; ``None`` where there is none.
-        texts: patterns of the names of plain text files that are records.
+        texts: patterns of the names of plain text files that are rows.
     """
 
     hub: ClassVar[HubDataset | None] = None
@@ -73,12 +75,12 @@ class DocumentTask(Task):
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The files of records, opened once; what a task makes of them it keeps in a ``cached_property`` of its own.
+        """The files of rows, opened once; what a task makes of them it keeps in a ``cached_property`` of its own.
 
         Raises:
             UserError: the option ``data`` names nothing that can be read.
         """
-        return open_records(self.name, self.options.data or None, self.hub, self.texts)
+        return open_data(self.name, self.options.data or None, self.hub, self.texts)
 
     def provenance(self) -> Mapping[str, Any]:
         """See ``Task.provenance``: the fields of ``sources.Provenance``.
@@ -86,12 +88,33 @@ class DocumentTask(Task):
         Raises:
             UserError: the data cannot be read, or does not fit.
         """
-        facts = dataclasses.asdict(self.dataset.provenance)
-        if told := self.told_by_names():
-            facts["sha256"] = hashlib.sha256("\n".join((facts["sha256"], *told)).encode()).hexdigest()
+        facts = self.dataset.facts()
+        if taken := self.taken_from_names():
+            facts["sha256"] = hashlib.sha256("\n".join((facts["sha256"], *taken)).encode()).hexdigest()
         return facts
 
-    def told_by_names(self) -> Sequence[str]:
+    def data(self) -> Dataset:
+        """See ``Task.data``."""
+        return self.dataset
+
+    def fetch(self, split: str | None) -> dict[str, Any]:
+        """See ``Task.fetch``."""
+        if self.hub is None:
+            raise no_hub_data(self.name, self.texts)
+        hub = dataclasses.replace(self.hub, split=split) if split else self.hub
+        stored = fetch(hub)
+        return {
+            "split": hub.split,
+            "repo": hub.repo,
+            "revision": stored.commit,
+            "licence": hub.licence,
+            "directory": str(stored.directory),
+            "rows": stored.rows,
+            "bytes": sum(file.bytes for file in stored.files.values()),
+            "files": {name: dataclasses.asdict(file) for name, file in stored.files.items()},
+        }
+
+    def taken_from_names(self) -> Sequence[str]:
         """What the task takes from the names of files and folders: the same content under other names is other data."""
         return ()
 
@@ -136,8 +159,8 @@ class QuestionTask(DocumentTask, Generic[Q]):
     options: QuestionOptions
 
     @abstractmethod
-    def read(self, records: Iterator[Record]) -> Questions[Q]:
-        """What the records say; raises ``RecordError`` where one does not fit."""
+    def read(self, rows: Iterator[Row]) -> Questions[Q]:
+        """What the rows say; raises ``DataError`` where one does not fit."""
 
     @abstractmethod
     def request(self, question: Q, tokenizer: Encoder) -> Request:
@@ -150,7 +173,7 @@ class QuestionTask(DocumentTask, Generic[Q]):
     @cached_property
     def content(self) -> Questions[Q]:
         """The data, read once."""
-        return self.read(self.dataset.records)
+        return self.read(self.dataset.rows)
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
         """See ``Task.samples``: the questions in the order of the data, a limit takes the first. Nothing is drawn."""
@@ -190,7 +213,7 @@ def prompt(document: str, question: str, cue: str, position: Position) -> Prompt
 
 
 def generation_budget(tokenizer: Encoder, characters: int) -> int:
-    """Tokens that so many characters of English take: a budget that is equally long for every tokenizer.
+    """Tokens that this number of ``characters`` of English takes: a budget that is equally long for every tokenizer.
 
     It depends neither on the data nor on the right answers. A byte tokenizer gets ``characters`` tokens.
     """
@@ -212,78 +235,78 @@ def unique_ids(wanted: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def new_id(record: Record, name: str, seen: dict[str, str]) -> str:
+def new_id(row: Row, name: str, seen: dict[str, str]) -> str:
     """The field's id.
 
     Args:
-        record: of the question.
+        row: of the question.
         name: the field.
         seen: where each id so far was; the new one is added.
 
     Raises:
-        RecordError: it is missing, or another question has it.
+        DataError: it is missing, or another question has it.
     """
-    found = record.text(name)
+    found = row.text(name)
     if found in seen:
-        record.fail(name, f"is '{found}' as in {seen[found]}: no two questions may have one id")
-    seen[found] = record.where
+        row.fail(name, f"is '{found}' as in {seen[found]}: no two questions may have one id")
+    seen[found] = row.where
     return found
 
 
 def read_by_schema(
-    records: Iterator[Record], marks: Mapping[str, str], readers: Mapping[str, Callable[[Iterator[Record]], T]]
+    rows: Iterator[Row], marks: Mapping[str, str], readers: Mapping[str, Callable[[Iterator[Row]], T]]
 ) -> T:
-    """What the reader for the schema of the records makes of them; all records must have the first one's schema.
+    """What the reader for the schema of the rows makes of them; all rows must have the first one's schema.
 
     Args:
-        records: of one source, at least one.
-        marks: schema by a field that only its records have.
+        rows: of one source, at least one.
+        marks: schema by a field that only its rows have.
         readers: by schema.
 
     Raises:
-        RecordError: a record has no field of ``marks``, or has one of another schema.
+        DataError: a row has no field of ``marks``, or has one of another schema.
     """
-    marked = _with_schema(records, marks)
+    marked = _with_schema(rows, marks)
     schema, first = next(marked)
-    return readers[schema](chain([first], (record for _, record in marked)))
+    return readers[schema](chain([first], (row for _, row in marked)))
 
 
-def _with_schema(records: Iterator[Record], marks: Mapping[str, str]) -> Iterator[tuple[str, Record]]:
-    """Each record with the name of its schema."""
+def _with_schema(rows: Iterator[Row], marks: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+    """Each row with the name of its schema."""
     schema, where = "", ""
-    for record in records:
-        found = {marks[mark]: mark for mark in marks if mark in record.fields}
+    for row in rows:
+        found = {marks[mark]: mark for mark in marks if mark in row.fields}
         if not found:
             known = " or ".join(f"'{mark}'" for mark, name in marks.items() if not schema or name == schema)
-            raise RecordError(f"{record.where}: field {known} is missing")
+            raise DataError(f"{row.where}: field {known} is missing")
         if len(found) > 1:
             fields = " and ".join(f"'{mark}' ({name})" for name, mark in found.items())
-            raise RecordError(f"{record.where}: has fields of several schemas: {fields}")
+            raise DataError(f"{row.where}: has fields of several schemas: {fields}")
         if not schema:
-            schema, where = next(iter(found)), record.where
+            schema, where = next(iter(found)), row.where
         if schema not in found:
             name, mark = next(iter(found.items()))
-            raise RecordError(
-                f"{record.where}: field '{mark}' is of the schema of {name}, but {where} has that of {schema}",
+            raise DataError(
+                f"{row.where}: field '{mark}' is of the schema of {name}, but {where} has that of {schema}",
                 "give files of one schema at a time",
             )
-        yield schema, record
+        yield schema, row
 
 
-def split_input(record: Record) -> tuple[str, str]:
-    """The ``input`` of a SCROLLS record: what is asked, and after the first blank line the document.
+def split_input(row: Row) -> tuple[str, str]:
+    """The ``input`` of a SCROLLS row: what is asked, and after the first blank line the document.
 
     Raises:
-        RecordError: there is no blank line, or nothing on one side of it.
+        DataError: there is no blank line, or nothing on one side of it.
     """
-    asked, _, document = record.text("input").partition("\n\n")
+    asked, _, document = row.text("input").partition("\n\n")
     if not asked.strip() or not document.strip():
-        record.fail("input", "must be a question, a blank line and a document")
+        row.fail("input", "must be a question, a blank line and a document")
     return asked, document
 
 
-def read_scrolls(records: Iterable[Record]) -> Questions[Question]:
-    """The questions of records ``{id, pid, input, output}`` as SCROLLS (Shaham et al. 2022, arXiv 2201.03533) has them.
+def read_scrolls(rows: Iterable[Row]) -> Questions[Question]:
+    """The questions of rows ``{id, pid, input, output}`` as SCROLLS (Shaham et al. 2022, arXiv 2201.03533) has them.
 
     There a question with several reference answers has a row for each of them, with the same ``id``; so SCROLLS's
     numbers of rows (5878 of NarrativeQA, 1726 of Qasper, which TransformerFAM quotes) count reference answers. They are
@@ -291,20 +314,20 @@ def read_scrolls(records: Iterable[Record]) -> Questions[Question]:
     text.
 
     Raises:
-        RecordError: a row does not fit, has no answer, or has the ``id`` of another question.
+        DataError: a row does not fit, has no answer, or has the ``id`` of another question.
     """
     documents: dict[str, str] = {}
     asked: dict[str, tuple[str, str, str]] = {}
     references: dict[str, list[str]] = {}
-    for record in records:
-        name = record.text("id")
-        question, document = split_input(record)
+    for row in rows:
+        name = row.text("id")
+        question, document = split_input(row)
         place = text_id(document)
         documents.setdefault(place, document)
-        first = asked.setdefault(name, (place, question, record.where))
+        first = asked.setdefault(name, (place, question, row.where))
         if first[:2] != (place, question):
-            record.fail("id", f"is '{name}' as in {first[2]}, but the input is another")
-        references.setdefault(name, []).append(reference_text(record, "output"))
+            row.fail("id", f"is '{name}' as in {first[2]}, but the input is another")
+        references.setdefault(name, []).append(reference_text(row, "output"))
     questions = [
         Question(
             id=name,
@@ -318,20 +341,20 @@ def read_scrolls(records: Iterable[Record]) -> Questions[Question]:
     return Questions(documents, questions)
 
 
-def reference_text(record: Record, name: str) -> str:
+def reference_text(row: Row, name: str) -> str:
     """The field with the right answer.
 
     Raises:
-        RecordError: it is missing, as in the test splits whose answers are not public, or no text.
+        DataError: it is missing, as in the test splits whose answers are not public, or no text.
     """
-    if not record.has(name) or record.optional(name) == "":
-        raise no_answers(record, name)
-    return record.text(name)
+    if not row.has(name) or row.optional(name) == "":
+        raise no_answers(row, name)
+    return row.text(name)
 
 
-def no_answers(record: Record, name: str) -> RecordError:
-    """The error for a record without the right answer."""
-    return RecordError(
-        f"{record.where}: field '{record.prefix}{name}' is missing: a split without right answers cannot be scored",
+def no_answers(row: Row, name: str) -> DataError:
+    """The error for a row without the right answer."""
+    return DataError(
+        f"{row.where}: field '{row.prefix}{name}' is missing: a split without right answers cannot be scored",
         "use the validation split",
     )

@@ -1,6 +1,6 @@
-"""Files of records: JSONL, CSV, parquet and plain text, gzipped or in a zip, streamed record by record.
+"""Files of rows: JSONL, CSV, parquet and plain text, gzipped or in a zip, streamed row by row.
 
-Nothing is skipped silently: what cannot be read is a ``RecordError`` that names the file and the line, and files of
+Nothing is skipped silently: what cannot be read is a ``DataError`` that names the file and the line, and files of
 unknown kinds are left out with a warning.
 """
 
@@ -28,8 +28,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from famcli.errors import UserError
+from famcli.task import DataError
 
-from .records import Record, RecordError
+from .rows import Row
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of records: one on disk, or a member of a zip.
+    """A file of rows: one on disk, or a member of a zip.
 
     Attributes:
         name: path below what the user gave, ``/`` between its parts; of a zip's member its path within the zip.
@@ -65,20 +66,20 @@ class DataFile:
         """What messages call it."""
         return f"{self.path.name}:{self.member}" if self.member else self.name
 
-    def records(self) -> Iterator[Record]:
-        """The records one by one, read as they are asked for; raises ``RecordError`` where one cannot be read.
+    def rows(self) -> Iterator[Row]:
+        """The rows one by one, read as they are asked for; raises ``DataError`` where one cannot be read.
 
-        A text is one record with the fields ``path`` and ``text``.
+        A text is one row with the fields ``path`` and ``text``.
         """
         readers = {JSONL: self._json_lines, CSV: self._csv_rows, PARQUET: self._parquet_rows, TEXT: self._whole_text}
         with self._explained():
             yield from readers[self.kind]()
 
     def fingerprint(self) -> tuple[int, str]:
-        """Number of records, and the sha256 of the uncompressed content.
+        """Number of rows, and the sha256 of the uncompressed content.
 
         Raises:
-            RecordError: the file cannot be read, or holds no record.
+            DataError: the file cannot be read, or holds no row.
         """
         digest, lines = hashlib.sha256(), 0
         with self._explained(), self._open() as stream:
@@ -89,58 +90,58 @@ class DataFile:
             with self._explained(), self._on_disk() as path:
                 rows = _parquet_length(path, self.label)
         else:
-            rows = lines if self.kind == JSONL else sum(1 for _ in self.records())
+            rows = lines if self.kind == JSONL else sum(1 for _ in self.rows())
         if rows == 0:
-            raise RecordError(f"{self.label} is empty")
+            raise DataError(f"{self.label} is empty")
         return rows, digest.hexdigest()
 
-    def _json_lines(self) -> Iterator[Record]:
+    def _json_lines(self) -> Iterator[Row]:
         with self._open() as stream:
             for number, line in enumerate(stream, 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if not line.isspace():
                     where = f"{self.label}, line {number}"
-                    yield Record(_parse_object(line, where), where, self.name)
+                    yield Row(_parse_object(line, where), where, self.name)
 
-    def _csv_rows(self) -> Iterator[Record]:
+    def _csv_rows(self) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # a field may hold a book
         with self._open() as stream:
             reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
             try:
                 header = next(reader, [])
                 if len(set(header)) < len(header):
-                    raise RecordError(f"{self.label}: two columns of the first line have the same name")
+                    raise DataError(f"{self.label}: two columns of the first line have the same name")
                 for number, row in enumerate(reader, 1):
                     if row and len(row) != len(header):
-                        raise RecordError(f"{self.label}, row {number}: has {len(row)} fields, not {len(header)}")
+                        raise DataError(f"{self.label}, row {number}: has {len(row)} fields, not {len(header)}")
                     if row:
                         fields = dict(zip(header, row, strict=True))
-                        yield Record(fields, f"{self.label}, row {number}", self.name)
+                        yield Row(fields, f"{self.label}, row {number}", self.name)
             except (csv.Error, UnicodeDecodeError) as error:
-                raise RecordError(f"{self.label}, line {reader.line_num + 1}: invalid CSV: {error}") from None
+                raise DataError(f"{self.label}, line {reader.line_num + 1}: invalid CSV: {error}") from None
 
-    def _parquet_rows(self) -> Iterator[Record]:
+    def _parquet_rows(self) -> Iterator[Row]:
         import datasets
         import pyarrow
 
         with self._on_disk() as path, tempfile.TemporaryDirectory() as cache:
             try:
-                # Not load_dataset, which tells a server of every call, even for local files.
+                # Not load_dataset, which reports every call to a server, even for local files.
                 rows = datasets.Dataset.from_parquet(
                     str(path), cache_dir=cache, streaming=True, batch_size=PARQUET_BATCH
                 )
                 for number, row in enumerate(rows, 1):
-                    yield Record(row, f"{self.label}, row {number}", self.name)
+                    yield Row(row, f"{self.label}, row {number}", self.name)
             except pyarrow.ArrowException as error:
-                raise RecordError(f"{self.label} is not a parquet file that can be read: {error}") from None
+                raise DataError(f"{self.label} is not a parquet file that can be read: {error}") from None
 
-    def _whole_text(self) -> Iterator[Record]:
+    def _whole_text(self) -> Iterator[Row]:
         with self._open() as stream:
             try:
-                yield Record({"path": self.name, "text": stream.read().decode()}, self.label, self.name)
+                yield Row({"path": self.name, "text": stream.read().decode()}, self.label, self.name)
             except UnicodeDecodeError as error:
-                raise RecordError(f"{self.label} is not UTF-8: {error}") from None
+                raise DataError(f"{self.label} is not UTF-8: {error}") from None
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
@@ -169,20 +170,20 @@ class DataFile:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns what a broken or forbidden file raises into a ``RecordError``."""
+        """Turns what a broken or forbidden file raises into a ``DataError``."""
         try:
             yield
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
-            raise RecordError(f"{self.label} cannot be read: {error}") from error
+            raise DataError(f"{self.label} cannot be read: {error}") from error
 
 
 def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
-    """The files of records at ``path``, sorted by name.
+    """The files of rows at ``path``, sorted by name.
 
     Args:
         path: a file, or a directory that is searched with all its folders; hidden files and those of other kinds are
             left out, with a warning where they may have been meant as data.
-        texts: patterns of the names of plain text files that are records, e.g. ``*.thy``.
+        texts: patterns of the names of plain text files that are rows, e.g. ``*.thy``.
 
     Raises:
         UserError: there is nothing at ``path``, or nothing in it that can be read, or a part of it is forbidden.
@@ -229,10 +230,10 @@ def _hidden(name: str) -> bool:
 
 
 def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
-    """The file itself, or the members of a zip that hold records, sorted; ``name`` is what messages call the file.
+    """The file itself, or the members of a zip that hold rows, sorted; ``name`` is what messages call the file.
 
     Raises:
-        UserError: the zip cannot be read (``RecordError``), or holds no records.
+        UserError: the zip cannot be read (``DataError``), or holds no rows.
     """
     kind = _kind(name, texts)
     if kind != ZIP:
@@ -241,14 +242,14 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     except (OSError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{name} is not a zip that can be read: {error}") from error
+        raise DataError(f"{name} is not a zip that can be read: {error}") from error
     kinds = {member: _kind(member, texts) for member in sorted(members)}
     found = [DataFile(member, path, kind, member) for member, kind in kinds.items() if kind not in (None, ZIP)]
     if not found:
         raise UserError(f"no data in {name}", READABLE)
     for file in found:
         if members[file.name].flag_bits & 1:
-            raise RecordError(f"{file.label} is encrypted", f"unpack {name} and give its directory")
+            raise DataError(f"{file.label} is encrypted", f"unpack {name} and give its directory")
     _warn_of_others(name, [member for member, kind in kinds.items() if kind in (None, ZIP)], texts)
     return found
 
@@ -281,9 +282,9 @@ def _parse_object(line: bytes, where: str) -> dict[str, Any]:
         if _SURROGATE.search(line):  # half a character is valid JSON, but no text
             json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{where}: invalid JSON: {error}") from None
+        raise DataError(f"{where}: invalid JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise RecordError(f"{where}: must be a JSON object, not {line[:40].decode(errors='replace').strip()}")
+        raise DataError(f"{where}: must be a JSON object, not {line[:40].decode(errors='replace').strip()}")
     return fields
 
 
@@ -294,4 +295,4 @@ def _parquet_length(path: Path, label: str) -> int:
     try:
         return int(pyarrow.parquet.read_metadata(path).num_rows)
     except pyarrow.ArrowException as error:
-        raise RecordError(f"{label} is not a parquet file that can be read: {error}") from None
+        raise DataError(f"{label} is not a parquet file that can be read: {error}") from None

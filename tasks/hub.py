@@ -62,7 +62,7 @@ class HubDataset:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """What the manifest knows of a file: number of records, size in bytes, sha256 of the file as it lies there."""
+    """What the manifest knows of a file: number of rows, size in bytes, sha256 of the file as it lies there."""
 
     rows: int
     sha256: str
@@ -96,7 +96,7 @@ class StoredDataset:
         return sum(file.rows for file in self.files.values())
 
     def data_files(self) -> list[DataFile]:
-        """The files of records, sorted by name."""
+        """The files of rows, sorted by name."""
         return [file for name in sorted(self.files) for file in expand(self.directory / name, name)]
 
 
@@ -156,7 +156,7 @@ def _read_manifest(hub: HubDataset) -> Manifest:
         files = {name: StoredFile(**facts) for name, facts in fields["files"].items()}
         patterns = {pattern: [str(name) for name in names] for pattern, names in fields["patterns"].items()}
         if missing := {name for names in patterns.values() for name in names} - set(files):
-            raise ValueError(f"nothing is said of {missing.pop()}")
+            raise ValueError(f"it does not list {missing.pop()}")
         return Manifest(str(fields["commit"]), patterns, files)
     except FileNotFoundError:
         return Manifest("", {}, {})

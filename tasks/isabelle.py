@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
-from famcli.task import Encoder, Read, Sample
+from famcli.task import DataError, Encoder, Read, Sample
 
 from .documents import DocumentTask, text_id, unique_ids
 from .files import JSONL, PARQUET, DataFile
 from .pg19 import READING_METRICS, reading_scores
-from .sources import Record, RecordError
+from .rows import Row
 from .theories import TheoryFile, join_theories, order_theories
 
 THEORY, ROOT, ARCHIVE = ".thy", "ROOT", "thys"
@@ -46,7 +46,7 @@ class Isabelle(DocumentTask):
     """Reads each entry from its first to its last token.
 
     The data is a directory or zip of entries, ``ENTRY/**/*.thy``, possibly below a folder ``thys`` as in a checkout of
-    the Archive; or a single entry, with theories or a ROOT file at its top; or records with ``text`` and ``entry`` or
+    the Archive; or a single entry, with theories or a ROOT file at its top; or rows with ``text`` and ``entry`` or
     ``id``, whose theories are joined already. What else lies beside theories, such as CSV, is not looked at.
     """
 
@@ -64,17 +64,17 @@ class Isabelle(DocumentTask):
         """The data, read once.
 
         Raises:
-            RecordError: a record does not fit, the theories of an entry cannot be brought into an order, or there are
-                both theories and records.
+            DataError: a row does not fit, the theories of an entry cannot be brought into an order, or there are
+                both theories and rows.
         """
         theories = [file for file in self.dataset.files if file.name.endswith(THEORY)]
         if not theories:
-            entries = [_joined_entry(record) for record in self.dataset.records]
+            entries = [_joined_entry(row) for row in self.dataset.rows]
             ids = unique_ids(entry.id for entry in entries)
             return [dataclasses.replace(entry, id=id) for id, entry in zip(ids, entries, strict=True)]
         for file in self.dataset.files:
             if file.kind in (JSONL, PARQUET):
-                raise RecordError(f"{file.label}: records beside theories", "give either of them at a time")
+                raise DataError(f"{file.label}: rows beside theories", "give either of them at a time")
         roots = [file for file in self.dataset.files if PurePosixPath(file.name).name == ROOT]
         return [_read_entry(name, files) for name, files in _by_entry([*theories, *roots]).items()]
 
@@ -97,7 +97,7 @@ class Isabelle(DocumentTask):
             for entry in self.entries[:limit]
         ]
 
-    def told_by_names(self) -> list[str]:
+    def taken_from_names(self) -> list[str]:
         """The names of the entries and the order of their theories."""
         return [f"{entry.id} {text_id(entry.text)}" for entry in self.entries]
 
@@ -106,7 +106,7 @@ def _by_entry(files: Sequence[DataFile]) -> dict[str, list[tuple[str, DataFile]]
     """Files with their paths below their entry, by the entry's name, sorted; only those that have theories.
 
     Raises:
-        RecordError: two of the directories or zips given have an entry of one name.
+        DataError: two of the directories or zips given have an entry of one name.
     """
     given: dict[Path, list[DataFile]] = {}
     for file in files:
@@ -121,7 +121,7 @@ def _by_entry(files: Sequence[DataFile]) -> dict[str, list[tuple[str, DataFile]]
                 if name in entries:
                     first, second = entries[name][0][1], paths[0][1]
                     message = f"there are two entries {name}, one at {first.path} and one at {second.path}"
-                    raise RecordError(message, "give either of them at a time")
+                    raise DataError(message, "give either of them at a time")
                 entries[name] = paths
     return dict(sorted(entries.items()))
 
@@ -143,21 +143,17 @@ def _below_entries(root: Path, files: Sequence[DataFile]) -> list[tuple[tuple[st
     return sorted(paths, key=lambda path: path[0])
 
 
-def _joined_entry(record: Record) -> Entry:
-    if PurePosixPath(record.file).name == ROOT:
-        raise RecordError(f"{record.where} stands without theories", f"give a directory with {THEORY} files")
-    name = record.text("entry" if record.has("entry") else "id")
-    title = record.text("title") if record.has("title") else name
-    theories = len(record.texts("theories")) if record.has("theories") else 0
-    return Entry(name, title, record.text("text"), theories)
+def _joined_entry(row: Row) -> Entry:
+    if PurePosixPath(row.file).name == ROOT:
+        raise DataError(f"{row.where} stands without theories", f"give a directory with {THEORY} files")
+    name = row.text("entry" if row.has("entry") else "id")
+    title = row.text("title") if row.has("title") else name
+    theories = len(row.texts("theories")) if row.has("theories") else 0
+    return Entry(name, title, row.text("text"), theories)
 
 
 def _read_entry(name: str, files: Sequence[tuple[str, DataFile]]) -> Entry:
-    sources = [
-        TheoryFile(path, record.text("text", blank=True), record.where)
-        for path, file in files
-        for record in file.records()
-    ]
+    sources = [TheoryFile(path, row.text("text", blank=True), row.where) for path, file in files for row in file.rows()]
     theories = [source for source in sources if source.path.endswith(THEORY)]
     roots = [source for source in sources if not source.path.endswith(THEORY)]
     ordered = order_theories(name, theories, roots)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from famcli.metrics.text_overlap import rouge_l, sentence_bleu, token_f1
-from famcli.task import Encoder, Generate, Generated, MetricSpec, Scores
+from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Scores
 
 from .documents import (
     Question,
@@ -23,7 +23,8 @@ from .documents import (
     text_id,
     unique_ids,
 )
-from .sources import HubDataset, Record, RecordError
+from .hub import HubDataset
+from .rows import Row
 
 HUB = HubDataset(
     repo="deepmind/narrativeqa",
@@ -52,9 +53,9 @@ class NarrativeQA(QuestionTask[Question]):
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), MetricSpec("bleu_1"), MetricSpec("bleu_4"))
     hub = HUB
 
-    def read(self, records: Iterator[Record]) -> Questions[Question]:
+    def read(self, rows: Iterator[Row]) -> Questions[Question]:
         """See ``QuestionTask.read``: rows of the hub's schema, or of SCROLLS."""
-        return read_by_schema(records, MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
+        return read_by_schema(rows, MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
 
     def request(self, question: Question, tokenizer: Encoder) -> Generate:
         """One line."""
@@ -75,7 +76,7 @@ def _best(measure: Callable[[str, str], float], prediction: str, question: Quest
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Asked:
     """A question and the place of its row."""
 
     document: str
@@ -85,7 +86,7 @@ class _Row:
     where: str
 
 
-def read_rows(records: Iterator[Record]) -> Questions[Question]:
+def read_rows(rows: Iterator[Row]) -> Questions[Question]:
     """Rows ``{document, question, answers}`` of the hub's schema, the story kept once for all its questions.
 
     A row whose ``document.text`` is empty takes the story from another row with the same ``document.id``, in any of the
@@ -93,64 +94,64 @@ def read_rows(records: Iterator[Record]) -> Questions[Question]:
     details of a question, ``story_from`` names the row that its story was taken from where it is another one.
 
     Raises:
-        RecordError: a row does not fit; a story is nowhere, or one document has two; a question is asked both with and
+        DataError: a row does not fit; a story is nowhere, or one document has two; a question is asked both with and
             without its story, so that it would count twice.
     """
     stories: dict[str, tuple[str, str]] = {}
-    rows: dict[tuple[str, str, tuple[str, ...]], list[_Row]] = {}
-    ordered: list[_Row] = []
-    for record in records:
-        asks = "document" in record.fields or "question" in record.fields
-        document = record.record("document") if asks else record
+    by_question: dict[tuple[str, str, tuple[str, ...]], list[_Asked]] = {}
+    ordered: list[_Asked] = []
+    for row in rows:
+        asks = "document" in row.fields or "question" in row.fields
+        document = row.object("document") if asks else row
         name, story = document.text("id"), document.text("text", blank=True)
         if story.strip():
-            known, where = stories.setdefault(name, (story, record.where))
+            known, where = stories.setdefault(name, (story, row.where))
             if known != story:
                 document.fail("text", f"is another story than that of the same document in {where}")
         if asks:
-            row = _Row(name, record.text("question.text"), _answers(record), bool(story.strip()), record.where)
-            same = rows.setdefault((name, row.question, row.references), [])
-            same.append(row)
-            if same[0].has_story != row.has_story:
-                raise RecordError(
-                    f"{row.where}: the question is also in {same[0].where}, once with and once without the story",
+            asked = _Asked(name, row.text("question.text"), _answers(row), bool(story.strip()), row.where)
+            same = by_question.setdefault((name, asked.question, asked.references), [])
+            same.append(asked)
+            if same[0].has_story != asked.has_story:
+                raise DataError(
+                    f"{asked.where}: the question is also in {same[0].where}, once with and once without the story",
                     "give only one of the two files",
                 )
-            ordered.append(row)
+            ordered.append(asked)
     _check(ordered, stories)
-    ids = unique_ids(f"{row.document}/{text_id(row.question)}" for row in ordered)
+    ids = unique_ids(f"{asked.document}/{text_id(asked.question)}" for asked in ordered)
     return Questions(
         {name: story for name, (story, _) in stories.items()},
         [
             Question(
                 id=name,
-                document=row.document,
-                text=row.question,
-                references=row.references,
-                details={} if row.has_story else {"story_from": stories[row.document][1]},
+                document=asked.document,
+                text=asked.question,
+                references=asked.references,
+                details={} if asked.has_story else {"story_from": stories[asked.document][1]},
             )
-            for name, row in zip(ids, ordered, strict=True)
+            for name, asked in zip(ids, ordered, strict=True)
         ],
     )
 
 
-def _answers(record: Record) -> tuple[str, ...]:
-    answers = record.records("answers") if record.has("answers") else []
+def _answers(row: Row) -> tuple[str, ...]:
+    answers = row.objects("answers") if row.has("answers") else []
     if not answers:
-        raise no_answers(record, "answers")
+        raise no_answers(row, "answers")
     return tuple(answer.text("text") for answer in answers)
 
 
-def _check(rows: list[_Row], stories: dict[str, tuple[str, str]]) -> None:
-    """Raises ``RecordError`` where there is nothing to ask, or nothing to read."""
-    if not rows:
+def _check(asked: list[_Asked], stories: dict[str, tuple[str, str]]) -> None:
+    """Raises ``DataError`` where there is nothing to ask, or nothing to read."""
+    if not asked:
         where = next(iter(stories.values()))[1] if stories else "the data"
-        raise RecordError(f"{where}: stories without questions", "give the file with the questions too")
-    lacking = dict.fromkeys(row.document for row in rows if row.document not in stories)
+        raise DataError(f"{where}: stories without questions", "give the file with the questions too")
+    lacking = dict.fromkeys(one.document for one in asked if one.document not in stories)
     if lacking:
-        first = next(row for row in rows if row.document in lacking)
-        documents = len(dict.fromkeys(row.document for row in rows))
-        raise RecordError(
+        first = next(one for one in asked if one.document in lacking)
+        documents = len(dict.fromkeys(one.document for one in asked))
+        raise DataError(
             f"{first.where}: field 'document.text' is empty, and no other row has the story of document "
             f"{first.document}; {len(lacking)} of {documents} documents have none",
             "questions on summaries alone are not this task: give only the files of questions whose stories are there",

@@ -1,4 +1,4 @@
-"""PassKey: a key is told once, then lots of filler, then the key is asked for (TransformerFAM, Figure 10).
+"""PassKey: a text names a key once, goes on with filler, and asks for the key (TransformerFAM, Figure 10).
 
 The text is that of landmark attention (Mohtashami and Jaggi 2023, arXiv 2305.16300). Lengths are exact tokens of the
 evaluated tokenizer, question and generation budget included. Fillers are cut from one array of token ids, so that
@@ -125,7 +125,7 @@ class PassKey(Task):
 
     name = "passkey"
     version = 1
-    summary = "recall of a random key told once, after up to millions of tokens of filler"
+    summary = "recall of a random key that stands once in the text, after up to millions of tokens of filler"
     metrics = (MetricSpec("accuracy", paper=True), MetricSpec("token_accuracy"))
     template = "\n".join((DESCRIPTION, FILLER, KEY_LINE, QUESTION))
     training_words: ClassVar[Mapping[str, str]] = {
@@ -178,7 +178,7 @@ class PassKeyText:
 
     def __init__(self, tokenizer: Encoder) -> None:
         self.tokenizer = tokenizer
-        self.frame = len(tokenizer.encode(DESCRIPTION + "\n")) + len(tokenizer.encode(QUESTION))
+        self.around = len(tokenizer.encode(DESCRIPTION + "\n")) + len(tokenizer.encode(QUESTION))
         self.newline = len(tokenizer.encode("\n"))
         self.first_unit = np.asarray(tokenizer.encode(FILLER), dtype=np.int64)
         self.next_unit = np.asarray(tokenizer.encode(" " + FILLER), dtype=np.int64)
@@ -192,7 +192,7 @@ class PassKeyText:
 
     def least_length(self, key: str) -> int:
         """The shortest length in tokens with at least one token of filler on either side of the key."""
-        return self.frame + self._key_tokens(key) + 2 * (self.newline + 1) + GENERATION_BUDGET
+        return self.around + self._key_tokens(key) + 2 * (self.newline + 1) + GENERATION_BUDGET
 
     def sample(self, draw: Draw) -> Sample:
         before, after = self.split(draw)
@@ -208,7 +208,7 @@ class PassKeyText:
 
     def split(self, draw: Draw) -> tuple[int, int]:
         """Tokens of filler before and after the key. Random keys stand inside the filler, at every place alike."""
-        room = draw.length - GENERATION_BUDGET - self.frame - self._key_tokens(draw.key)
+        room = draw.length - GENERATION_BUDGET - self.around - self._key_tokens(draw.key)
         if draw.depth == 0 and draw.position != "random":
             return 0, room - self.newline
         if draw.depth == 1:

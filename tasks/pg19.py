@@ -18,7 +18,8 @@ from famcli.metrics.language_model import (
 from famcli.task import Encoder, MetricSpec, Predicted, Read, Sample, Weighted, option
 
 from .documents import DocumentOptions, DocumentTask, unique_ids
-from .sources import HubDataset, Record
+from .hub import HubDataset
+from .rows import Row
 
 OFFICIAL_BOOKS = {"validation": 50, "test": 100}
 OFFICIAL_WORDS = {"validation": 3_007_061, "test": 6_966_499}
@@ -130,9 +131,9 @@ class PG19(DocumentTask):
         """The data, read once.
 
         Raises:
-            RecordError: a record does not fit.
+            DataError: a row does not fit.
         """
-        books = [_read_book(record) for record in self.dataset.records]
+        books = [_read_book(row) for row in self.dataset.rows]
         ids = unique_ids(book.id for book in books)
         return [dataclasses.replace(book, id=id) for id, book in zip(ids, books, strict=True)]
 
@@ -140,7 +141,7 @@ class PG19(DocumentTask):
         """See ``Task.samples``; neither tokenizer nor seed plays a part.
 
         Raises:
-            UserError: the data cannot be read, or a record of it does not fit.
+            UserError: the data cannot be read, or a row of it does not fit.
         """
         scale = self._official_scale(limit)
         return [
@@ -165,13 +166,13 @@ class PG19(DocumentTask):
         return OFFICIAL_WORDS[split] / sum(book.words for book in self.books)
 
 
-def _read_book(record: Record) -> Book:
-    text = record.text("text")
+def _read_book(row: Row) -> Book:
+    text = row.text("text")
     details = {"words": whitespace_words(text), "bytes": len(text.encode())}
-    if record.has("publication_date"):
-        details["year"] = record.integer("publication_date")
-    number = record.text("url").rstrip("/").rpartition("/")[2]
-    return Book(number, record.text("short_book_title"), text, details)
+    if row.has("publication_date"):
+        details["year"] = row.integer("publication_date")
+    number = row.text("url").rstrip("/").rpartition("/")[2]
+    return Book(number, row.text("short_book_title"), text, details)
 
 
 def score(book: Book, scale: float, answer: Predicted) -> dict[str, Weighted]:

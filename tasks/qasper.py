@@ -1,7 +1,7 @@
 """Qasper: questions about scientific papers (Dasigi et al. 2021, arXiv 2105.03011).
 
-The whole paper is read: of the hub's records title, abstract and sections, separated by blank lines, the sections as
-SCROLLS has them (a line with the section's name, then a line for each paragraph); of SCROLLS's records what they have,
+The whole paper is read: of the hub's rows title, abstract and sections, separated by blank lines, the sections as
+SCROLLS has them (a line with the section's name, then a line for each paragraph); of SCROLLS's rows what they have,
 which is the sections alone. TransformerFAM evaluates on SCROLLS.
 """
 
@@ -23,7 +23,8 @@ from .documents import (
     read_by_schema,
     read_scrolls,
 )
-from .sources import HubDataset, Record
+from .hub import HubDataset
+from .rows import Row
 
 HUB = HubDataset(
     repo="allenai/qasper",
@@ -60,7 +61,7 @@ class Qasper(QuestionTask[PaperQuestion]):
     """Questions about whole papers, answered in free text.
 
     ``f1`` is the official Answer-F1: the best over the annotators, mean over the questions. The F1 of a kind is the
-    mean over the questions whose best reference, of equals the first, is of that kind; SCROLLS does not tell the kinds,
+    mean over the questions whose best reference, of equals the first, is of that kind; SCROLLS does not have the kinds,
     so these four have no value there. That kind hangs on the answer; the ``answer_type`` in a question's details does
     not: it is the kind that most annotators gave, of equals the first. As in the official evaluator, an empty answer is
     wrong even where the paper has no answer; lm-evaluation-harness takes it for "Unanswerable".
@@ -72,9 +73,9 @@ class Qasper(QuestionTask[PaperQuestion]):
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), *(MetricSpec(f"f1_{kind}") for kind in KINDS))
     hub = HUB
 
-    def read(self, records: Iterator[Record]) -> Questions[PaperQuestion]:
+    def read(self, rows: Iterator[Row]) -> Questions[PaperQuestion]:
         """See ``QuestionTask.read``: papers of the hub's schema, or rows of SCROLLS."""
-        return read_by_schema(records, MARKS, {HUB.repo: read_papers, SCROLLS: _read_rows})
+        return read_by_schema(rows, MARKS, {HUB.repo: read_papers, SCROLLS: _read_rows})
 
     def request(self, question: PaperQuestion, tokenizer: Encoder) -> Generate:
         """One line."""
@@ -92,27 +93,27 @@ class Qasper(QuestionTask[PaperQuestion]):
         }
 
 
-def _read_rows(records: Iterator[Record]) -> Questions[PaperQuestion]:
-    found = read_scrolls(records)
+def _read_rows(rows: Iterator[Row]) -> Questions[PaperQuestion]:
+    found = read_scrolls(rows)
     asked = [PaperQuestion(**vars(question), kinds=(None,) * len(question.references)) for question in found.questions]
     return Questions(found.documents, asked)
 
 
-def read_papers(records: Iterator[Record]) -> Questions[PaperQuestion]:
+def read_papers(rows: Iterator[Row]) -> Questions[PaperQuestion]:
     """Papers ``{id, title, abstract, full_text, qas}`` of the hub's schema.
 
     Raises:
-        RecordError: a paper does not fit, is there twice, or a question has no answer.
+        DataError: a paper does not fit, is there twice, or a question has no answer.
     """
     papers: dict[str, str] = {}
     places: dict[str, str] = {}
     seen: dict[str, str] = {}
     asked = []
-    for record in records:
-        name = new_id(record, "id", places)
-        papers[name] = paper_text(record)
-        for question in record.records("qas"):
-            answers = [reference(answer.record("answer")) for answer in _annotations(question)]
+    for row in rows:
+        name = new_id(row, "id", places)
+        papers[name] = paper_text(row)
+        for question in row.objects("qas"):
+            answers = [reference(answer.object("answer")) for answer in _annotations(question)]
             kinds = tuple(kind for _, kind in answers)
             asked.append(
                 PaperQuestion(
@@ -127,30 +128,30 @@ def read_papers(records: Iterator[Record]) -> Questions[PaperQuestion]:
     return Questions(papers, asked)
 
 
-def paper_text(record: Record) -> str:
+def paper_text(row: Row) -> str:
     """Title, abstract and sections, see the module. A section without a name has no line for it."""
     lines = []
-    for section in record.records("full_text"):
+    for section in row.objects("full_text"):
         if section.has("section_name"):
             lines.append(section.text("section_name", blank=True))
         lines += section.texts("paragraphs", blank=True)
-    parts = (record.text("title"), record.text("abstract", blank=True), "\n".join(lines))
+    parts = (row.text("title"), row.text("abstract", blank=True), "\n".join(lines))
     return "\n\n".join(part for part in parts if part.strip())
 
 
-def _annotations(question: Record) -> list[Record]:
+def _annotations(question: Row) -> list[Row]:
     """The annotators' answers; the hub stores a list of objects as an object of lists."""
-    annotations = question.records("answers") if question.has("answers") else []
+    annotations = question.objects("answers") if question.has("answers") else []
     if not annotations:
         raise no_answers(question, "answers")
     return annotations
 
 
-def reference(answer: Record) -> tuple[str, str]:
+def reference(answer: Row) -> tuple[str, str]:
     """An annotator's answer as the text and the kind that the official evaluator makes of it.
 
     Raises:
-        RecordError: it says nothing.
+        DataError: it says nothing.
     """
     if answer.flag("unanswerable"):
         return "Unanswerable", NONE

@@ -22,7 +22,8 @@ from .documents import (
     text_id,
     unique_ids,
 )
-from .sources import HubDataset, Record
+from .hub import HubDataset
+from .rows import Row
 
 HUB = HubDataset(
     repo="emozilla/quality",
@@ -72,10 +73,10 @@ class Quality(QuestionTask[ChoiceQuestion]):
     metrics = (MetricSpec("accuracy", paper=True), MetricSpec("accuracy_norm"), MetricSpec("accuracy_hard"))
     hub = HUB
 
-    def read(self, records: Iterator[Record]) -> Questions[ChoiceQuestion]:
+    def read(self, rows: Iterator[Row]) -> Questions[ChoiceQuestion]:
         """See ``QuestionTask.read``: articles of the original release, rows of its mirror on the hub, or of SCROLLS."""
         readers = {ORIGINAL: read_articles, HUB.repo: read_rows, SCROLLS: read_scrolls_rows}
-        return read_by_schema(records, MARKS, readers)
+        return read_by_schema(rows, MARKS, readers)
 
     def request(self, question: ChoiceQuestion, tokenizer: Encoder) -> Choose:
         """The options, each after a space."""
@@ -94,72 +95,72 @@ class Quality(QuestionTask[ChoiceQuestion]):
         }
 
 
-def read_articles(records: Iterator[Record]) -> Questions[ChoiceQuestion]:
+def read_articles(rows: Iterator[Row]) -> Questions[ChoiceQuestion]:
     """Articles ``{article_id, article, questions[...]}`` of the original release, ``gold_label`` counted from 1.
 
     An article is in the release once for each writer of questions; it is kept once.
 
     Raises:
-        RecordError: a record does not fit, has no right answers (as the test set), or repeats a question.
+        DataError: a row does not fit, has no right answers (as the test set), or repeats a question.
     """
     articles: dict[str, str] = {}
     seen: dict[str, str] = {}
     asked = []
-    for record in records:
-        article, name = record.text("article"), record.text("article_id")
+    for row in rows:
+        article, name = row.text("article"), row.text("article_id")
         if articles.setdefault(name, article) != article:  # another edition of the text is another document
             name = f"{name}-{text_id(article)}"
             articles[name] = article
-        for question in record.records("questions"):
+        for question in row.objects("questions"):
             hard = _index(question, "difficult", 0, 2) == 1 if question.has("difficult") else None
             gold = _index(question, "gold_label", 1, OPTIONS)
             asked.append(_question(question, new_id(question, "question_unique_id", seen), name, gold, hard))
     return Questions(articles, asked)
 
 
-def read_rows(records: Iterator[Record]) -> Questions[ChoiceQuestion]:
+def read_rows(rows: Iterator[Row]) -> Questions[ChoiceQuestion]:
     """Rows ``{article, question, options, answer, hard}`` of the mirror on the hub, ``answer`` counted from 0.
 
     Raises:
-        RecordError: a row does not fit, or has no right answer.
+        DataError: a row does not fit, or has no right answer.
     """
     articles: dict[str, str] = {}
     asked = []
-    for record in records:
-        article = record.text("article")
+    for row in rows:
+        article = row.text("article")
         name = text_id(article)
         articles.setdefault(name, article)
-        hard = record.flag("hard") if record.has("hard") else None
-        wanted = f"{name}/{text_id(record.text('question'))}"
-        asked.append(_question(record, wanted, name, _index(record, "answer", 0, OPTIONS), hard))
+        hard = row.flag("hard") if row.has("hard") else None
+        wanted = f"{name}/{text_id(row.text('question'))}"
+        asked.append(_question(row, wanted, name, _index(row, "answer", 0, OPTIONS), hard))
     ids = unique_ids(question.id for question in asked)
     return Questions(articles, [replace(question, id=name) for name, question in zip(ids, asked, strict=True)])
 
 
-def read_scrolls_rows(records: Iterator[Record]) -> Questions[ChoiceQuestion]:
+def read_scrolls_rows(rows: Iterator[Row]) -> Questions[ChoiceQuestion]:
     """Rows ``{id, pid, input, output}`` of SCROLLS: question, blank line, options (A) to (D), two blank lines, article.
 
     Newlines before the article are left out: some are the last option's, and all questions are to share the article.
 
     Raises:
-        RecordError: a row does not fit, has no right answer, or one that is none of the options.
+        DataError: a row does not fit, has no right answer, or one that is none of the options.
     """
     articles: dict[str, str] = {}
     seen: dict[str, str] = {}
     asked = []
-    for record in records:
-        found = _INPUT.fullmatch(record.text("input"))
+    for row in rows:
+        found = _INPUT.fullmatch(row.text("input"))
         if not found:
-            record.fail("input", "must be a question, a blank line, options (A) to (D), two blank lines, an article")
+            row.fail("input", "must be a question, a blank line, options (A) to (D), two blank lines, an article")
         options = tuple(_single_spaces(found[letter]) for letter in "abcd")
-        right = _single_spaces(reference_text(record, "output"))
+        right = _single_spaces(reference_text(row, "output"))
         if right not in options:
-            record.fail("output", f"is none of the options: {right[:80]}")
+            row.fail("output", f"is none of the options: {right[:80]}")
         name = text_id(found["article"])
         articles.setdefault(name, found["article"])
         asked.append(
             ChoiceQuestion(
-                id=new_id(record, "id", seen),
+                id=new_id(row, "id", seen),
                 document=name,
                 text=found["question"],
                 references=(right,),
@@ -171,15 +172,15 @@ def read_scrolls_rows(records: Iterator[Record]) -> Questions[ChoiceQuestion]:
     return Questions(articles, asked)
 
 
-def _question(record: Record, name: str, document: str, gold: int, difficult: bool | None) -> ChoiceQuestion:
-    """The question of a record with fields ``question`` and ``options``."""
-    options = tuple(_single_spaces(option) for option in record.texts("options"))
+def _question(row: Row, name: str, document: str, gold: int, difficult: bool | None) -> ChoiceQuestion:
+    """The question of a row with fields ``question`` and ``options``."""
+    options = tuple(_single_spaces(option) for option in row.texts("options"))
     if len(options) != OPTIONS:
-        record.fail("options", f"must hold {OPTIONS} texts, not {len(options)}")
+        row.fail("options", f"must hold {OPTIONS} texts, not {len(options)}")
     return ChoiceQuestion(
         id=name,
         document=document,
-        text=record.text("question"),
+        text=row.text("question"),
         references=(options[gold],),
         details={} if difficult is None else {"difficult": int(difficult)},
         options=options,
@@ -188,13 +189,13 @@ def _question(record: Record, name: str, document: str, gold: int, difficult: bo
     )
 
 
-def _index(record: Record, name: str, first: int, choices: int) -> int:
-    """The field's number less ``first``; raises ``RecordError`` where it is missing or not one of ``choices``."""
-    if not record.has(name):
-        raise no_answers(record, name)
-    number = record.integer(name) - first
+def _index(row: Row, name: str, first: int, choices: int) -> int:
+    """The field's number less ``first``; raises ``DataError`` where it is missing or not one of ``choices``."""
+    if not row.has(name):
+        raise no_answers(row, name)
+    number = row.integer(name) - first
     if not 0 <= number < choices:
-        record.fail(name, f"must be from {first} to {first + choices - 1}, not {number + first}")
+        row.fail(name, f"must be from {first} to {first + choices - 1}, not {number + first}")
     return number
 
 

@@ -1,24 +1,23 @@
-"""Where a task's records come from: the hub, the user's own files, or famcli's built-in sample.
+"""Where a task's rows come from: the hub, the user's own files, or famcli's built-in sample.
 
-A task declares its ``HubDataset`` and calls ``open_records`` with what the user gave for ``--data``. Nothing is
+A task declares its ``HubDataset`` and calls ``open_data`` with what the user gave for ``--data``. Nothing is
 downloaded unless the user says ``hub``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from famcli.errors import UserError
 
 from .files import DataFile, list_files
 from .hub import HubDataset, fetch, find_stored
-from .records import Record, RecordError
-
-__all__ = ["Dataset", "HubDataset", "Provenance", "Record", "RecordError", "open_records"]
+from .rows import Row
 
 HUB, SAMPLE = "hub", "sample"
 SAMPLES = Path(__file__).parent / "samples"
@@ -29,11 +28,11 @@ class Provenance:
     """What a run was made from; goes into its record.
 
     Attributes:
-        source: where the records came from.
+        source: where the rows came from.
         name: repository, task, or the file or directory without what is above it.
         revision: the hub's commit; ``None`` elsewhere.
         sha256: over the uncompressed content of the files, sorted by name, so that the same data elsewhere is the same.
-        rows: number of records.
+        rows: number of rows.
     """
 
     source: Literal["hub", "sample", "path"]
@@ -45,36 +44,40 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files of records, and where they are from. Records are read when they are asked for, each time anew."""
+    """Files of rows, and where they are from. Rows are read when they are asked for, and each time again."""
 
     files: tuple[DataFile, ...]
     provenance: Provenance
 
     @property
-    def records(self) -> Iterator[Record]:
-        """All records, file by file in the order of names, one in memory at a time.
+    def rows(self) -> Iterator[Row]:
+        """All rows, file by file in the order of names, one in memory at a time.
 
         Where rows repeat a long document, keep it once by its id: ``documents.setdefault(id, text)``.
 
         Raises:
-            RecordError: while iterating, at the first record that cannot be read.
+            DataError: while iterating, at the first row that cannot be read.
         """
         for file in self.files:
-            yield from file.records()
+            yield from file.rows()
+
+    def facts(self) -> dict[str, Any]:
+        """The fields of ``provenance``."""
+        return dataclasses.asdict(self.provenance)
 
 
-def open_records(task_name: str, data: str | None, hub: HubDataset | None = None, texts: Sequence[str] = ()) -> Dataset:
-    """The records to evaluate ``task_name`` on.
+def open_data(task_name: str, data: str | None, hub: HubDataset | None = None, texts: Sequence[str] = ()) -> Dataset:
+    """The rows to evaluate ``task_name`` on.
 
     Args:
         task_name: names the built-in sample.
         data: ``hub``, ``sample``, a path or several with commas between; ``None``, or nothing, takes the fetched copy
             of ``hub``. Of a directory that has a folder named like the task, the folder is meant.
         hub: the task's data on the hub, if there is any. ``--data hub`` downloads it where it is not on this machine.
-        texts: patterns of the names of plain text files that are records with ``path`` and ``text``, e.g. ``*.thy``.
+        texts: patterns of the names of plain text files that are rows with ``path`` and ``text``, e.g. ``*.thy``.
 
     Raises:
-        UserError: there is no such data, or a file cannot be read or holds no records.
+        UserError: there is no such data, or a file cannot be read or holds no rows.
     """
     if data == SAMPLE:
         return _dataset("sample", task_name, None, _sample_files(task_name, texts))
@@ -97,13 +100,13 @@ def no_data(task_name: str, hub: HubDataset) -> UserError:
     """The error for a task that needs ``--data``."""
     return UserError(
         f"task {task_name} needs data, and none is on this machine",
-        f"--data sample (a few built-in records), --data hub (downloads {hub.repo}) or --data PATH",
+        f"--data sample (a few built-in rows), --data hub (downloads {hub.repo}) or --data PATH",
     )
 
 
 def no_hub_data(task_name: str, texts: Sequence[str] = ()) -> UserError:
-    """The error for a task without data on the hub; ``texts`` as in ``open_records``."""
-    what = f"{', '.join(texts)} files, or of records" if texts else "records"
+    """The error for a task without data on the hub; ``texts`` as in ``open_data``."""
+    what = f"{', '.join(texts)} files, or of rows" if texts else "rows"
     return UserError(
         f"task {task_name} has no data on the hub",
         f"--data {task_name}=PATH (with one task --data PATH), PATH a directory or zip of {what} in JSONL, CSV or "
@@ -115,7 +118,7 @@ def _paths(data: str, task_name: str) -> list[Path]:
     """One path, or several with commas between them; a path that exists may have commas in it.
 
     Raises:
-        UserError: there is nothing between two commas, or a path is there twice, which would count its records twice.
+        UserError: there is nothing between two commas, or a path is there twice, which would count its rows twice.
     """
     try:
         whole = Path(data).expanduser()
@@ -129,7 +132,7 @@ def _paths(data: str, task_name: str) -> list[Path]:
         raise UserError(f"{error.filename or data} cannot be read: {error.strerror}") from error
     for path, twice in zip(paths, real, strict=True):
         if real.count(twice) > 1 or any(parent in real for parent in twice.parents):
-            raise UserError(f"{path} is given twice in '{data}'", "its records would count twice: leave one out")
+            raise UserError(f"{path} is given twice in '{data}'", "its rows would count twice: leave one out")
     return paths
 
 

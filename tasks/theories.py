@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple, NoReturn
 
-from .records import RecordError
+from famcli.task import DataError
 
 MARKUP = frozenset(
     (
@@ -128,7 +128,7 @@ def order_theories(entry: str, theories: Sequence[TheoryFile], roots: Sequence[T
         roots: its ROOT files.
 
     Raises:
-        RecordError: a header cannot be read, is not that of a theory of the file's name, or has an import that could
+        DataError: a header cannot be read, is not that of a theory of the file's name, or has an import that could
             mean several files; or theories import each other in a cycle, whose files are all named.
     """
     sessions = [session for root in sorted(roots, key=lambda root: root.path) for session in parse_root(root)]
@@ -154,7 +154,7 @@ def parse_header(theory: TheoryFile) -> Header:
     """The header of a theory file; what stands between imports and ``begin`` (keywords, abbrevs) is left out.
 
     Raises:
-        RecordError: there is none, or it is not complete; the message names the file and the line.
+        DataError: there is none, or it is not complete; the message names the file and the line.
     """
     tokens = _tokens(theory)
     for token in tokens:
@@ -166,14 +166,14 @@ def parse_header(theory: TheoryFile) -> Header:
             return _after_theory(theory, tokens)
         elif token.kind == "name":
             _fail(theory, token.line, f"a theory header is expected, not '{token.value}'")
-    raise RecordError(f"{theory.label} has no theory header", "a theory begins with: theory NAME imports ... begin")
+    raise DataError(f"{theory.label} has no theory header", "a theory begins with: theory NAME imports ... begin")
 
 
 def parse_root(root: TheoryFile) -> list[Session]:
     """The sessions of a ROOT file, as far as they say which theories there are.
 
     Raises:
-        RecordError: a string, comment or cartouche in it does not end.
+        DataError: a string, comment or cartouche in it does not end.
     """
     sessions: list[Session] = []
     name, directory, keyword, values = "", ".", "", dict[str, list[str]]()
@@ -219,7 +219,7 @@ class _Finder:
         header = parse_header(theory)
         if header.name != theory.name:
             hint = f"Isabelle wants this theory in {header.name}.thy"
-            raise RecordError(f"{theory.label} holds the theory '{header.name}', not '{theory.name}'", hint)
+            raise DataError(f"{theory.label} holds the theory '{header.name}', not '{theory.name}'", hint)
         found = (self._find(name, theory) for name in header.imports)
         return {path for path in found if path is not None}
 
@@ -236,7 +236,7 @@ class _Finder:
                 break
         if len(candidates) > 1:
             labels = ", ".join(theory.label for theory in candidates)
-            raise RecordError(f"{importer.label}: import '{name}' could be any of {labels}", "import it by its path")
+            raise DataError(f"{importer.label}: import '{name}' could be any of {labels}", "import it by its path")
         return candidates[0].path if candidates else None
 
     def _at_path(self, name: str, importer: TheoryFile) -> str | None:
@@ -278,7 +278,7 @@ def _topological_order(
     if len(order) < len(needs):
         cycle = _cycle({path: needed for path, needed in needs.items() if missing[path]})
         labels = " imports ".join(by_path[path].label for path in (*cycle, cycle[0]))
-        raise RecordError(f"theories import each other in a cycle: {labels}")
+        raise DataError(f"theories import each other in a cycle: {labels}")
     return order
 
 
@@ -312,7 +312,7 @@ def _after_theory(theory: TheoryFile, tokens: Iterator[Token]) -> Header:
             _fail(theory, token.line, f"the header of a theory cannot hold '{token.value}' here")
         elif clause == "imports":
             imports.append(token.value)
-    raise RecordError(f"{theory.label}: the header of theory '{name or ''}' has no 'begin'")
+    raise DataError(f"{theory.label}: the header of theory '{name or ''}' has no 'begin'")
 
 
 def _skip_argument(tokens: Iterator[Token]) -> None:
@@ -366,4 +366,4 @@ def _join(*parts: str) -> str:
 
 
 def _fail(source: TheoryFile, line: int, problem: str) -> NoReturn:
-    raise RecordError(f"{source.label}, line {line}: {problem}")
+    raise DataError(f"{source.label}, line {line}: {problem}")

@@ -15,10 +15,11 @@ from pathlib import PurePosixPath
 
 from famcli.metrics.segmentation import unicode_tokens
 from famcli.metrics.text_overlap import chrf, rouge_l
-from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Weighted
+from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Weighted
 
 from .documents import DocumentTask, unique_ids
-from .sources import HubDataset, Record, RecordError
+from .hub import HubDataset
+from .rows import Row
 
 LANGUAGES = (
     "arabic",
@@ -38,7 +39,7 @@ SUMMARY_CHARACTERS = 400
 """Length of the longest answer. An answer ends at its first line break before that."""
 
 MEASURED_CHARACTERS = 2000
-"""How much of an article tells how many tokens a character of it takes."""
+"""How much of an article is read to measure how many tokens a character takes."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,9 @@ class XLSum(DocumentTask):
         """The data, read once.
 
         Raises:
-            RecordError: a record does not fit, or its language is not known.
+            DataError: a row does not fit, or its language is not known.
         """
-        articles = [self._article(record) for record in self.dataset.records]
+        articles = [self._article(row) for row in self.dataset.rows]
         ids = unique_ids(article.id for article in articles)
         return [dataclasses.replace(article, id=id) for id, article in zip(ids, articles, strict=True)]
 
@@ -93,7 +94,7 @@ class XLSum(DocumentTask):
         """See ``Task.samples``; a limit takes evenly from all languages. The seed plays no part.
 
         Raises:
-            UserError: the data cannot be read, or a record of it does not fit.
+            UserError: the data cannot be read, or a row of it does not fit.
         """
         articles = self._taken(limit)
         counts = Counter(article.language for article in articles)
@@ -109,13 +110,13 @@ class XLSum(DocumentTask):
             for article in articles
         ]
 
-    def told_by_names(self) -> list[str]:
+    def taken_from_names(self) -> list[str]:
         """The languages."""
         return [article.language for article in self.articles]
 
-    def _article(self, record: Record) -> Article:
-        language = self._language(record)
-        return Article(f"{language}/{record.text('id')}", language, record.text("text"), record.text("summary"))
+    def _article(self, row: Row) -> Article:
+        language = self._language(row)
+        return Article(f"{language}/{row.text('id')}", language, row.text("text"), row.text("summary"))
 
     def _taken(self, limit: int | None) -> list[Article]:
         """The first articles of each language, equally many where there are, language by language."""
@@ -127,24 +128,24 @@ class XLSum(DocumentTask):
         taken = sorted(places, key=lambda place: place[:2])[:limit]
         return [article for _, _, article in sorted(taken, key=lambda place: (place[1], place[0]))]
 
-    def _language(self, record: Record) -> str:
-        """From the field ``language``; else from the file's name, or the name of the nearest folder that tells it."""
-        if record.has("language"):
-            language = record.text("language").lower()
+    def _language(self, row: Row) -> str:
+        """From the field ``language``; else from the file's name, or the name of the nearest folder that has it."""
+        if row.has("language"):
+            language = row.text("language").lower()
             if language not in LANGUAGES:
-                record.fail("language", f"must be one of {', '.join(LANGUAGES)}, not '{language}'")
+                row.fail("language", f"must be one of {', '.join(LANGUAGES)}, not '{language}'")
             return language
-        for part in reversed(PurePosixPath(self.dataset.provenance.name, record.file).parts):
+        for part in reversed(PurePosixPath(self.dataset.provenance.name, row.file).parts):
             found: set[str] = set(re.findall("[a-z]+", part.lower())) & set(LANGUAGES)
             if len(found) > 1:
-                raise RecordError(
-                    f"{record.where}: the name of the file is of several languages: {', '.join(sorted(found))}"
+                raise DataError(
+                    f"{row.where}: the name of the file is of several languages: {', '.join(sorted(found))}"
                 )
             if found:
                 return found.pop()
-        raise RecordError(
-            f"{record.where}: no field 'language', and neither file nor folder is named after one of the languages",
-            f"name the file after its language, e.g. {record.file} is english.jsonl; known: {', '.join(LANGUAGES)}",
+        raise DataError(
+            f"{row.where}: no field 'language', and neither file nor folder is named after one of the languages",
+            f"name the file after its language, e.g. {row.file} is english.jsonl; known: {', '.join(LANGUAGES)}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Records to test with, and how to write and read them."""
+"""Rows to test with, and how to write and read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from famcli.tasks.sources import Dataset, HubDataset, open_records
+from famcli.tasks.hub import HubDataset
+from famcli.tasks.sources import Dataset, open_data
 from hypothesis import strategies as st
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -56,11 +57,11 @@ def write_all(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
 
 
 def open_path(path: Path, texts: tuple[str, ...] = ()) -> Dataset:
-    return open_records("stories", str(path), HUB, texts)
+    return open_data("stories", str(path), HUB, texts)
 
 
 def rows_of(dataset: Dataset) -> list[Any]:
-    return [record.fields for record in dataset.records]
+    return [row.fields for row in dataset.rows]
 
 
 json_values = st.recursive(

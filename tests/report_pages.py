@@ -11,10 +11,10 @@ from typing import Any
 
 from made_runs import Answer, document_run, entry
 
+from famcli.compare.side_by_side import compare
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord
 from famcli.reports.html.page import Report, build
-from famcli.reports.tables import compare
 
 HOSTILE = (
     "</script></title><script>document.title='taken'</script><img src=x onerror=alert(1)>\"'&amp;\u2028]]>{{ 7*7 }}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from small_models import small_config, small_decoder
 from torch import Tensor
 
-from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.evaluation.record import RunRecord
 from famcli.task import Prompt
@@ -65,10 +65,13 @@ class RuleDecoder:
 
     def __init__(self, rule: Callable[[bytes], int]) -> None:
         self.rule = rule
-        self.embedding = SimpleNamespace(weight=torch.zeros(1))
+        self.chunk_size, self.vocab_size, self.device = 64, 257, torch.device("cpu")
+        self.receptive_field = self.longest_text = None
+        self.parameters_count = 0
+        self.description = self.identity = self.config.as_mapping()
 
-    def parameters(self) -> Iterator[Tensor]:
-        return iter(())
+    def state_bytes(self, tokens: int) -> int:
+        return 8
 
     def start(self, batch: int) -> Any:
         return SimpleNamespace(texts=[b""] * batch, nbytes=8 * batch)
@@ -93,7 +96,7 @@ def loaded(decoder: Any, name: str = "small") -> LoadedModel:
     """``decoder`` over bytes, as the registry would hand it out."""
     return LoadedModel(
         name=name,
-        decoder=decoder,
+        stream=decoder,
         tokenizer=ByteTokenizer(),
         weights_sha256="0" * 64,
         device=torch.device("cpu"),

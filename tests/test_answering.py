@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from small_runs import journal_without_times, small_model, without_times
 
-from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.evaluation import stream
 from famcli.evaluation.prediction import by_position, predict
@@ -256,7 +256,7 @@ def test_the_seconds_of_a_broken_reading_are_counted_once(
 def test_a_kept_state_of_something_else_is_not_taken(tmp_path: Path) -> None:
     model, keeper = small_model(), StateKeeper(tmp_path)
     keeper.keep("one", model.decoder.start(1), {})
-    assert keeper.recall("other", model.device) is None
-    assert keeper.recall("one", model.device) is not None
+    assert keeper.recall("other", model.stream) is None
+    assert keeper.recall("one", model.stream) is not None
     (tmp_path / stream.STATE_NAME).write_bytes(b"torn")
-    assert keeper.recall("one", model.device) is None
+    assert keeper.recall("one", model.stream) is None

@@ -21,13 +21,13 @@ from famcli.errors import UserError
 from famcli.evaluation import yardstick
 from famcli.evaluation.journal import JOURNAL_NAME, Entry
 from famcli.evaluation.record import RunRecord
+from famcli.gate.baseline import Baseline, BaselineRun, CostGate, CostGates, Tolerance, read_baseline, write_baseline
+from famcli.gate.baseline_run import new_run
+from famcli.gate.check import Check, Verdict, judge, match, refuse
+from famcli.gate.cost import MeasuredCost, judge_cost
+from famcli.gate.update import moves, new_baseline
 from famcli.metrics.statistics import clustered_mean
-from famcli.reports.baseline import Baseline, BaselineRun, CostGate, CostGates, Tolerance, read_baseline, write_baseline
-from famcli.reports.baseline_run import new_run
-from famcli.reports.check import Check, Verdict, judge, match, refuse
 from famcli.reports.check_formats import to_junit, to_markdown
-from famcli.reports.cost_check import MeasuredCost, judge_cost
-from famcli.reports.update import moves, new_baseline
 
 
 def made_run(

@@ -20,7 +20,7 @@ from famcli.cli.check import command
 from famcli.cli.main import main
 from famcli.evaluation import record as record_module
 from famcli.evaluation import yardstick
-from famcli.reports.baseline import read_baseline
+from famcli.gate.baseline import read_baseline
 
 BASE = ["check", "--task", "passkey", "-o", "lengths=400", "-o", "trials=2", "--baseline", "base.json"]
 SMALL = [*BASE, "--model", "fam"]

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_models import distance, random_tokens, small_config, small_decoder
 
-from famcli.checkpoints.checkpoint import check_fits, load_decoder, open_checkpoint, save_checkpoint
+from famcli.checkpoints.checkpoint import check_fits, load_decoder, save_checkpoint
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
+from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig

@@ -9,11 +9,13 @@ import pytest
 from made_records import BSWA, FAM, Cells, mean, passkey_record
 from made_runs import Answer, document_run, passkey_run
 
+from famcli.compare.cells import format_tokens
+from famcli.compare.comparison import Comparison
+from famcli.compare.side_by_side import compare
 from famcli.errors import UserError
 from famcli.metrics.paired import holm
 from famcli.metrics.statistics import Metric
-from famcli.reports.comparison import Comparison
-from famcli.reports.tables import compare, format_metric, format_tokens
+from famcli.reports.numbers import format_metric
 
 
 def scores(comparison: Comparison) -> dict[tuple[str, int, str], Metric]:
@@ -74,10 +76,13 @@ def test_what_lies_before_a_receptive_field_is_told_apart(tmp_path: Path) -> Non
     untold = [Answer("f", {"accuracy": 1.0}), Answer("g", {"accuracy": 1.0}, details={"distance": "far"})]
     runs = [document_run(tmp_path, "bswa-tiny", [*told, *untold]), document_run(tmp_path, "fam-tiny", told)]
     assert [note for note in compare(runs).notes if "earlier" in note] == [
-        "bswa-tiny, quality accuracy: told less than 1,024 tokens before the question 0.500 (n=2), earlier 0.333 (n=3)"
+        "bswa-tiny, quality accuracy: 0.500 (n=2) within 1,024 tokens before the question, 0.333 (n=3) earlier"
     ]
     near = document_run(tmp_path / "near", "bswa-tiny", told[:2])
-    assert any(note.endswith("0.500 (n=2), earlier -") for note in compare([near]).notes)
+    assert any(
+        note.endswith("0.500 (n=2) within 1,024 tokens before the question, - earlier")
+        for note in compare([near]).notes
+    )
 
 
 def test_unfinished_runs_do_not_count() -> None:
@@ -230,8 +235,8 @@ def test_groups_have_the_means_of_their_samples(tmp_path: Path) -> None:
     assert rows["thai"].scores["fam-tiny"].value == pytest.approx(0.3)
     assert rows["thai"].differences["fam-tiny"].paired.value == pytest.approx(0.1)
     assert rows["korean"].differences["fam-tiny"].verdict == "undecided"
-    assert "note: passkey does not tell its language: left out" in comparison.notes
-    with pytest.raises(UserError, match="no sample here tells its answer_type"):
+    assert "note: passkey has no groups by language: left out" in comparison.notes
+    with pytest.raises(UserError, match="no sample here has the group answer_type"):
         compare(runs, by="answer_type")
 
 

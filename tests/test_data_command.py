@@ -15,17 +15,17 @@ from famcli.cli.main import main
 PLUGIN = """
 from dataclasses import dataclass
 
-from famcli.task import Generate, MetricSpec, Prompt, Sample, Task, option
-from famcli.tasks.sources import HubDataset, open_records
+from famcli.task import Generate, MetricSpec, Prompt, Sample, option
+from famcli.tasks.documents import DocumentOptions, DocumentTask
+from famcli.tasks.hub import HubDataset
 
 
 @dataclass(frozen=True)
-class Options:
-    data: str = option("", "where the records are from", str)
+class Options(DocumentOptions):
     shortest: int = option("1", "least characters of a story", int)
 
 
-class Stories(Task):
+class Stories(DocumentTask):
     name, version, summary = "stories", 1, "questions about stories"
     metrics = (MetricSpec("accuracy"),)
     Options = Options
@@ -33,13 +33,13 @@ class Stories(Task):
 
     def samples(self, tokenizer, seed, limit):
         samples = []
-        for record in open_records(self.name, self.options.data or None, self.hub).records:
-            story, question = record.text("document.text"), record.text("question")
+        for row in self.dataset.rows:
+            story, question = row.text("document.text"), row.text("question")
             if len(story) < self.options.shortest:
-                record.fail("document.text", "is too short")
+                row.fail("document.text", "is too short")
             request = Generate(Prompt((story, question), document=0), 8)
-            name = record.text("document.id")
-            samples.append(Sample(record.where, {}, "", lambda r=request: r, lambda a: {}, document=name))
+            name = row.text("document.id")
+            samples.append(Sample(row.where, {}, "", lambda r=request: r, lambda a: {}, document=name))
         return samples
 """
 STORIES = {"a": "Es war einmal ein Bär.", "b": "Once upon a time there was a very old tortoise."}
@@ -100,7 +100,7 @@ def test_check_in_words_says_the_same(capsys: pytest.CaptureFixture[str]) -> Non
         "documents  2",
         f"{len(STORIES['b'])} tokens (bytes): b",
         "hard",
-        "every record fits",
+        "every row fits",
     ):
         assert words in out
 
@@ -133,7 +133,7 @@ def test_check_says_the_way_on_and_finds_nothing_to_ask(capsys: pytest.CaptureFi
     article = {"article_id": "1", "article": "text", "questions": []}
     write_rows(Path("articles.jsonl"), [article])
     assert main(["data", "check", "quality", "--data", "articles.jsonl"]) == 1
-    assert "does not fit: there is nothing to ask in these records" in capsys.readouterr().out
+    assert "does not fit: there is nothing to ask in these rows" in capsys.readouterr().out
     question = {"question": "?", "question_unique_id": "1", "options": list("abcd")}
     write_rows(Path("articles.jsonl"), [{**article, "questions": [question]}])
     assert main(["data", "check", "quality", "--data", "articles.jsonl"]) == 1

@@ -22,13 +22,12 @@ from famcli.tasks.documents import (
 from famcli.tasks.narrativeqa import NarrativeQA
 from famcli.tasks.qasper import Qasper
 from famcli.tasks.quality import Quality
-from famcli.tasks.sources import RecordError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.task import Choose, Chosen, Generate, Generated, Sample, Weighted
+from famcli.task import Choose, Chosen, DataError, Generate, Generated, Sample, Weighted
 
 TASKS: list[type[QuestionTask[Any]]] = [NarrativeQA, Qasper, Quality]
 POSITIONS: list[Position] = ["after", "before", "both"]
@@ -196,7 +195,7 @@ def test_a_scrolls_row_that_does_not_fit(
 ) -> None:
     rows = [scrolls("q1", "Who?", "A story.", "Ada"), scrolls("q2", "Why?", "A story.", "Eve") | bad]
     error = failure(task, write(tmp_path / "rows.jsonl", rows))
-    assert isinstance(error, RecordError)
+    assert isinstance(error, DataError)
     assert error.message.startswith("rows.jsonl, line 2: field ") and field in error.message
 
 

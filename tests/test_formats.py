@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from famcli.compare.changes import Change
+from famcli.compare.comparison import Column, Comparison, Difference, Row
+from famcli.compare.reference import load_reference, reference_for
 from famcli.metrics.paired import Interval, PairedDifference
 from famcli.metrics.statistics import Metric
-from famcli.reports.changes import Change
-from famcli.reports.comparison import Column, Comparison, Difference, Row
 from famcli.reports.formats import FORMATS, to_csv, to_html, to_json, to_latex, to_markdown, to_rich
-from famcli.reports.layout import Grid, format_difference, grids, visible
-from famcli.reports.reference import load_reference, reference_for
+from famcli.reports.layout import Grid, grids, visible
+from famcli.reports.numbers import format_difference
 
 NASTY = 'a|b*c_ <b>x</b> & 5% $y$ #z {q} \\end ~^ `t` "u" [v](w) é'
 NAMES = ("fam-tiny,block_size=64", NASTY)

@@ -14,9 +14,9 @@ import tokenizers
 from gguf_files import LETTERS, VARIED_TEXTS, smollm2, tokenizer_fields
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-from famcli.checkpoints.checkpoint import open_checkpoint
 from famcli.checkpoints.gguf_tokenizer import read_tokenizer
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
+from famcli.checkpoints.opening import open_checkpoint
 from famcli.errors import UserError
 
 FILE = Path("model.gguf")

@@ -17,7 +17,7 @@ import pytest
 from data_files import HUB, ROWS, rows_of, write_parquet
 from famcli.tasks import hub as hub_module
 from famcli.tasks.hub import fetch, find_stored
-from famcli.tasks.sources import open_records
+from famcli.tasks.sources import open_data
 
 from famcli.errors import UserError
 
@@ -63,20 +63,20 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 
 def test_without_data_the_three_choices_are_named() -> None:
     with pytest.raises(UserError) as raised:
-        open_records("stories", None, HUB)
+        open_data("stories", None, HUB)
     assert raised.value.hint
     assert all(choice in raised.value.hint for choice in ("--data sample", "--data hub", "--data PATH", HUB.repo))
 
 
 def test_hub_is_fetched_when_asked_for_and_read_from_here_afterwards(repository: FakeHub) -> None:
-    first = open_records("stories", "hub", HUB)
+    first = open_data("stories", "hub", HUB)
     assert rows_of(first) == ROWS
     assert first.provenance.source == "hub"
     assert (first.provenance.name, first.provenance.revision, first.provenance.rows) == (HUB.repo, COMMIT, 3)
     assert repository.revisions == [HUB.revision]
     shutil.rmtree(repository.directory)
     for data in ("hub", None):
-        assert open_records("stories", data, HUB) == first
+        assert open_data("stories", data, HUB) == first
     assert len(repository.revisions) == 1
 
 
@@ -118,7 +118,7 @@ def test_broken_fetch_leaves_nothing_half_and_can_be_repeated(repository: FakeHu
     assert find_stored(HUB) is None
     assert not [path for path in HUB.directory.rglob(".*") if path.exists()]
     repository.fails_at = None
-    assert rows_of(open_records("stories", "hub", HUB)) == ROWS
+    assert rows_of(open_data("stories", "hub", HUB)) == ROWS
 
 
 def test_stored_file_that_was_changed_is_fetched_again(repository: FakeHub) -> None:
@@ -167,9 +167,10 @@ def test_fetch_asks_the_hub_for_its_list_and_its_data_alone(tmp_path: Path) -> N
     Thread(target=server.serve_forever, daemon=True).start()
     environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_DISABLE_XET": "1"}
     code = (
-        "from famcli.tasks.sources import HubDataset, open_records\n"
-        f"data = open_records('stories', 'hub', {HUB!r})\n"
-        "print(data.provenance.revision, [dict(record.fields) for record in data.records])"
+        "from famcli.tasks.hub import HubDataset\n"
+        "from famcli.tasks.sources import open_data\n"
+        f"data = open_data('stories', 'hub', {HUB!r})\n"
+        "print(data.provenance.revision, [dict(row.fields) for row in data.rows])"
     )
     try:
         command = [sys.executable, "-c", code]
@@ -194,7 +195,7 @@ def test_broken_manifest_is_told(content: str) -> None:
     HUB.directory.mkdir(parents=True)
     (HUB.directory / "manifest.json").write_text(content)
     with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
-        open_records("stories", None, HUB)
+        open_data("stories", None, HUB)
 
 
 def test_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,5 +203,5 @@ def test_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="cannot fetch owner/stories") as raised:
-        open_records("stories", "hub", HUB)
+        open_data("stories", "hub", HUB)
     assert "--data sample" in str(raised.value.hint)

@@ -368,7 +368,7 @@ def test_theories_and_records_in_one_place(tmp_path: Path) -> None:
     (tmp_path / "E/examples.csv").write_text("x,y\n1,2\n")
     assert len(samples(tmp_path)) == 1
     (tmp_path / "more.jsonl").write_text('{"id": "B", "text": "x"}')
-    with pytest.raises(UserError, match=r"more.jsonl: records beside theories"):
+    with pytest.raises(UserError, match=r"more.jsonl: rows beside theories"):
         samples(tmp_path)
 
 

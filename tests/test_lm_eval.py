@@ -12,7 +12,8 @@ import pytest
 import torch
 from small_runs import prompt_ids
 
-from famcli.checkpoints.registry import LoadedModel, find_model
+from famcli.checkpoints.registry import find_model
+from famcli.checkpoints.sources import LoadedModel
 from famcli.evaluation.prediction import predict
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate

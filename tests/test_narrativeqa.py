@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 from famcli.tasks.narrativeqa import ANSWER_CHARACTERS, NarrativeQA
-from famcli.tasks.sources import RecordError
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.task import Generate, Generated, Sample
+from famcli.task import DataError, Generate, Generated, Sample
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "narrativeqa"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="records for development are not here")
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="rows for development are not here")
 
 
 def document(name: str, text: str) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def test_a_row_that_does_not_fit(path: tuple[str | int, ...], value: object, fie
         place = place[part]
     place[path[-1]] = value
     error = failure(write(tmp_path / "rows.jsonl", [row("d2", "A tale."), bad]))
-    assert isinstance(error, RecordError)
+    assert isinstance(error, DataError)
     assert error.message.startswith("rows.jsonl, line 2: field ") and field in error.message
 
 

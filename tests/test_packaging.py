@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from famcli import __version__
-from famcli.checkpoints.checkpoint import SHAPE_FIELDS, open_checkpoint
+from famcli.checkpoints.checkpoint import SHAPE_FIELDS
+from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import bundled_directory, list_presets
 
 ROOT = Path(__file__).parent.parent

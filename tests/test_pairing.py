@@ -1,4 +1,4 @@
-"""Which runs may be compared, how samples are grouped, and what pairing makes of them."""
+"""Which runs may be compared, how samples are grouped, and how a metric compares those that two runs answered."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 from made_records import FAM, passkey_record
 from made_runs import Answer, document_run, entry, passkey_run
 
+from famcli.compare.cells import ALL, By, group_of
+from famcli.compare.measure import Measure
+from famcli.compare.pairing import comparable, samples_of
 from famcli.errors import UserError
-from famcli.reports.pairing import ALL, Measure, comparable, group_of, pair, samples_of
+from famcli.evaluation.record import RunRecord
+from famcli.metrics.paired import PairedDifference
 
 OPTIONS = {"lengths": [1024], "trials": 3, "key_digits": 3}
 DATA = {"source": "path", "name": "books", "sha256": "a" * 64}
@@ -95,16 +99,18 @@ def test_samples_tell_their_groups(answer: Answer, groups: dict[str, Any]) -> No
     assert group_of(entry(answer), None) == ALL
 
 
-def test_pair_is_over_the_samples_that_both_answered(tmp_path: Path) -> None:
+def difference(run: RunRecord, baseline: RunRecord, metric: str, by: By | None = None) -> PairedDifference | None:
+    """Over all samples that both answered."""
+    return Measure.of(metric, (run, baseline), by).difference(samples_of(run), samples_of(baseline))
+
+
+def test_a_difference_is_over_the_samples_that_both_answered(tmp_path: Path) -> None:
     short = passkey_run(tmp_path, "bswa-tiny", {(1024, "start"): [0, 0], (2048, "start"): [0, 1]})
     long = passkey_run(tmp_path, "fam-tiny", {(1024, "start"): [1, 0, 1], (2048, "start"): [1, 1]})
-    whole = pair(long, short, "accuracy")[ALL]
+    whole = difference(long, short, "accuracy")
+    assert whole is not None
     assert (whole.value, whole.n, whole.wins, whole.losses, whole.ties) == (0.5, 4, 2, 0, 2)
     assert whole.method == "Bonett-Price and exact McNemar"
-    by_length = pair(long, short, "accuracy", by="length")
-    assert {key: d.value for key, d in by_length.items()} == {(("length", 1024),): 0.5, (("length", 2048),): 0.5}
-    with pytest.raises(UserError, match=r"has no samples.jsonl"):
-        pair(long, passkey_record("bswa-tiny", FAM), "accuracy")
 
 
 def test_documents_are_clusters_but_within_one_its_questions_are(tmp_path: Path) -> None:
@@ -114,8 +120,9 @@ def test_documents_are_clusters_but_within_one_its_questions_are(tmp_path: Path)
     PLACES = [(d, q) for d in "ab" for q in range(3)]
     one = document_run(tmp_path, "one", answered([0.1, 0.2, 0.3, 0.9, 0.8, 0.7]))
     two = document_run(tmp_path, "two", answered([0.2, 0.4, 0.3, 0.7, 0.6, 0.5]))
-    assert pair(one, two, "f1")[ALL].clusters == 2
-    assert {key[0][1]: d.clusters for key, d in pair(one, two, "f1", by="document").items()} == {"a": 3, "b": 3}
+    apart, within = difference(one, two, "f1"), difference(one, two, "f1", by="document")
+    assert apart is not None and within is not None
+    assert (apart.clusters, within.clusters) == (2, 6)
 
 
 def test_samples_that_are_weighed_differently_have_no_difference(tmp_path: Path) -> None:
@@ -123,7 +130,7 @@ def test_samples_that_are_weighed_differently_have_no_difference(tmp_path: Path)
         document_run(tmp_path, name, [Answer(i, {"accuracy": 0.5}, weights={"accuracy": w}) for i in "ab"])
         for name, w in (("bytes", 300.0), ("words", 60.0))
     ]
-    assert pair(*runs, "accuracy") == {}
+    assert difference(*runs, "accuracy") is None
 
 
 def test_a_sample_that_counts_in_one_run_only_is_not_shared(tmp_path: Path) -> None:
@@ -131,7 +138,8 @@ def test_a_sample_that_counts_in_one_run_only_is_not_shared(tmp_path: Path) -> N
     two = document_run(
         tmp_path, "two", [Answer("a", {"f1_none": 0.0}), Answer("b", {"f1_none": 0.0}, weights={"f1_none": 0.0})]
     )
-    assert pair(one, two, "f1_none")[ALL].n == 1
+    shared = difference(one, two, "f1_none")
+    assert shared is not None and shared.n == 1
 
 
 def test_a_measure_knows_its_bounds_and_direction(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from test_checkpoint import save_small
 
-from famcli.checkpoints.checkpoint import open_checkpoint
+from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import list_presets, load_model
 from famcli.cli.main import main
 from famcli.evaluation.record import NO_FAM_ADAPTER, load_record

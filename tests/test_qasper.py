@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 from famcli.tasks.qasper import ANSWER_CHARACTERS, KINDS, PaperQuestion, Qasper
-from famcli.tasks.sources import RecordError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.task import Generate, Generated, Sample, Weighted
+from famcli.task import DataError, Generate, Generated, Sample, Weighted
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "qasper"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="records for development are not here")
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="rows for development are not here")
 
 
 def answer(
@@ -223,7 +222,7 @@ def test_a_paper_that_does_not_fit(path: tuple[str | int, ...], value: object, f
         place = place[part]
     place[path[-1]] = value
     error = failure(write(tmp_path / "papers.jsonl", [paper("p0"), bad]))
-    assert isinstance(error, RecordError)
+    assert isinstance(error, DataError)
     assert error.message.startswith("papers.jsonl, line 2: field ") and field in error.message
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 from famcli.tasks.quality import ChoiceQuestion, Quality
-from famcli.tasks.sources import RecordError
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.task import Choose, Chosen, Sample, Weighted
+from famcli.task import Choose, Chosen, DataError, Sample, Weighted
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "quality"
-needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="records for development are not here")
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="rows for development are not here")
 
 OPTIONS = ("In Rome. ", "At  sea", "On a very long railway", "Nowhere")
 
@@ -169,7 +168,7 @@ def test_an_article_that_does_not_fit(path: tuple[str | int, ...], value: object
         place = place[part]
     place[path[-1]] = value
     error = failure(write(tmp_path / "articles.jsonl", [article("a0"), bad]))
-    assert isinstance(error, RecordError)
+    assert isinstance(error, DataError)
     assert error.message.startswith("articles.jsonl, line 2: field ") and field in error.message
 
 
@@ -192,7 +191,7 @@ def test_an_article_that_does_not_fit(path: tuple[str | int, ...], value: object
 )
 def test_a_row_that_does_not_fit(good: dict[str, Any], bad: dict[str, Any], field: str, tmp_path: Path) -> None:
     error = failure(write(tmp_path / "rows.jsonl", [good, bad]))
-    assert isinstance(error, RecordError)
+    assert isinstance(error, DataError)
     assert error.message.startswith("rows.jsonl, line 2: field ") and field in error.message
 
 

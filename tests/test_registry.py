@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from test_checkpoint import save_hub_model, save_small
 
 from famcli.checkpoints import registry
-from famcli.checkpoints.checkpoint import open_checkpoint, save_checkpoint
+from famcli.checkpoints.checkpoint import save_checkpoint
+from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import find_model, list_presets, load_model, pick_device, pick_dtype, split_spec
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError

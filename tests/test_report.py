@@ -23,19 +23,22 @@ from small_runs import small_model
 
 from famcli.cli.eval import command as eval_command
 from famcli.cli.main import main
+from famcli.compare.cells import format_settings
+from famcli.compare.side_by_side import compare
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
 from famcli.reports.html import samples
-from famcli.reports.html.charts import passkey_charts, write_charts
-from famcli.reports.html.groups import groups_of
-from famcli.reports.html.palette import DARK, LIGHT, heat
 from famcli.reports.html.reading import curve_of
 from famcli.reports.html.rerun import rerun_command
 from famcli.reports.html.samples import clean, embedded, samples_data
-from famcli.reports.html.svg import Axis, Line, Point, line_panel, nice_ticks
-from famcli.reports.layout import format_score, grids
-from famcli.reports.tables import compare, format_settings
+from famcli.reports.html.task_runs import runs_by_task
+from famcli.reports.layout import grids
+from famcli.reports.numbers import format_score
+from famcli.reports.plots.chart import write_charts
+from famcli.reports.plots.palette import DARK, LIGHT, heat
+from famcli.reports.plots.passkey import passkey_charts
+from famcli.reports.plots.svg import Axis, Line, Point, line_panel, nice_ticks
 from famcli.task import load_task
 
 
@@ -207,7 +210,7 @@ def test_long_texts_are_cut_until_they_fit(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(samples, "MOST_BYTES", 120_000)
     long = [Answer(f"{i}", {"f1": 0.5}, output=f"{i}" + "é" * 5_000) for i in range(100)]
     run = document_run(tmp_path, "fam-tiny", long)
-    data = samples_data(groups_of([run], lambda record: record.model["name"], ["fam-tiny"]), ["fam-tiny"])
+    data = samples_data(runs_by_task([run], lambda record: record.model["name"], ["fam-tiny"]), ["fam-tiny"])
     assert len(embedded(data).encode()) <= 120_000
     assert data["cut"] == 500 and len(data["samples"]) == 100
     assert all(len(sample[6]) == 500 and sample[6].endswith("…") for sample in data["samples"])

@@ -13,7 +13,7 @@ from made_runs import Answer, document_run, entry, passkey_run
 from report_pages import HOSTILE, reading_run, report
 
 from famcli.evaluation.journal import JOURNAL_NAME
-from famcli.reports.html.palette import DARK, LIGHT
+from famcli.reports.plots.palette import DARK, LIGHT
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium: apt-get install chromium")
 

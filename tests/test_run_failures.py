@@ -14,7 +14,7 @@ from asked_samples import Asks
 from famcli.tasks.passkey import PassKey
 from small_runs import journal_without_times, small_model, without_times
 
-from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.sources import LoadedModel
 from famcli.errors import UserError
 from famcli.evaluation import stream
 from famcli.evaluation.generation import answer_batch

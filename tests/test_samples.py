@@ -1,4 +1,4 @@
-"""The built-in sample records: small, ours, and in the schema of the real ones."""
+"""The built-in sample rows: small, ours, and in the schema of the real ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from data_files import REAL, SHARED, open_path, rows_of
-from famcli.tasks.sources import SAMPLES, Record, open_records
+from famcli.tasks.rows import Row
+from famcli.tasks.sources import SAMPLES, open_data
 
 LANGUAGES = {
     "arabic": "ARABIC",
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("offline")
 
 @pytest.mark.parametrize("task", ["narrativeqa", "pg19", "qasper", "quality", "xlsum", "isabelle"])
 def test_sample_opens_is_small_and_ours(task: str) -> None:
-    dataset = open_records(task, "sample", texts=("*.thy", "ROOT"))
+    dataset = open_data(task, "sample", texts=("*.thy", "ROOT"))
     assert dataset.provenance.source == "sample"
     assert dataset.provenance.rows == len(rows_of(dataset)) >= 2
     content = "".join(json.dumps(row) for row in rows_of(dataset))
@@ -52,11 +53,11 @@ def schema(value: Any) -> Any:
     return None
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs real records")
+@pytest.mark.skipif(not SHARED.exists(), reason="needs real rows")
 @pytest.mark.parametrize("task", REAL)
 def test_samples_have_the_fields_of_real_records(task: str) -> None:
     real = schema(rows_of(open_path(SHARED / REAL[task]))[0])
-    for row in rows_of(open_records(task, "sample")):
+    for row in rows_of(open_data(task, "sample")):
         ours = schema(row)
         if task == "quality":  # the real ones at hand lack the untimed answers
             ours["questions"][0].pop("validation")
@@ -65,7 +66,7 @@ def test_samples_have_the_fields_of_real_records(task: str) -> None:
         assert ours == real
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs real records")
+@pytest.mark.skipif(not SHARED.exists(), reason="needs real rows")
 def test_real_files_are_read_in_full() -> None:
     def lines(path: Path) -> Iterator[bytes]:
         with gzip.open(path) as stream:
@@ -76,8 +77,8 @@ def test_real_files_are_read_in_full() -> None:
 
 
 def test_xlsum_sample_has_the_languages_of_the_paper_in_their_scripts() -> None:
-    found: dict[str, list[Record]] = {}
-    for row in open_records("xlsum", "sample").records:
+    found: dict[str, list[Row]] = {}
+    for row in open_data("xlsum", "sample").rows:
         found.setdefault(Path(row.file).stem, []).append(row)
     assert set(found) == set(LANGUAGES)
     for language, rows in found.items():
@@ -90,8 +91,8 @@ def test_xlsum_sample_has_the_languages_of_the_paper_in_their_scripts() -> None:
 
 
 def test_quality_sample_fits_its_own_rules() -> None:
-    for row in open_records("quality", "sample").records:
-        for question in row.records("questions"):
+    for row in open_data("quality", "sample").rows:
+        for question in row.objects("questions"):
             assert len(set(question.texts("options"))) == 4
             assert 1 <= question.integer("gold_label") <= 4
             assert question.integer("difficult") in (0, 1)
@@ -99,10 +100,10 @@ def test_quality_sample_fits_its_own_rules() -> None:
 
 def test_qasper_sample_has_all_kinds_of_answers_and_its_evidence_stands_in_the_paper() -> None:
     kinds = set()
-    for row in open_records("qasper", "sample").records:
+    for row in open_data("qasper", "sample").rows:
         paragraphs = [text for section in row.items("full_text.paragraphs") for text in section]
-        for question in row.records("qas"):
-            for answer in question.record("answers").records("answer"):
+        for question in row.objects("qas"):
+            for answer in question.object("answers").objects("answer"):
                 kinds |= {
                     name for name in ("unanswerable", "extractive_spans", "free_form_answer") if answer.fields[name]
                 }

@@ -8,8 +8,8 @@ import pytest
 from made_records import FAM, Cells
 from made_runs import passkey_run
 
+from famcli.compare.selection import select
 from famcli.errors import UserError
-from famcli.reports.selection import select
 
 CELLS: Cells = {(1024, "start"): [1, 0]}
 OTHER: Cells = {(2048, "start"): [1, 0]}

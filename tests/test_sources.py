@@ -1,4 +1,4 @@
-"""Files of records: the same from every format, each with its place."""
+"""Files of rows: the same from every format, each with its place."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from data_files import ROWS, json_lines, json_values, open_path, rows_of, write_all, write_csv, write_parquet
-from famcli.tasks.sources import RecordError, open_records
+from famcli.tasks.sources import open_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from famcli.errors import UserError
+from famcli.task import DataError
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -30,7 +31,7 @@ def test_json_lines_are_the_same_plain_gzipped_and_zipped(
     opened = [open_path(path) for path in write_all(tmp_path_factory.mktemp("data"), rows)]
     for dataset in opened:
         assert rows_of(dataset) == rows
-        assert rows_of(dataset) == rows, "records can be read again"
+        assert rows_of(dataset) == rows, "rows can be read again"
         assert dataset.provenance.rows == len(rows)
         assert dataset.provenance.sha256 == opened[0].provenance.sha256
 
@@ -43,7 +44,7 @@ def test_rows_are_the_same_in_csv_and_parquet_and_say_where_they_stand(tmp_path:
     for name, label in (("rows.csv", "rows.csv"), ("rows.parquet",) * 2, ("rows.zip", "rows.zip:in/rows.parquet")):
         dataset = open_path(tmp_path / name)
         assert rows_of(dataset) == ROWS
-        assert [record.where for record in dataset.records] == [f"{label}, row {n}" for n in (1, 2, 3)]
+        assert [row.where for row in dataset.rows] == [f"{label}, row {n}" for n in (1, 2, 3)]
         assert dataset.provenance.rows == 3
     zipped, plain = (open_path(tmp_path / name).provenance for name in ("rows.zip", "rows.parquet"))
     assert zipped.sha256 == plain.sha256
@@ -51,7 +52,7 @@ def test_rows_are_the_same_in_csv_and_parquet_and_say_where_they_stand(tmp_path:
 
 @pytest.mark.parametrize("task", ["narrativeqa", "qasper", "quality", "pg19"])
 def test_nested_rows_survive_parquet(task: str, tmp_path: Path) -> None:
-    rows = rows_of(open_records(task, "sample"))
+    rows = rows_of(open_data(task, "sample"))
     write_parquet(tmp_path / "rows.parquet", rows)
     assert rows_of(open_path(tmp_path / "rows.parquet")) == rows
 
@@ -64,9 +65,9 @@ def test_directory_is_read_in_the_order_of_names_and_only_its_data(tmp_path: Pat
     for name in ("README.md", ".hidden.jsonl", ".cache/x.jsonl", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("no data")
-    records = list(open_path(tmp_path).records)
-    assert [record.file for record in records] == [record.fields["name"] for record in records] == names
-    assert records[2].where == "b/2.jsonl, line 1"
+    rows = list(open_path(tmp_path).rows)
+    assert [row.file for row in rows] == [row.fields["name"] for row in rows] == names
+    assert rows[2].where == "b/2.jsonl, line 1"
 
 
 MANY = ["a.tsv", "b/c.txt", "d.json", "e.JSONL"]
@@ -140,10 +141,10 @@ def test_plain_texts_are_records_where_the_task_names_them(tmp_path: Path) -> No
 
 def test_records_are_read_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(json_lines(ROWS) + b"{broken\n")
-    records = open_path(tmp_path / "rows.jsonl").records
-    assert [next(records).fields for _ in ROWS] == ROWS
-    with pytest.raises(RecordError, match=r"rows\.jsonl, line 4: invalid JSON"):
-        next(records)
+    rows = open_path(tmp_path / "rows.jsonl").rows
+    assert [next(rows).fields for _ in ROWS] == ROWS
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 4: invalid JSON"):
+        next(rows)
 
 
 def broken_zip_member(path: Path) -> None:
@@ -194,8 +195,8 @@ def test_what_cannot_be_read_names_its_place(case: str, tmp_path: Path) -> None:
     else:
         content(tmp_path / name)
     for given_path in (tmp_path / name, tmp_path):
-        with pytest.raises(RecordError) as raised:
-            list(open_path(given_path).records)
+        with pytest.raises(DataError) as raised:
+            list(open_path(given_path).rows)
         assert raised.value.message.startswith(message)
 
 
@@ -216,7 +217,7 @@ def test_an_empty_path_is_not_the_working_directory(data: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     write_all(tmp_path, ROWS)
     with pytest.raises(UserError, match="empty path"):
-        open_records("stories", data)
+        open_data("stories", data)
 
 
 @pytest.mark.parametrize("data", ["a.jsonl,a.jsonl", "a.jsonl,./a.jsonl", "a.jsonl,."])
@@ -224,7 +225,7 @@ def test_records_given_twice_are_not_counted_twice(data: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     write_all(tmp_path, ROWS)
     with pytest.raises(UserError, match="given twice"):
-        open_records("stories", data)
+        open_data("stories", data)
 
 
 def test_linked_folders_are_read_once_even_in_a_loop(tmp_path: Path) -> None:
@@ -233,7 +234,7 @@ def test_linked_folders_are_read_once_even_in_a_loop(tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "linked").symlink_to(tmp_path / "real")
     (tmp_path / "given" / "again").symlink_to(tmp_path / "given")
-    assert [row.file for row in open_path(tmp_path / "given").records] == ["linked/a.jsonl"] * len(ROWS)
+    assert [row.file for row in open_path(tmp_path / "given").rows] == ["linked/a.jsonl"] * len(ROWS)
 
 
 def test_a_folder_that_cannot_be_searched_is_not_taken_for_empty(
@@ -260,4 +261,4 @@ def test_a_path_behind_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "stat", closed)
     with pytest.raises(UserError, match=r"a\.jsonl cannot be read: Permission denied"):
-        open_records("stories", str(tmp_path / "a.jsonl"))
+        open_data("stories", str(tmp_path / "a.jsonl"))

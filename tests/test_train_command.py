@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_models import distance
 from test_checkpoint import save_small
 
-from famcli.checkpoints.checkpoint import open_checkpoint
+from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import load_model
 from famcli.cli.main import main
 from famcli.models.decoder import Decoder

@@ -6,12 +6,18 @@ import importlib.metadata
 import importlib.resources
 import logging
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from famcli.checkpoints.sources import (
+    CheckpointSource,
+    LoadedModel,
+    Source,
+    model_entry_points,
+    open_plugin,
+)
 from famcli.errors import UserError, unknown_name
 from famcli.fields import read_fields, read_pairs, read_yaml
 from famcli.files import user_path
@@ -22,8 +28,6 @@ if TYPE_CHECKING:
 
     from famcli.checkpoints.adapters import Adapter
     from famcli.checkpoints.checkpoint import Checkpoint
-    from famcli.checkpoints.tokenizer import Tokenizer
-    from famcli.models.decoder import Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -94,75 +98,6 @@ class Preset:
         return _cached(self.base) if ask_hub else None
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """A model that was found and checked; its weights are not in memory yet.
-
-    Attributes:
-        name: the spec as the user typed it.
-        config: with overrides.
-        checkpoint: where the weights lie, those of the adapter included.
-        base: the checkpoint without it.
-        adapter: to be merged into the weights, if there is one.
-    """
-
-    name: str
-    config: ModelConfig
-    checkpoint: Checkpoint
-    base: Checkpoint
-    adapter: Adapter | None = None
-
-    @property
-    def untrained_memory(self) -> bool:
-        """The model has a memory that its weights know nothing of."""
-        return bool(self.checkpoint.lacks_memory(self.config))
-
-    def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
-        """Reads the weights.
-
-        Args:
-            device: where they go.
-            dtype: what they become.
-            device_map: spread the layers over all devices, see ``placement.place_layers``.
-
-        Raises:
-            UserError: a file cannot be read, or the model does not fit the devices.
-        """
-        from famcli.checkpoints.checkpoint import load_decoder
-        from famcli.checkpoints.placement import place_layers
-
-        placement = place_layers(self.config, device, dtype) if device_map else None
-        with ThreadPoolExecutor(1) as beside:
-            hashing = beside.submit(self.checkpoint.weights_sha256)
-            decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
-            digest = hashing.result()
-        if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
-            logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
-        return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_memory)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model ready to read.
-
-    Attributes:
-        name: the spec as the user typed it, e.g. ``fam-tiny,memory_segments=1``.
-        decoder: in evaluation mode; ``decoder.config`` is its ``ModelConfig``.
-        tokenizer: what its ids mean.
-        weights_sha256: see ``Checkpoint.weights_sha256``.
-        device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
-        untrained_memory: weights of the memory are drawn, not learned: neither checkpoint nor adapter has them.
-    """
-
-    name: str
-    decoder: Decoder
-    tokenizer: Tokenizer
-    weights_sha256: str
-    device: torch.device
-    dtype: torch.dtype
-    untrained_memory: bool = False
-
-
 def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Finds, checks and loads a model.
 
@@ -177,11 +112,29 @@ def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     """
     source = find_model(spec)
     where = pick_device(device)
-    return source.load(where, pick_dtype(dtype, where, source.checkpoint))
+    return source.load(where, pick_dtype(dtype, where, source))
 
 
-def find_model(spec: str) -> ModelSource:
+def find_model(spec: str) -> Source:
     """Finds a model and checks everything about it but the values of its weights.
+
+    Args:
+        spec: as ``find_checkpoint`` takes it, or ``NAME[:ARGUMENT][,FIELD=VALUE...]`` of a model that another package
+            brings, see ``sources.py``. A preset's name comes first.
+
+    Raises:
+        UserError: as ``find_checkpoint``, or the other package fails.
+    """
+    name, fields = split_spec(spec)
+    scheme, _, argument = name.partition(":")
+    entry = model_entry_points().get(scheme)
+    if entry and name not in {preset.name for preset in list_presets()}:
+        return open_plugin(entry, argument, fields, spec)
+    return find_checkpoint(spec)
+
+
+def find_checkpoint(spec: str) -> CheckpointSource:
+    """Finds a checkpoint, which our decoder reads, and checks everything about it but the values of its weights.
 
     Args:
         spec: ``NAME_OR_PATH[,adapter=DIR][,FIELD=VALUE...]``: a preset name, a directory, a GGUF file, an adapter's
@@ -216,12 +169,13 @@ def find_model(spec: str) -> ModelSource:
     if config.memory.whole and trained.window is not None and config.trained_context is None:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
-    return ModelSource(spec, config, checkpoint, base, adapter)
+    return CheckpointSource(spec, config, checkpoint, base, adapter)
 
 
 def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
     """The checkpoint of a name without overrides, and the config it has by that name."""
-    from famcli.checkpoints.checkpoint import check_fits, open_checkpoint
+    from famcli.checkpoints.checkpoint import check_fits
+    from famcli.checkpoints.opening import open_checkpoint
 
     presets = {preset.name: preset for preset in list_presets()}
     preset = presets.get(name)
@@ -285,14 +239,14 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(dtype: str, device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
+def pick_dtype(dtype: str, device: torch.device, source: Source) -> torch.dtype:
     """The dtype for one of ``DTYPES``, see ``load_model``; raises ``UserError`` for any other."""
     import torch
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" and checkpoint.half_precision else "float32"
+        dtype = "bfloat16" if device.type == "cuda" and source.half_precision else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 

@@ -14,11 +14,11 @@ from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, 
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.evaluation.record import RunRecord
-    from famcli.reports.baseline import Baseline
-    from famcli.reports.check import Check
-    from famcli.reports.cost_check import MeasuredCost
+    from famcli.gate.baseline import Baseline
+    from famcli.gate.check import Check
+    from famcli.gate.cost import MeasuredCost
     from famcli.task import Task
 
 EXIT_FAILED = 1
@@ -48,6 +48,7 @@ class Made:
 @run_options
 @as_json
 def command(
+    *,
     model: str | None,
     chosen: TaskChoice,
     runs: tuple[str, ...],
@@ -70,10 +71,10 @@ def command(
     code 2. A run that is there already is used only where the same version of famcli, its source unchanged, made it:
     the check is of the code as well as of the model.
     """
-    from famcli.reports.check import judge, match, refuse
-    from famcli.reports.cost_check import judge_cost
+    from famcli.gate.check import judge, match, refuse
+    from famcli.gate.cost import judge_cost
 
-    _check_usage(model, chosen, runs, update, cost, [junit, markdown], json_output)
+    _check_usage(model, chosen, runs, update=update, cost=cost, reports=[junit, markdown], json_output=json_output)
     # Everything is checked before anything runs.
     tasks = [] if runs else chosen.load(EXAMPLE)
     baseline = _read(file, update)
@@ -100,6 +101,7 @@ def _check_usage(
     model: str | None,
     chosen: TaskChoice,
     runs: tuple[str, ...],
+    *,
     update: bool,
     cost: bool,
     reports: list[Path | None],
@@ -119,7 +121,7 @@ def _check_usage(
 
 def _read(file: Path, update: bool) -> Baseline | None:
     """The baseline; with ``update`` one that is missing or damaged does not matter, but no other file is replaced."""
-    from famcli.reports.baseline import is_baseline, read_baseline
+    from famcli.gate.baseline import is_baseline, read_baseline
 
     try:
         return read_baseline(file)
@@ -134,8 +136,8 @@ def _read(file: Path, update: bool) -> Baseline | None:
 
 
 def _take(runs: tuple[str, ...], results: Path) -> list[RunRecord]:
-    from famcli.reports.selection import select
-    from famcli.reports.update import one_model
+    from famcli.compare.selection import select
+    from famcli.gate.update import one_model
 
     records = [record for name in runs for record in select([name], results).records]
     one_model(records)
@@ -147,8 +149,8 @@ def _make(
 ) -> Made:
     """Runs the tasks; what is not comparable to ``baseline`` is refused before the first of them."""
     from famcli.evaluation.yardstick import CostMeter
-    from famcli.reports.check import match, refuse
-    from famcli.reports.cost_check import MeasuredCost
+    from famcli.gate.check import match, refuse
+    from famcli.gate.cost import MeasuredCost
 
     model = load(check_model(spec, tasks, settings), settings)
     planned = [_planned(model, task, settings) for task in tasks]
@@ -170,11 +172,11 @@ def _make(
 def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
     """The record of a run that has not begun, and the digests of its questions by sample id."""
     from famcli.evaluation.identity import context_fields, new_record
-    from famcli.evaluation.prompts import frame_of
-    from famcli.reports.baseline import question
+    from famcli.evaluation.prompts import special_tokens_of
+    from famcli.gate.baseline import question
 
-    frame = frame_of(model.tokenizer, settings.chat_template)
-    context = context_fields(model.tokenizer, settings.max_context, settings.truncate, frame, settings.chat_template)
+    special = special_tokens_of(model.tokenizer, settings.chat_template)
+    context = context_fields(model.tokenizer, settings.max_context, settings.truncate, special, settings.chat_template)
     record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
     samples = task.samples(model.tokenizer, settings.seed, settings.limit)
     record.cells = [dict(sample.cell) for sample in samples]
@@ -196,9 +198,9 @@ def _same_code(directory: Path) -> bool | None:
 
 
 def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
-    from famcli.reports.baseline import write_baseline
+    from famcli.gate.baseline import write_baseline
+    from famcli.gate.update import moves, new_baseline
     from famcli.reports.check_formats import moves_to_rich
-    from famcli.reports.update import moves, new_baseline
 
     gated = cost or bool(old and old.cost)
     new = new_baseline(made.records, old, made.cost if gated else None)

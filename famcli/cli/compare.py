@@ -11,8 +11,8 @@ from famcli.cli.options import PIPED_WIDTH, console, output
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.reports.comparison import Comparison
-    from famcli.reports.pairing import By
+    from famcli.compare.cells import By
+    from famcli.compare.comparison import Comparison
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also draw PassKey accuracy against length to this .svg or .png file (needs the extra 'plots').",
+    help="Also draw PassKey accuracy against length to this .svg file.",
 )
 @output
 def command(
+    *,
     selected: tuple[str, ...],
     baseline: str | None,
     by: By | None,
@@ -59,9 +60,9 @@ def command(
     interval and a p-value that is corrected for the number of differences in the table. Runs of another task version,
     prompt, data, limit or truncation are not compared.
     """
+    from famcli.compare.selection import MAKE_ONE, select
+    from famcli.compare.side_by_side import compare
     from famcli.reports.formats import FORMATS
-    from famcli.reports.selection import MAKE_ONE, select
-    from famcli.reports.tables import compare
 
     if per_sample and baseline is None:
         raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")
@@ -79,7 +80,7 @@ def command(
         reference=reference,
     )
     if plot:
-        from famcli.reports.plots import plot_passkey
+        from famcli.reports.plots.passkey import plot_passkey
 
         plot_passkey(comparison, plot)
     if format_name == "table":

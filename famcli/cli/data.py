@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from famcli.errors import UserError
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.task import Request, Task
-    from famcli.tasks.hub import HubDataset
 
 JSON = dict[str, Any]
 EXIT_DOES_NOT_FIT = 1
@@ -42,32 +40,21 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
     It is kept in ~/.cache/famcli/data, or where FAMCLI_DATA says. What is there already is checked, not fetched again.
     """
     from famcli.task import load_task
-    from famcli.tasks.hub import fetch as fetch_from_hub
 
-    hubs = {name: _hub(load_task(name, {})) for name in tasks}
+    plugins = [load_task(name, {}) for name in dict.fromkeys(tasks)]
+    for task in plugins:
+        _check_takes_data(task)
+        if task.hub is None:
+            task.fetch(split)  # raises, before anything is fetched
     fetched: list[JSON] = []
-    for name, hub in hubs.items():
-        wanted = dataclasses.replace(hub, split=split) if split else hub
-        stored = fetch_from_hub(wanted)
-        size = sum(file.bytes for file in stored.files.values())
+    for task in plugins:
+        found = task.fetch(split)
         if not json_output:
             click.echo(
-                f"{name}: {stored.rows:,} rows, {len(stored.files)} files, {size / 1e6:,.1f} MB of {hub.repo} "
-                f"at {stored.commit} in {stored.directory}; licence: {hub.licence}"
+                f"{task.name}: {found['rows']:,} rows, {len(found['files'])} files, {found['bytes'] / 1e6:,.1f} MB of "
+                f"{found['repo']} at {found['revision']} in {found['directory']}; licence: {found['licence']}"
             )
-        fetched.append(
-            {
-                "task": name,
-                "split": wanted.split,
-                "repo": hub.repo,
-                "revision": stored.commit,
-                "licence": hub.licence,
-                "directory": str(stored.directory),
-                "rows": stored.rows,
-                "bytes": size,
-                "files": {file: dataclasses.asdict(facts) for file, facts in stored.files.items()},
-            }
-        )
+        fetched.append({"task": task.name, **found})
     if json_output:
         click.echo(json.dumps({"fetched": fetched}, ensure_ascii=False))
 
@@ -79,13 +66,12 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
 @click.option("--model", metavar="MODEL", help="Count tokens of this model's tokenizer; bytes if not given.")
 @as_json
 def check(task: str, data: str | None, options: tuple[str, ...], model: str | None, json_output: bool) -> int:
-    """Say what a task finds in data. The exit code is 1 where a record does not fit.
+    """Say what a task finds in data. The exit code is 1 where a row does not fit.
 
     \b
     famcli data check quality --data my-articles.jsonl
     """
-    from famcli.task import load_task
-    from famcli.tasks.sources import RecordError
+    from famcli.task import DataError, load_task
 
     given = parse_options(options)
     if data is not None and "data" in given:
@@ -96,11 +82,11 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     tokenizer = _tokenizer(model)
     found: JSON = {"task": task, "fits": True, "problem": None, "hint": None}
     try:
-        found |= _survey_fields(plugin, data)
+        found |= _survey_fields(plugin)
         found |= _survey_documents(plugin, tokenizer)
         if not found["samples"]:
-            found |= {"fits": False, "problem": "there is nothing to ask in these records"}
-    except RecordError as error:
+            found |= {"fits": False, "problem": "there is nothing to ask in these rows"}
+    except DataError as error:
         found |= {"fits": False, "problem": error.message, "hint": error.hint}
     if json_output:
         click.echo(json.dumps(found, ensure_ascii=False))
@@ -129,7 +115,9 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
 @click.option("--questions", type=click.IntRange(min=1), default=4, show_default=True, help="Most about a passage.")
 @click.option("--limit", type=click.IntRange(min=1), help="Passages to keep, drawn from all; all if not given.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
-def cloze(text: Path, output: Path, shortest: int, longest: int, questions: int, limit: int | None, seed: int) -> None:
+def cloze(
+    *, text: Path, output: Path, shortest: int, longest: int, questions: int, limit: int | None, seed: int
+) -> None:
     """Make questions for training from any text: which name or number is missing from a sentence?
 
     \b
@@ -144,16 +132,6 @@ def cloze(text: Path, output: Path, shortest: int, longest: int, questions: int,
     click.echo(f"{asked:,} questions about {passages:,} passages in {output}")
 
 
-def _hub(task: Task) -> HubDataset:
-    from famcli.tasks.sources import no_hub_data
-
-    _check_takes_data(task)
-    hub: HubDataset | None = getattr(task, "hub", None)
-    if hub is None:
-        raise no_hub_data(task.name, getattr(task, "texts", ()))
-    return hub
-
-
 def _check_takes_data(task: Task) -> None:
     if "data" not in {help.name for help in task.option_help()}:
         raise UserError(f"task {task.name} needs no data", f"just type: famcli eval --task {task.name}")
@@ -166,30 +144,27 @@ def _tokenizer(model: str | None) -> Tokenizer:
         return ByteTokenizer()
     from famcli.checkpoints.registry import find_model
 
-    return find_model(model).checkpoint.tokenizer
+    return find_model(model).tokenizer
 
 
-def _survey_fields(task: Task, data: str | None) -> JSON:
-    """Where the records are from, and in how many of them each field is missing that others have."""
-    from famcli.tasks.sources import open_records
-
-    # What the task opens itself is not opened again: it would be hashed twice, and twice be warned of.
-    dataset = getattr(task, "dataset", None) or open_records(
-        task.name, data, getattr(task, "hub", None), getattr(task, "texts", ())
-    )
+def _survey_fields(task: Task) -> JSON:
+    """Where the rows are from, and in how many of them each field is missing that others have."""
+    data = task.data()
+    if data is None:
+        return {}
     present: Counter[str] = Counter()
-    for record in dataset.records:
-        for name, filled in _filled(record.fields).items():
+    for row in data.rows:
+        for name, filled in _filled(row.fields).items():
             present[name] += filled
-    provenance = dataclasses.asdict(dataset.provenance)
-    rows = dataset.provenance.rows
+    facts = data.facts()
+    rows = facts["rows"]
     missing = {name: rows - count for name, count in sorted(present.items()) if count < rows}
-    told = {name: count for name, count in missing.items() if missing.get(_parent(name)) != count}
-    return {"data": provenance, "rows": rows, "missing": told}
+    shown = {name: count for name, count in missing.items() if missing.get(_parent(name)) != count}
+    return {"data": facts, "rows": rows, "missing": shown}
 
 
 def _parent(name: str) -> str:
-    """The field that holds this one: where it is missing, what it holds need not be told."""
+    """The field that holds this one: where it is missing, what it holds is missing too."""
     return name.rpartition(".")[0].removesuffix("[]")
 
 
@@ -207,7 +182,7 @@ def _filled(fields: Mapping[str, Any], prefix: str = "") -> dict[str, bool]:
 
 
 def _survey_documents(task: Task, tokenizer: Tokenizer) -> JSON:
-    """Number of samples and documents, and the longest document, as the task makes them of the records."""
+    """Number of samples and documents, and the longest document, as the task makes them of the rows."""
     samples = task.samples(tokenizer, seed=0, limit=None)
     first = {sample.id if sample.document is None else sample.document: sample for sample in reversed(samples)}
     lengths = {name: _document_tokens(sample.request(), tokenizer) for name, sample in first.items()}
@@ -244,6 +219,6 @@ def _print_findings(found: JSON) -> None:
         click.echo(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
     for name, rows in found.get("missing", {}).items():
         click.echo(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
-    click.echo("every record fits" if found["fits"] else f"does not fit: {found['problem']}")
+    click.echo("every row fits" if found["fits"] else f"does not fit: {found['problem']}")
     if found["hint"]:
         click.echo(f"hint: {found['hint']}")

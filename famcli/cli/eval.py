@@ -15,7 +15,7 @@ from famcli.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from famcli.checkpoints.registry import ModelSource
+    from famcli.checkpoints.sources import Source
     from famcli.evaluation.record import RunRecord
     from famcli.task import Task
 
@@ -69,7 +69,7 @@ def _with_adapter(models: tuple[str, ...], adapter: str | None) -> tuple[str, ..
     return (",".join([name, f"adapter={adapter}", *fields]),)
 
 
-def _run_all(sources: list[ModelSource], tasks: list[Task], settings: RunSettings) -> list[RunRecord]:
+def _run_all(sources: list[Source], tasks: list[Task], settings: RunSettings) -> list[RunRecord]:
     """Model by model, so that only one is in memory."""
     records = []
     for source in sources:
@@ -101,7 +101,8 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from famcli.reports.tables import format_field, format_metric, format_settings, shown_scores
+    from famcli.compare.cells import format_settings, shown_scores
+    from famcli.reports.numbers import format_field, format_metric
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
     screen.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")

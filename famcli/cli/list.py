@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """List models, tasks or runs."""
+    """List models, memories, tasks or runs."""
 
 
 @command.command()
@@ -43,7 +43,7 @@ def models(json_output: bool) -> None:
             missing.setdefault(" or ".join(entry["downloads"]), []).append(entry["name"])
     for commands, names in missing.items():
         click.echo(f"to get {', '.join(names)}: {commands}")
-    click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256")
+    click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256; fields: famcli list memories")
 
 
 def _describe(preset: Preset) -> JSON:
@@ -115,6 +115,28 @@ def _size(count: int) -> str:
 
 @command.command()
 @as_json
+def memories(json_output: bool) -> None:
+    """Memories for --model NAME,attention=MEMORY, with the fields each of them has."""
+    from famcli.models.memories import memory_entry_points, memory_kind
+
+    described: list[JSON] = []
+    for name in memory_entry_points():
+        kind = memory_kind(name)
+        fields = [
+            {"name": field.name, "default": field.default, "help": field.metadata.get("help", "")}
+            for field in dataclasses.fields(kind)
+        ]
+        described.append({"name": name, "summary": kind.summary, "state_grows": kind.whole, "fields": fields})
+    if json_output:
+        return click.echo(json.dumps({"memories": described}))
+    for entry in described:
+        click.echo(f"{entry['name']}: {entry['summary']}")
+        for field in entry["fields"]:
+            click.echo(f"  {field['name']}={str(field['default']).lower()}\n      {field['help']}")
+
+
+@command.command()
+@as_json
 def tasks(json_output: bool) -> None:
     """Tasks for --task, with their options for -o."""
     from famcli.cli.options import list_suites
@@ -155,7 +177,7 @@ def tasks(json_output: bool) -> None:
 def runs(output: Path, json_output: bool) -> None:
     """Run records, newest first."""
     from famcli.evaluation.record import load_records
-    from famcli.reports.tables import format_metric
+    from famcli.reports.numbers import format_metric
 
     records = load_records(output)
     if json_output:

@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 
-from famcli import __version__
 from famcli.errors import UserError, unknown_name
+from famcli.version import __version__
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130

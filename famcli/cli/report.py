@@ -42,11 +42,11 @@ def command(
     famcli report --baseline bswa-tiny
     famcli report fam-tiny bswa-tiny --to fam.html --plots plots
     """
+    from famcli.compare.selection import MAKE_ONE, select
+    from famcli.compare.side_by_side import compare
     from famcli.files import write_text
-    from famcli.reports.html.charts import write_charts
     from famcli.reports.html.page import build
-    from famcli.reports.selection import MAKE_ONE, select
-    from famcli.reports.tables import compare
+    from famcli.reports.plots.chart import write_charts
 
     selection = select(selected, output, baseline)
     if not selection.records:

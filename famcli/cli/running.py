@@ -14,7 +14,7 @@ from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_o
 from famcli.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel, ModelSource
+    from famcli.checkpoints.sources import LoadedModel, Source
     from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
     from famcli.task import Task
@@ -103,7 +103,7 @@ def run_options(function: Function) -> Function:
             help="Spread the layers over all GPUs and the processor (needs accelerate).",
         ),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer."),
-        click.option("--limit", type=click.IntRange(min=1), help="At most so many samples of each task."),
+        click.option("--limit", type=click.IntRange(min=1), help="Most samples of each task."),
         click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer."),
         click.option(
             "--truncate",
@@ -177,7 +177,7 @@ def _sources(data: tuple[str, ...], takes_data: dict[str, bool]) -> dict[str, st
     return sources
 
 
-def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> ModelSource:
+def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Source:
     """Finds a model, and makes sure that every task has samples for it that fit.
 
     Raises:
@@ -198,20 +198,20 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Mode
     return source
 
 
-def _check_samples(source: ModelSource, task: Task, settings: RunSettings) -> None:
+def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
     """Draws the samples, and where the context is bounded measures them against it."""
     from famcli.evaluation.plan import measure
-    from famcli.evaluation.prompts import frame_of
+    from famcli.evaluation.prompts import special_tokens_of
     from famcli.evaluation.runner import context_of
 
-    frame = frame_of(source.checkpoint.tokenizer, settings.chat_template)
-    samples = task.samples(source.checkpoint.tokenizer, settings.seed, settings.limit)
-    context = context_of(source.config, settings.max_context, settings.truncate)
+    special = special_tokens_of(source.tokenizer, settings.chat_template)
+    samples = task.samples(source.tokenizer, settings.seed, settings.limit)
+    context = context_of(source.longest_text, settings.max_context, settings.truncate)
     if context:
-        measure(samples, source.checkpoint.tokenizer, context, frame)
+        measure(samples, source.tokenizer, context, special)
 
 
-def load(source: ModelSource, settings: RunSettings) -> LoadedModel:
+def load(source: Source, settings: RunSettings) -> LoadedModel:
     """The model in memory; warns of a FAM that has learned nothing."""
     from famcli.checkpoints.registry import pick_device, pick_dtype
 
@@ -222,7 +222,7 @@ def load(source: ModelSource, settings: RunSettings) -> LoadedModel:
             err=True,
         )
     device = pick_device(settings.device)
-    return source.load(device, pick_dtype(settings.dtype, device, source.checkpoint), bool(settings.device_map))
+    return source.load(device, pick_dtype(settings.dtype, device, source), bool(settings.device_map))
 
 
 def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = False) -> RunRecord:

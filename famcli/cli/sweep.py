@@ -17,7 +17,7 @@ from famcli.errors import UserError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from famcli.checkpoints.registry import ModelSource
+    from famcli.checkpoints.sources import Source
     from famcli.evaluation.record import RunRecord
     from famcli.metrics.statistics import Metric
     from famcli.task import Task
@@ -123,7 +123,7 @@ def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: R
     Raises:
         UserError: no combination can be run.
     """
-    sources: list[tuple[Combination, ModelSource]] = []
+    sources: list[tuple[Combination, Source]] = []
     for one in combinations:
         try:
             sources.append((one, check_model(one.spec, tasks, settings)))
@@ -142,7 +142,7 @@ def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: R
             one.error = UserError(error.message, error.hint)
 
 
-def _run_one(one: Combination, source: ModelSource, tasks: list[Task], settings: RunSettings) -> None:
+def _run_one(one: Combination, source: Source, tasks: list[Task], settings: RunSettings) -> None:
     model = load(source, settings)
     for task in tasks:
         one.records.append(run(model, task, settings))
@@ -184,7 +184,7 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
     from rich.table import Table
     from rich.text import Text
 
-    from famcli.reports.tables import format_field, format_metric
+    from famcli.reports.numbers import format_field, format_metric
 
     scores = [_scores(one.records) for one in combinations]
     titles = list(dict.fromkeys(title for found in scores for title in found))
@@ -212,7 +212,7 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
 
 def _scores(records: Sequence[RunRecord]) -> dict[str, Metric]:
     """The headline metric of each task and cell, by what the table calls it."""
-    from famcli.reports.tables import format_settings, shown_scores
+    from famcli.compare.cells import format_settings, shown_scores
 
     found = {}
     for record in records:

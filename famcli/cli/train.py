@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; PyTorch's choice where not given.")
 def command(
+    *,
     recipe_path: Path,
     model: str | None,
     output: Path | None,
@@ -160,14 +161,14 @@ def _prepare(
 
 def _find_base(spec: str, lora: bool) -> tuple[str, ModelConfig]:
     """The name of a model without the changes to it, a directory's in full, and its own config."""
-    from famcli.checkpoints.registry import find_model, split_spec
+    from famcli.checkpoints.registry import find_checkpoint, split_spec
     from famcli.files import user_path
 
     name, overrides = split_spec(spec)
     directory = user_path(name)
     if lora and ("adapter" in overrides or (directory / "adapter_config.json").exists()):
         raise UserError(f"'{spec}' has an adapter already", "an adapter is trained on a base model: name that")
-    return str(directory.resolve()) if directory.exists() else name, find_model(name).config
+    return str(directory.resolve()) if directory.exists() else name, find_checkpoint(name).config
 
 
 def _material(recipe: Recipe, tokenizer: Tokenizer, text: Path, qa: Path | None) -> Material:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,16 +15,32 @@ from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
-from famcli.evaluation.prompts import Context, Frame, PromptTokens, encode, prompt_parts
+from famcli.evaluation.prompts import Context, PromptTokens, SpecialTokens, encode, prompt_parts
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
-from famcli.task import Choose, Chosen, Generate, Predicted, Read, Request, Sample, Scores, Task, Weighted
+from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.checkpoints.tokenizer import Tokenizer
 
 TAIL = 200
 """Characters of a prompt's end that the journal keeps."""
+
+
+class Answered(NamedTuple):
+    """An answer, and what the journal keeps of it and of its prompt.
+
+    Attributes:
+        answer: it.
+        kept: see ``Entry.answer``.
+        prompt_sha256, prompt_tokens, state_bytes: see ``Entry``.
+    """
+
+    answer: Generated | Chosen | Predicted
+    kept: dict[str, Any]
+    prompt_sha256: str
+    prompt_tokens: int
+    state_bytes: int
 
 
 @dataclass(frozen=True)
@@ -35,16 +51,16 @@ class Answering:
         model: who answers.
         task: whose samples these are.
         context: the bound on prompts, if there is one.
-        frame: what stands around every prompt.
+        special: what stands around every prompt.
         keeper: keeps the state of a long document on the way.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
         peak_memory: most memory used so far, in bytes.
     """
 
     model: LoadedModel
     task: Task
     context: Context | None
-    frame: Frame
+    special: SpecialTokens
     keeper: StateKeeper
     advance: Callable[[int], None]
     peak_memory: Callable[[], int]
@@ -59,30 +75,27 @@ class Answering:
             requests = [(p, p.sample.request()) for p in batch]
             for _, some in groupby(requests, key=_together):
                 pairs = list(some)
-                replies = list(self._reply(pairs, prefix))
+                answered = list(self._answer(pairs, prefix))
                 share = self.keeper.seconds / len(pairs)
                 self.keeper.begin()
                 peak = self.peak_memory()
                 yield [
-                    self._entry(p, request, *reply, share, peak)
-                    for (p, request), reply in zip(pairs, replies, strict=True)
+                    self._entry(p, request, one, share, peak) for (p, request), one in zip(pairs, answered, strict=True)
                 ]
 
     def _read_shared(self, group: Group) -> Prefix:
         request = group.batches[0][0].sample.request()
         assert not isinstance(request, Read)
         document = encode(request.prompt.segments[0], self.model.tokenizer)
-        before = np.asarray(self.frame.before, np.int64)
+        before = np.asarray(self.special.before, np.int64)
         if self.context:
             document = self.context.cut(document, group.shared_tokens - len(before))
         if len(before):
             document = np.concatenate((before, document))
-        return read_document(self.model.decoder, document, self.keeper, self.advance)
+        return read_document(self.model.stream, document, self.keeper, self.advance)
 
-    def _reply(
-        self, pairs: Sequence[tuple[Planned, Request]], prefix: Prefix | None
-    ) -> Iterator[tuple[Any, dict[str, Any], str, int, int]]:
-        """The answer to each request, what the journal keeps of it, hash and tokens of the prompt, state bytes."""
+    def _answer(self, pairs: Sequence[tuple[Planned, Request]], prefix: Prefix | None) -> Iterator[Answered]:
+        """The answer to each request."""
         tokenizer = self.model.tokenizer
         if isinstance(pairs[0][1], Read):
             for p, request in pairs:
@@ -94,20 +107,20 @@ class Answering:
         for (p, _), request in zip(pairs, requests, strict=True):
             if prefix:  # a long document takes seconds to tokenise, and there may be many questions
                 parts = [encode(segment, tokenizer) for segment in request.prompt.segments[1:]]
-                parts.append(np.asarray(self.frame.after, np.int64))
+                parts.append(np.asarray(self.special.after, np.int64))
                 prompts.append(PromptTokens(parts, prefix.digest))
             else:
-                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.frame)
+                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.special)
                 prompts.append(PromptTokens(parts))
-        for reply in answer_batch(self.model.decoder, tokenizer, requests, prompts, prefix, self.advance):
+        for reply in answer_batch(self.model.stream, tokenizer, requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):
                 kept = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
             else:
                 kept = {"token_ids": list(answer.token_ids)}
-            yield answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.state_bytes
+            yield Answered(answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.state_bytes)
 
-    def _predict(self, p: Planned, request: Read) -> tuple[Predicted, dict[str, Any], str, int, int]:
+    def _predict(self, p: Planned, request: Read) -> Answered:
         tokenizer = self.model.tokenizer
         ids, text = encode(request.text, tokenizer), request.text
         if self.context and p.document_tokens is not None and p.document_tokens < len(ids):
@@ -115,47 +128,36 @@ class Answering:
             text = tokenizer.decode(ids.tolist())
         if not len(ids):
             raise UserError(f"task {self.task.name}: sample {p.sample.id} is an empty text")
-        found = predict(self.model.decoder, tokenizer, ids, self.keeper, self.advance)
+        found = predict(self.model.stream, tokenizer, ids, self.keeper, self.advance)
         kept = {"by_position": by_position(found, ids, tokenizer.decode)}
         answer = Predicted(text, found.log_likelihoods, found.hits)
-        return answer, kept, found.sha256, len(ids), found.state_bytes
+        return Answered(answer, kept, found.sha256, len(ids), found.state_bytes)
 
-    def _entry(
-        self,
-        p: Planned,
-        request: Request,
-        answer: Any,
-        kept: dict[str, Any],
-        sha256: str,
-        tokens: int,
-        state_bytes: int,
-        seconds: float,
-        peak: int,
-    ) -> Entry:
-        sample = p.sample
+    def _entry(self, p: Planned, request: Request, answered: Answered, seconds: float, peak: int) -> Entry:
+        sample, tokens = p.sample, answered.prompt_tokens
         if tokens != p.prompt_tokens:
             raise UserError(
                 f"task {self.task.name}: sample {sample.id} announced {p.prompt_tokens} prompt tokens and has {tokens}"
             )
-        scores, weights = self._scores(sample, sample.score(answer))
+        scores, weights = self._scores(sample, sample.score(answered.answer))
         return Entry(
             id=sample.id,
             cell=dict(sample.cell),
             details=dict(sample.details),
             document=sample.document or "",
-            prompt_sha256=sha256,
+            prompt_sha256=answered.prompt_sha256,
             prompt_tokens=tokens,
             shared_tokens=p.shared_tokens,
             option_tokens=p.option_tokens,
             cut_tokens=p.cut_tokens,
             requests=p.requests,
-            output=_output(request, answer),
-            answer=kept,
+            output=_output(request, answered.answer),
+            answer=answered.kept,
             reference=sample.reference,
             scores=scores,
             weights=weights,
             seconds=seconds,
-            state_bytes=state_bytes,
+            state_bytes=answered.state_bytes,
             peak_memory_bytes=peak,
             prompt_tail=_tail(p, request, self.model.tokenizer),
         )

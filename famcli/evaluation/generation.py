@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from famcli.task import Choose, Chosen, Generate, Generated
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
-    from famcli.models.decoder import Decoder
-    from famcli.models.state import StreamState
+    from famcli.models.stream import State, StreamModel
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Reply:
 
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
 def answer_batch(
-    decoder: Decoder,
+    model: StreamModel[Any],
     tokenizer: Tokenizer,
     requests: Sequence[Generate | Choose],
     prompts: Sequence[PromptTokens],
@@ -54,12 +53,12 @@ def answer_batch(
     budget, a stop string or one of the tokenizer's ``answer_ends``. Memory does not grow with the prompt.
 
     Args:
-        decoder: the model; inputs go to the device of its weights.
+        model: the model; inputs go to its device.
         tokenizer: the model's.
         requests: one a row.
         prompts: one a row; what follows the ``prefix``.
         prefix: a document that all prompts begin with, and that has been read.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks, or the model gives no numbers.
@@ -68,12 +67,12 @@ def answer_batch(
     length, rows, before = len(prompts[0]), len(requests), prefix.tokens if prefix else 0
     if not length or any(len(prompt) != length for prompt in prompts):
         raise ValueError(f"a batch needs prompts of one length, not {sorted({len(p) for p in prompts})} tokens")
-    state = prefix.state.index([0] * rows) if prefix else decoder.start(rows)
-    for start, stop in _chunks(before, length - 1, decoder.config.block_size):
-        tokens = _stack(prompts, start, stop, decoder)
-        state = decoder.prefill(tokens, state)
+    state = prefix.state.index([0] * rows) if prefix else model.start(rows)
+    for start, stop in _chunks(before, length - 1, model.chunk_size):
+        tokens = _stack(prompts, start, stop, model)
+        state = model.prefill(tokens, state)
         advance(tokens.numel())
-    last = _stack(prompts, length - 1, length, decoder)
+    last = _stack(prompts, length - 1, length, model)
     advance(rows)
     size = state.nbytes // rows
     generate = [request for request in requests if isinstance(request, Generate)]
@@ -82,9 +81,9 @@ def answer_batch(
         raise ValueError("a batch needs requests of one kind")
     answers: list[Generated | Chosen] = []
     if generate:
-        answers += _decode(decoder, tokenizer, generate, last, state)
+        answers += _decode(model, tokenizer, generate, last, state)
     else:
-        answers += _weigh(decoder, tokenizer, choose, last, state, advance)
+        answers += _weigh(model, tokenizer, choose, last, state, advance)
     return [
         Reply(answer, prompt.sha256, before + length, size) for answer, prompt in zip(answers, prompts, strict=True)
     ]
@@ -96,18 +95,18 @@ def _chunks(before: int, length: int, block_size: int) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(bounds) if start < stop]
 
 
-def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, decoder: Decoder) -> Tensor:
-    return to_device(np.stack([prompt.take(start, stop) for prompt in prompts]), decoder)
+def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, model: StreamModel[Any]) -> Tensor:
+    return to_device(np.stack([prompt.take(start, stop) for prompt in prompts]), model)
 
 
 def _decode(
-    decoder: Decoder, tokenizer: Tokenizer, requests: Sequence[Generate], tokens: Tensor, state: StreamState
+    model: StreamModel[Any], tokenizer: Tokenizer, requests: Sequence[Generate], tokens: Tensor, state: State
 ) -> list[Generated]:
     """Decodes after ``tokens`` [b, 1]. Rows that are done are read on beside the others: rows do not meet."""
     rows = [_Row(request, tokenizer) for request in requests]
     while True:
-        latents, state = decoder.read(tokens, state)
-        scores = _numbers(decoder.logits(latents[:, -1]))[:, : tokenizer.vocab_size]
+        latents, state = model.read(tokens, state)
+        scores = _numbers(model.logits(latents[:, -1]))[:, : tokenizer.vocab_size]
         chosen = scores.argmax(dim=-1)
         for row, token in zip(rows, chosen.tolist(), strict=True):
             row.add(token)
@@ -117,16 +116,16 @@ def _decode(
 
 
 def _weigh(
-    decoder: Decoder,
+    model: StreamModel[Any],
     tokenizer: Tokenizer,
     requests: Sequence[Choose],
     tokens: Tensor,
-    state: StreamState,
+    state: State,
     advance: Callable[[int], None],
 ) -> list[Chosen]:
     """Log-likelihoods of the options after ``tokens`` [b, 1]; options of one length are read together."""
-    latents, state = decoder.read(tokens, state)
-    first = _numbers(decoder.logits(latents[:, -1])).float().log_softmax(-1)
+    latents, state = model.read(tokens, state)
+    first = _numbers(model.logits(latents[:, -1])).float().log_softmax(-1)
     options = [[tokenizer.encode(option) for option in request.options] for request in requests]
     found: dict[tuple[int, int], float] = {}
     by_length: dict[int, list[tuple[int, int]]] = {}
@@ -137,7 +136,7 @@ def _weigh(
         for start in range(0, len(pairs), len(requests)):
             some = pairs[start : start + len(requests)]
             ids = torch.tensor([options[row][i] for row, i in some], device=first.device)
-            values = _option_likelihoods(decoder, ids, first[[row for row, _ in some]], state, [row for row, _ in some])
+            values = _option_likelihoods(model, ids, first[[row for row, _ in some]], state, [row for row, _ in some])
             found.update(zip(some, values, strict=True))
             advance(ids.numel())
     return [
@@ -147,13 +146,13 @@ def _weigh(
 
 
 def _option_likelihoods(
-    decoder: Decoder, ids: Tensor, first: Tensor, state: StreamState, rows: list[int]
+    model: StreamModel[Any], ids: Tensor, first: Tensor, state: State, rows: list[int]
 ) -> list[float]:
     """Sums over the tokens of options ``ids`` [n, t], read on from ``rows`` of ``state``; ``first`` [n, v] is known."""
     likelihoods = first.gather(1, ids[:, :1])
     if ids.shape[1] > 1:
-        latents, _ = decoder.read(ids[:, :-1], state.index(rows))
-        later = _numbers(decoder.logits(latents)).float().log_softmax(-1)
+        latents, _ = model.read(ids[:, :-1], state.index(rows))
+        later = _numbers(model.logits(latents)).float().log_softmax(-1)
         likelihoods = torch.cat((likelihoods, later.gather(2, ids[:, 1:, None])[..., 0]), dim=1)
     sums: list[float] = likelihoods.double().sum(1).tolist()
     return sums

@@ -6,18 +6,18 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from famcli.evaluation.aggregate import cost
-from famcli.evaluation.prompts import Frame, Side
+from famcli.evaluation.prompts import Side, SpecialTokens
 from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.task import Task
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.checkpoints.tokenizer import Tokenizer
 
 
@@ -25,7 +25,6 @@ def new_record(
     model: LoadedModel, task: Task, results: Path, seed: int, limit: int | None, context: ContextFields
 ) -> RunRecord:
     """The record of a run that has not begun; the arguments are those of ``famcli.evaluation.runner.evaluate``."""
-    config = model.decoder.config
     record = RunRecord(
         path=results,
         run_id="",
@@ -33,11 +32,11 @@ def new_record(
         status="running",
         model=ModelFields(
             name=model.name,
-            config=config.as_mapping(),
+            config=dict(model.stream.description),
             weights_sha256=model.weights_sha256,
             tokenizer=model.tokenizer.name,
-            parameters=sum(weight.numel() for weight in model.decoder.parameters()),
-            receptive_field=config.receptive_field,
+            parameters=model.stream.parameters_count,
+            receptive_field=model.stream.receptive_field,
             fam=NO_FAM_ADAPTER if model.untrained_memory else None,
         ),
         task=_task_fields(task),
@@ -53,17 +52,17 @@ def new_record(
         started=now(),
         finished=None,
     )
-    run_id = _run_id(record, model.device.type, model.tokenizer)
+    run_id = _run_id(record, model.stream.identity, model.device.type, model.tokenizer)
     return replace(record, run_id=run_id, path=results / run_id)
 
 
 def context_fields(
-    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, frame: Frame, chat: bool
+    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, special: SpecialTokens, chat: bool
 ) -> ContextFields:
     """What the record says of prompts; a model without special tokens or a chat template has the bound alone."""
     fields = ContextFields(max_context=max_context, truncate=truncate)
-    if len(frame):
-        fields |= {"before": list(frame.before), "after": list(frame.after)}
+    if len(special):
+        fields |= {"before": list(special.before), "after": list(special.after)}
     if chat and tokenizer.chat_template:
         fields["chat_template_sha256"] = tokenizer.chat_template.sha256
     return fields
@@ -91,23 +90,15 @@ def _task_fields(task: Task) -> TaskFields:
     return same
 
 
-def _off_default(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config sets: a switch that is added later leaves the names of older runs as they are."""
-    from famcli.models.config import default_of
-
-    defaults = default_of(config["attention"])
-    return {name: value for name, value in config.items() if value != defaults.get(name, MISSING)}
-
-
-def _run_id(record: RunRecord, device_type: str, tokenizer: Tokenizer) -> str:
+def _run_id(record: RunRecord, identity: Mapping[str, Any], device_type: str, tokenizer: Tokenizer) -> str:
     """Task and model, to be readable, and 12 hex digits over all that determines the answers."""
     task: dict[str, Any] = {**record.task}
     if data := record.task["data"]:  # the same content elsewhere is the same run
         task["data"] = data["sha256"]
         task["options"] = {name: value for name, value in record.task["options"].items() if name != "data"}
-    identity = {
+    determined = {
         "schema_version": record.schema_version,
-        "config": _off_default(record.model["config"]),
+        "config": identity,
         "weights_sha256": record.model["weights_sha256"],
         "tokenizer": [tokenizer.name, tokenizer.text_start, sorted(tokenizer.answer_ends)],
         "task": task,
@@ -117,7 +108,7 @@ def _run_id(record: RunRecord, device_type: str, tokenizer: Tokenizer) -> str:
         "device": device_type,
         "dtype": record.dtype,
     }
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(determined, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{record.task['name']}-{record.model['name'].rstrip('/')}")
     return f"{readable[:80].strip('-.')}-{digest}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.evaluation.prompts import NO_FRAME, Context, Frame, document_of, encode, option_lengths
+from famcli.evaluation.prompts import NO_SPECIAL_TOKENS, Context, SpecialTokens, document_of, encode, option_lengths
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
 if TYPE_CHECKING:
@@ -65,16 +65,16 @@ class Group:
 
 
 def measure(
-    samples: Sequence[Sample], tokenizer: Tokenizer, context: Context | None, frame: Frame = NO_FRAME
+    samples: Sequence[Sample], tokenizer: Tokenizer, context: Context | None, special: SpecialTokens = NO_SPECIAL_TOKENS
 ) -> list[Planned]:
-    """What each sample takes, in ``frame``; every document is tokenised once, and only its length is kept.
+    """What each sample takes, special tokens included; every document is tokenised once, and its length kept.
 
     Raises:
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
             documents.
     """
     lengths = _Documents(tokenizer)
-    return [_measure(sample, tokenizer, context, frame, lengths.tokens) for sample in samples]
+    return [_measure(sample, tokenizer, context, special, lengths.tokens) for sample in samples]
 
 
 class _Documents:
@@ -105,14 +105,14 @@ def _measure(
     sample: Sample,
     tokenizer: Tokenizer,
     context: Context | None,
-    frame: Frame,
+    special: SpecialTokens,
     document_tokens: Callable[[Sample, Segment], int],
 ) -> Planned:
     if sample.prompt_tokens is not None and context is None:
-        return Planned(sample, sample.prompt_tokens + len(frame))
+        return Planned(sample, sample.prompt_tokens + len(special))
     request = sample.request()
     if isinstance(request, Read):
-        frame = NO_FRAME
+        special = NO_SPECIAL_TOKENS
     document, own = document_of(request), _tokens_around(request, tokenizer)
     options = option_lengths(request, tokenizer)
     if isinstance(request, Choose) and not all(options or [0]):
@@ -120,15 +120,15 @@ def _measure(
         raise UserError(f"sample {sample.id}: an option has no tokens: {list(request.options)}")
     answer = request.max_new_tokens if isinstance(request, Generate) else max(options, default=0)
     whole = 0 if document is None else document_tokens(sample, document)
-    kept = context.kept(whole, len(frame) + own + answer, f"sample {sample.id}") if context else whole
+    kept = context.kept(whole, len(special) + own + answer, f"sample {sample.id}") if context else whole
     if not kept + own:
         raise UserError(f"sample {sample.id} has nothing to read: its prompt is empty")
     named = sample.document is not None and own > 0
     return Planned(
         sample,
-        prompt_tokens=kept + len(frame) + own,
+        prompt_tokens=kept + len(special) + own,
         document_tokens=None if document is None else kept,
-        shared_tokens=len(frame.before) + kept if kept and named and _begins(request) else 0,
+        shared_tokens=len(special.before) + kept if kept and named and _begins(request) else 0,
         option_tokens=sum(options),
         requests=max(len(options), 1),
         cut_tokens=whole - kept,

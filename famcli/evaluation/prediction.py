@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from famcli.evaluation.stream import StateKeeper, chunks, to_device, token_diges
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
-    from famcli.models.decoder import Decoder
+    from famcli.models.stream import StreamModel
 
 LOGITS_BYTES = 64 * 1024**2
 """Room for the logits in memory at one time; float32, [tokens, vocabulary]."""
@@ -43,7 +43,7 @@ class Prediction:
 
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
 def predict(
-    decoder: Decoder, tokenizer: Tokenizer, ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]
+    model: StreamModel[Any], tokenizer: Tokenizer, ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]
 ) -> Prediction:
     """Predicts each of ``ids`` once, the first from the tokenizer's ``text_start``.
 
@@ -52,11 +52,11 @@ def predict(
     vocabulary, of equals the lowest id.
 
     Args:
-        decoder: the model; inputs go to the device of its weights.
+        model: the model; inputs go to its device.
         tokenizer: the model's.
         ids: [t] token ids, at least one.
         keeper: keeps the state, and what is known so far, on the way.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks.
@@ -64,25 +64,24 @@ def predict(
     """
     if not len(ids):
         raise ValueError("a text without tokens cannot be predicted")
-    device = decoder.embedding.weight.device
     start, sha256 = tokenizer.text_start, token_digest(ids).hexdigest()
     known = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.bool_)
     into = 1 if start is None else 0
     if start is None:
         known[0][0] = -np.log(tokenizer.vocab_size)
     name = f"prediction {sha256}"
-    kept = keeper.recall(name, device)
-    state = kept[0] if kept else decoder.start(1)
+    kept = keeper.recall(name, model)
+    state = kept[0] if kept else model.start(1)
     done = state.tokens_read
     if kept:
         for values, tensor in zip(known, (kept[1]["log_likelihoods"], kept[1]["hits"]), strict=True):
             values[into : into + done] = tensor.numpy()
     advance(done)
-    for chunk in chunks(done, len(ids) - into, decoder.config.block_size):
+    for chunk in chunks(done, len(ids) - into, model.chunk_size):
         place = slice(into + chunk.start, into + chunk.stop)
-        wanted = to_device(ids[place], decoder)
-        latents, state = decoder.read(to_device(_before(ids, place, start)[None], decoder), state)
-        known[0][place], known[1][place] = _score(decoder, tokenizer, latents[0], wanted)
+        wanted = to_device(ids[place], model)
+        latents, state = model.read(to_device(_before(ids, place, start)[None], model), state)
+        known[0][place], known[1][place] = _score(model, tokenizer, latents[0], wanted)
         advance(chunk.stop - chunk.start)
         if chunk.keep:
             so_far = {
@@ -104,13 +103,13 @@ def _before(ids: Ids, place: slice, start: int | None) -> Ids:
 
 
 def _score(
-    decoder: Decoder, tokenizer: Tokenizer, latents: Tensor, wanted: Tensor
+    model: StreamModel[Any], tokenizer: Tokenizer, latents: Tensor, wanted: Tensor
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Log-likelihoods and hits [t] of the tokens ``wanted`` after ``latents`` [t, d]; few logits at a time."""
-    rows = max(1, LOGITS_BYTES // (4 * decoder.config.vocab_size))
+    rows = max(1, LOGITS_BYTES // (4 * model.vocab_size))
     likelihoods, hits = [], []
     for some, tokens in zip(latents.split(rows), wanted.split(rows), strict=True):
-        logits = decoder.logits(some).float()
+        logits = model.logits(some).float()
         likelihoods.append(-F.cross_entropy(logits, tokens, reduction="none").cpu().numpy())
         hits.append((logits[:, : tokenizer.vocab_size].argmax(-1) == tokens).cpu().numpy())
     return np.concatenate(likelihoods), np.concatenate(hits)

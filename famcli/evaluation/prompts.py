@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 Side = Literal["left", "right", "middle"]
 
 CUT_STEP = 128
-"""A cut document keeps a multiple of so many tokens: questions of nearly one length still share what is read."""
+"""A cut document keeps a multiple of this number of tokens: questions of nearly one length still share it."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Frame:
+class SpecialTokens:
     """Token ids ``before`` and ``after`` every prompt that is answered; a text that is predicted has none."""
 
     before: tuple[int, ...] = ()
@@ -84,10 +84,10 @@ class Frame:
         return len(self.before) + len(self.after)
 
 
-NO_FRAME = Frame()
+NO_SPECIAL_TOKENS = SpecialTokens()
 
 
-def frame_of(tokenizer: Tokenizer, chat: bool) -> Frame:
+def special_tokens_of(tokenizer: Tokenizer, chat: bool) -> SpecialTokens:
     """What a model was trained to see around a prompt.
 
     Args:
@@ -98,11 +98,11 @@ def frame_of(tokenizer: Tokenizer, chat: bool) -> Frame:
         UserError: there is no chat template, or it cannot be used.
     """
     if not chat:
-        return Frame(before=tokenizer.prompt_start)
+        return SpecialTokens(before=tokenizer.prompt_start)
     if tokenizer.chat_template is None:
         raise UserError("the model's tokenizer has no chat template", "leave out --chat-template")
     before, after = tokenizer.chat_template.around()
-    return Frame(tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after)))
+    return SpecialTokens(tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after)))
 
 
 def encode(segment: Segment, tokenizer: Tokenizer) -> Ids:
@@ -157,11 +157,15 @@ class PromptTokens:
 
 
 def prompt_parts(
-    prompt: Prompt, tokenizer: Tokenizer, kept: int | None, context: Context | None, frame: Frame = NO_FRAME
+    prompt: Prompt,
+    tokenizer: Tokenizer,
+    kept: int | None,
+    context: Context | None,
+    special: SpecialTokens = NO_SPECIAL_TOKENS,
 ) -> list[Ids]:
     """The token ids of a prompt's segments, its document cut to ``kept`` tokens, with what stands around them."""
     parts = [encode(segment, tokenizer) for segment in prompt.segments]
     if prompt.document is not None and kept is not None and context is not None:
         parts[prompt.document] = context.cut(parts[prompt.document], kept)
-    around = [np.asarray(ids, np.int64) for ids in (frame.before, frame.after)]
+    around = [np.asarray(ids, np.int64) for ids in (special.before, special.after)]
     return [part for part in (around[0], *parts, around[1]) if len(part)]

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from famcli import __version__
 from famcli.errors import GO_ON, UserError, printable
 from famcli.fields import read_fields, read_json
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
+from famcli.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,13 @@ class TaskFields(TypedDict):
     metrics: dict[str, dict[str, Any]]
 
 
-class _FrameFields(TypedDict, total=False):
+class _SpecialTokenFields(TypedDict, total=False):
     before: list[int]
     after: list[int]
     chat_template_sha256: str
 
 
-class ContextFields(_FrameFields):
+class ContextFields(_SpecialTokenFields):
     """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut.
 
     Where special tokens or a chat template stand around every prompt: their token ids ``before`` and ``after`` it, and

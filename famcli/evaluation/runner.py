@@ -16,29 +16,27 @@ from famcli.evaluation.answering import Answering
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, claim
 from famcli.evaluation.plan import Planned, measure, plan
-from famcli.evaluation.prompts import Context, Frame, Side, frame_of
+from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
-from famcli.models.cost import state_values_per_token
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
-    from famcli.models.config import ModelConfig
+    from famcli.checkpoints.sources import LoadedModel
 
 CPU_ROWS, CUDA_ROWS = 16, 64
 CPU_STATE_BYTES = 2 * 1024**3
 
 
 class Progress(Protocol):
-    """Told how a run advances."""
+    """Shows how a run advances."""
 
     def begin(self, samples: int, done: int, tokens: int) -> None:
-        """The run has so many samples, so many of them done, and so many tokens still to read."""
+        """The run has ``samples``, of which ``done`` are answered, and ``tokens`` still to read."""
         ...
 
     def advance(self, tokens: int) -> None:
-        """So many more tokens have been read."""
+        """``tokens`` more have been read."""
         ...
 
     def end(self) -> None:
@@ -64,16 +62,16 @@ def evaluate(
 
     The run lies in ``results/<run-id>``: ``samples.jsonl`` gets a line a sample as soon as its batch is answered, and
     the scores are computed from these lines alone, so a run that was killed ends like one that was not. A document that
-    several samples are about is read once; the state of a long one is kept every so many blocks, so that a killed run
-    goes on in the middle of it. The answers depend neither on that nor on the batch size, but for the rounding of
-    matrix products that may differ with them in the last bit.
+    several samples are about is read once; the state of a long one is kept on the way, so that a killed run goes
+    on in the middle of it. Neither that nor the batch size changes the answers, except for the rounding of matrix
+    products in the last bit.
 
     Args:
         model: the loaded model.
         task: the task with its options.
         results: where runs are kept.
         seed: passed to the task.
-        limit: at most so many samples; ``None`` is all.
+        limit: most samples; ``None`` is all.
         max_context: the most tokens prompt and answer may take. ``None`` is no bound, but under ``full`` attention the
             length it was trained on, where that is known.
         truncate: which part of a document beyond ``max_context`` is cut; ``None`` makes it an error.
@@ -81,7 +79,7 @@ def evaluate(
         batch_size: samples answered together. ``None`` is 16, on CUDA 64, or as many as keep the stream states within
             2 GiB, on CUDA within a quarter of the free memory.
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
-        progress: told how the run advances.
+        progress: shows how the run advances.
 
     Raises:
         UserError: a value does not fit, a sample does not fit the context, the model has no chat template, a file of
@@ -90,14 +88,14 @@ def evaluate(
     for name, value in (("limit", limit), ("batch size", batch_size), ("max context", max_context)):
         if value is not None and value < 1:
             raise UserError(f"the {name} must be at least 1, not {value}")
-    context = context_of(model.decoder.config, max_context, truncate)
-    frame = frame_of(model.tokenizer, chat_template)
-    fields = context_fields(model.tokenizer, max_context, truncate, frame, chat_template)
+    context = context_of(model.stream.longest_text, max_context, truncate)
+    special = special_tokens_of(model.tokenizer, chat_template)
+    fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template)
     record = new_record(model, task, results, seed, limit, fields)
     if not fresh and (finished := _finished(record.path)):
         return finished
     samples = _samples(model, task, seed, limit)
-    planned = measure(samples, model.tokenizer, context, frame)
+    planned = measure(samples, model.tokenizer, context, special)
     with claim(record.path, fresh):
         if finished := _finished(record.path):
             return finished
@@ -107,25 +105,30 @@ def evaluate(
         _check_journal(journal, samples, task)
         record.environment = environment()
         record.save()
-        keeper = StateKeeper(record.path)
-        rows = batch_size or _automatic_batch_size(model, planned)
-        _answer(model, task, planned, context, frame, journal, keeper, rows, progress)
+        answering = Answering(
+            model=model,
+            task=task,
+            context=context,
+            special=special,
+            keeper=StateKeeper(record.path),
+            advance=progress.advance if progress else lambda tokens: None,
+            peak_memory=lambda: _peak_memory(model.device),
+        )
+        _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
         aggregate(record, task, [journal.entries[sample.id] for sample in samples])
         record.status, record.finished = "finished", now()
         record.save()
-        keeper.forget()
+        answering.keeper.forget()
     return record
 
 
-def context_of(config: ModelConfig, max_context: int | None, truncate: Side | None) -> Context | None:
+def context_of(longest: int | None, max_context: int | None, truncate: Side | None) -> Context | None:
     """The bound on prompts and answers that a model and the user's wishes make; see ``evaluate``.
 
     Raises:
         UserError: something is to be cut, and nothing says at what length.
     """
-    bound = max_context
-    if bound is None and config.memory.whole:
-        bound = config.trained_context
+    bound = longest if max_context is None else max_context
     if bound is None:
         if truncate:
             raise UserError(
@@ -187,37 +190,19 @@ def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned]) -> int
     if model.device.type == "cuda":
         rows, room = CUDA_ROWS, torch.cuda.mem_get_info(model.device)[0] // 4
     longest = max(p.prompt_tokens + p.option_tokens for p in planned)
-    growth = state_values_per_token(model.decoder.config) * model.dtype.itemsize
-    with torch.no_grad():
-        return max(1, min(rows, room // (model.decoder.start(1).nbytes + growth * longest)))
+    return max(1, min(rows, room // model.stream.state_bytes(longest)))
 
 
 def _answer(
-    model: LoadedModel,
-    task: Task,
-    planned: Sequence[Planned],
-    context: Context | None,
-    frame: Frame,
-    journal: Journal,
-    keeper: StateKeeper,
-    batch_size: int,
-    progress: Progress | None,
+    answering: Answering, planned: Sequence[Planned], journal: Journal, batch_size: int, progress: Progress | None
 ) -> None:
     """Answers what the journal lacks."""
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
+    device = answering.model.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     groups = plan(planned, batch_size, journal.entries.keys())
     if progress:
         progress.begin(len(planned), len(journal.entries), sum(group.tokens for group in groups))
-    answering = Answering(
-        model=model,
-        task=task,
-        context=context,
-        frame=frame,
-        keeper=keeper,
-        advance=progress.advance if progress else lambda tokens: None,
-        peak_memory=lambda: _peak_memory(model.device),
-    )
     try:
         for group in groups:
             for entries in answering.answer(group):

@@ -1,4 +1,4 @@
-"""Reads a long document once; its state is kept every so many blocks, so that a killed run goes on in it."""
+"""Reads a long document once; its state is kept on the way, so that a killed run goes on in the middle of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 from famcli.errors import GO_ON, UserError
 from famcli.evaluation.prompts import Ids
 from famcli.files import temporary_files
-from famcli.models.state import StreamState
+from famcli.models.stream import State
 
 if TYPE_CHECKING:
-    from famcli.models.decoder import Decoder
+    from famcli.models.stream import StreamModel
 
 STATE_NAME = "state.safetensors"
 KEEP_EVERY = 64
@@ -49,7 +49,7 @@ class StateKeeper:
         """Since ``begin``, those of earlier processes included."""
         return self.earlier + time.perf_counter() - self._begun
 
-    def keep(self, of: str, state: StreamState, extra: dict[str, Tensor]) -> None:
+    def keep(self, of: str, state: State, extra: dict[str, Tensor]) -> None:
         """Keeps the state of the reading called ``of``, and tensors that go with it, in place of the one before.
 
         Raises:
@@ -62,12 +62,12 @@ class StateKeeper:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}", GO_ON) from error
 
-    def recall(self, of: str, device: torch.device) -> tuple[StreamState, dict[str, Tensor]] | None:
+    def recall(self, of: str, model: StreamModel[Any]) -> tuple[State, dict[str, Tensor]] | None:
         """The state kept of the reading called ``of``, if there is one; any other is of no use any more."""
         if self.path is None or not self.path.exists():
             return None
         try:
-            state, metadata, extra = StreamState.load_with(self.path, device)
+            state, metadata, extra = model.load_state(self.path)
         except UserError:
             self.forget()
             return None
@@ -87,7 +87,7 @@ class StateKeeper:
 class Prefix:
     """A document that has been read, for prompts that begin with it: its state, one row, and the hash of its tokens."""
 
-    state: StreamState
+    state: State
     digest: hashlib._Hash
     tokens: int
 
@@ -114,39 +114,38 @@ def token_digest(ids: Ids) -> hashlib._Hash:
     return hashlib.sha256(np.ascontiguousarray(ids, "<i8").data)
 
 
-def to_device(ids: Ids, decoder: Decoder) -> Tensor:
+def to_device(ids: Ids, model: StreamModel[Any]) -> Tensor:
     """Token ids on the device of the decoder's weights.
 
     Raises:
         UserError: one of them has no embedding.
     """
-    if ids.size and int(ids.max()) >= decoder.config.vocab_size:
+    if ids.size and int(ids.max()) >= model.vocab_size:
         raise UserError(
-            f"the tokenizer gives token {int(ids.max())}, but the model has only {decoder.config.vocab_size}: "
+            f"the tokenizer gives token {int(ids.max())}, but the model has only {model.vocab_size}: "
             "tokenizer and weights do not belong together"
         )
-    return torch.from_numpy(ids).to(decoder.embedding.weight.device)
+    return torch.from_numpy(ids).to(model.device)
 
 
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
-def read_document(decoder: Decoder, ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]) -> Prefix:
+def read_document(model: StreamModel[Any], ids: Ids, keeper: StateKeeper, advance: Callable[[int], None]) -> Prefix:
     """Reads a document for the prompts that begin with it, or goes on reading it.
 
     Args:
-        decoder: the model; inputs go to the device of its weights.
+        model: the model; inputs go to its device.
         ids: [t] token ids.
         keeper: keeps the state on the way.
-        advance: told the number of tokens after each chunk.
+        advance: called with the number of tokens after each chunk.
     """
-    device = decoder.embedding.weight.device
     digest = token_digest(ids)
     name = f"prefix {digest.hexdigest()}"
-    kept = keeper.recall(name, device)
-    state = kept[0] if kept else decoder.start(1)
+    kept = keeper.recall(name, model)
+    state = kept[0] if kept else model.start(1)
     if state.tokens_read:
         advance(state.tokens_read)
-    for chunk in chunks(state.tokens_read, len(ids), decoder.config.block_size):
-        state = decoder.prefill(to_device(ids[None, chunk.start : chunk.stop], decoder), state)
+    for chunk in chunks(state.tokens_read, len(ids), model.chunk_size):
+        state = model.prefill(to_device(ids[None, chunk.start : chunk.stop], model), state)
         advance(chunk.stop - chunk.start)
         if chunk.keep:
             keeper.keep(name, state, {})

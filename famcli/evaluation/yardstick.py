@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.registry import LoadedModel
+    from famcli.checkpoints.sources import LoadedModel
     from famcli.evaluation.record import RunRecord
 
 CPU_SIDE, ACCELERATOR_SIDE = 1024, 4096

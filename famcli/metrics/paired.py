@@ -21,7 +21,7 @@ MOST_DRAWS, LEAST_DRAWS, RESAMPLED_CLUSTERS = 10_000, 2_000, 20_000_000
 """Resamples of a bootstrap: fewer where there are many clusters, whose means are nearly normal anyway."""
 
 ENUMERATED_CLUSTERS = 16
-"""Up to so many clusters all signs are tried, 2 ** 15 ways; beyond, ``SIGN_DRAWS`` random ones."""
+"""Most clusters for which all signs are tried, 2 ** 15 ways; beyond, ``SIGN_DRAWS`` random ones."""
 SIGN_DRAWS = 9_999
 
 
@@ -40,9 +40,9 @@ class PairedDifference:
 
     Attributes:
         value: difference of the two means.
-        low, high: its confidence interval, ``None`` where one cluster cannot tell.
-        p_value: two-sided, of the hypothesis that left and right could change places; ``None`` where one cluster
-            cannot tell.
+        low, high: its confidence interval, ``None`` for a single cluster.
+        p_value: two-sided, of the hypothesis that left and right could change places; ``None`` for a single
+            cluster.
         wins, losses, ties: samples in which left is better than right, worse, and equal.
         n: samples, those of weight 0 left out.
         clusters: how many clusters they come in.
@@ -153,7 +153,7 @@ def interval(
     measures the coverage. Where nearly all clusters are equal any bootstrap is too sure.
 
     Returns:
-        The interval, ``None`` where one cluster cannot tell, or there is none.
+        The interval, ``None`` where there are fewer than two clusters.
     """
     (x,), w, groups = _counted(weights, clusters, values)
     if not len(w):
@@ -183,7 +183,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def mcnemar(wins: int, losses: int) -> float:
-    """Exact two-sided p-value of so many wins and losses, were either as likely: twice the smaller binomial tail."""
+    """Exact two-sided p-value of these wins and losses, were either as likely: twice the smaller binomial tail."""
     n, least = wins + losses, min(wins, losses)
     ways = tail = 1
     for k in range(1, least + 1):

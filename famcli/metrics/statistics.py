@@ -13,7 +13,7 @@ class Metric:
 
     Attributes:
         value: the mean.
-        stderr: its standard error, ``None`` where one cluster cannot tell.
+        stderr: its standard error, ``None`` for a single cluster.
         n: number of samples.
     """
 

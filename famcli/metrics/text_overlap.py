@@ -30,37 +30,16 @@ def normalize_answer(text: str) -> str:
     return " ".join(_ARTICLE.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
-def exact_match(prediction: str, reference: str) -> float:
-    """1 where both are the same after ``normalize_answer``, else 0."""
-    return float(normalize_answer(prediction) == normalize_answer(reference))
-
-
-def token_f1(prediction: str, reference: str, both_empty: float = 0.0) -> float:
+def token_f1(prediction: str, reference: str) -> float:
     """F1 of the words, counted with their repetitions, after ``normalize_answer``.
 
-    Args:
-        prediction: the answer.
-        reference: what it should say.
-        both_empty: the score where no word is left on either side: 0 in SQuAD v1, SCROLLS, Qasper and LongBench, 1 in
-            SQuAD v2. Where only one side is empty the score is 0 in all of them.
+    0 where no word is left on either side, as in SQuAD v1, SCROLLS, Qasper and LongBench (SQuAD v2 gives 1).
     """
     predicted, expected = normalize_answer(prediction).split(), normalize_answer(reference).split()
-    if not predicted and not expected:
-        return both_empty
+    if not predicted or not expected:
+        return 0.0
     common = (Counter(predicted) & Counter(expected)).total()
     return 2 * common / (len(predicted) + len(expected))
-
-
-def rouge_n(prediction: str, reference: str, n: int, tokenise: Tokenise | None = None) -> float:
-    """F-measure of the n-grams in common (ROUGE-N, Lin 2004), by ``rouge-score`` without stemmer.
-
-    Args:
-        prediction: the answer.
-        reference: what it should say.
-        n: 1 to 9.
-        tokenise: as in ``rouge_l``.
-    """
-    return _rouge(f"rouge{n}", prediction, reference, tokenise)
 
 
 def rouge_l(prediction: str, reference: str, tokenise: Tokenise | None = None) -> float:
@@ -74,7 +53,12 @@ def rouge_l(prediction: str, reference: str, tokenise: Tokenise | None = None) -
         tokenise: makes tokens of a text. ``None`` is the stock tokeniser of ``rouge-score``, which sees only a to z and
             0 to 9 and so scores 0 for identical Arabic or Thai; ``segmentation.unicode_tokens`` takes any script.
     """
-    return _rouge("rougeL", prediction, reference, tokenise)
+    from rouge_score import rouge_scorer, tokenizers  # type: ignore[import-untyped]
+
+    # The default is named because leaving it out logs a line for every sample.
+    tokenizer = _Tokenizer(tokenise) if tokenise else tokenizers.DefaultTokenizer(use_stemmer=False)
+    scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenizer)
+    return float(scorer.score(target=reference, prediction=prediction)["rougeL"].fmeasure)
 
 
 @dataclass(frozen=True)
@@ -82,15 +66,6 @@ class _Tokenizer:
     """What ``rouge-score`` takes for a tokeniser."""
 
     tokenize: Tokenise
-
-
-def _rouge(kind: str, prediction: str, reference: str, tokenise: Tokenise | None) -> float:
-    from rouge_score import rouge_scorer, tokenizers  # type: ignore[import-untyped]
-
-    # The default is named because leaving it out logs a line for every sample.
-    tokenizer = _Tokenizer(tokenise) if tokenise else tokenizers.DefaultTokenizer(use_stemmer=False)
-    scorer = rouge_scorer.RougeScorer([kind], tokenizer=tokenizer)
-    return float(scorer.score(target=reference, prediction=prediction)[kind].fmeasure)
 
 
 def sentence_bleu(prediction: str, references: Sequence[str], max_order: int = 4) -> float:

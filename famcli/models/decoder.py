@@ -6,13 +6,15 @@ Shapes: ``b`` batch, ``t`` time, ``d`` width, ``h`` heads, ``k`` head width, ``s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
+from dataclasses import MISSING, replace
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from famcli.errors import UserError
 from famcli.models.attention import (
     Attention,
     Geometry,
@@ -22,7 +24,8 @@ from famcli.models.attention import (
     rope_frequencies,
     rotate,
 )
-from famcli.models.config import ModelConfig
+from famcli.models.config import ModelConfig, default_of
+from famcli.models.cost import state_values_per_token
 from famcli.models.memories.base import Block, Part
 from famcli.models.state import LayerState, StreamState
 
@@ -188,6 +191,59 @@ class Decoder(nn.Module):
     @property
     def _stack(self) -> list[Layer]:
         return cast(list[Layer], list(self.layers))
+
+    @property
+    def chunk_size(self) -> int:
+        """A block: what is read at once needs the least work."""
+        return self.config.block_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in and logits come out."""
+        return self.embedding.weight.device
+
+    @property
+    def receptive_field(self) -> int | None:
+        return self.config.receptive_field
+
+    @property
+    def longest_text(self) -> int | None:
+        """What full attention was trained on, where that is known. Blocks read texts of any length."""
+        return self.config.trained_context if self.config.memory.whole else None
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(weight.numel() for weight in self.parameters())
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The whole config."""
+        return self.config.as_mapping()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the config sets: a switch that is added later leaves the names of older runs as they are."""
+        defaults = default_of(self.config.attention)
+        return {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
+
+    def state_bytes(self, tokens: int) -> int:
+        """Bytes of one stream's state after so many tokens."""
+        with torch.no_grad():
+            start = self.start(1).nbytes
+        return start + state_values_per_token(self.config) * tokens * self.embedding.weight.dtype.itemsize
+
+    def load_state(self, path: Path) -> tuple[StreamState, dict[str, str], dict[str, Tensor]]:
+        """See ``StreamModel.load_state``."""
+        state, metadata, extra = StreamState.load_with(path, self.device)
+        with torch.no_grad():
+            own = self.start(1)
+        if [layer.keys() for layer in state.layers] != [layer.keys() for layer in own.layers]:
+            raise UserError(f"{path} is the state of another model")
+        return state, metadata, extra
 
     def layer(self, number: int) -> Layer:
         """The layer of this number, counted from 0."""

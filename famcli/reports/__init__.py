@@ -1,1 +1,1 @@
-"""Tables and plots of run records."""
+"""What is drawn: comparisons and checks as tables, files, plots and pages."""

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from famcli.reports.check import Check, Verdict
-from famcli.reports.tables import format_number, format_settings
-from famcli.reports.update import Move
+from famcli.compare.cells import format_settings
+from famcli.gate.check import Check, Verdict
+from famcli.gate.update import Move
+from famcli.reports.numbers import format_number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from famcli.compare.comparison import Comparison, Row
 from famcli.metrics.paired import LEVEL
-from famcli.reports.comparison import Comparison, Row
-from famcli.reports.layout import NOTHING, Grid, grids, remarks, visible
+from famcli.reports.layout import Grid, grids, remarks, visible
+from famcli.reports.numbers import NOTHING
 
 if TYPE_CHECKING:
     from rich.table import Table

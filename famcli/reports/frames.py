@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from famcli.compare.cells import cell_names, cell_score
+from famcli.compare.measure import Measure
+from famcli.compare.pairing import samples_of
+from famcli.compare.selection import MAKE_ONE
 from famcli.errors import UserError
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
-from famcli.reports.pairing import Measure, cell_names, samples_of
-from famcli.reports.selection import MAKE_ONE
-from famcli.reports.tables import cell_score
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from famcli.metrics.paired import Interval
-from famcli.metrics.statistics import Metric
-from famcli.reports.changes import Change
-from famcli.reports.comparison import Comparison, Difference, Row
-from famcli.reports.reference import Reference
-from famcli.reports.tables import format_field, format_metric, format_number, format_settings
+from famcli.compare.cells import format_settings
+from famcli.compare.changes import Change
+from famcli.compare.comparison import Comparison, Difference, Row
+from famcli.compare.reference import Reference
+from famcli.reports.numbers import (
+    NOTHING,
+    format_difference,
+    format_field,
+    format_number,
+    format_p,
+    format_published,
+    format_score,
+)
 
-NOTHING = "-"
 LONGEST = 60
 """Characters of a text that a cell shows."""
 
@@ -79,28 +85,6 @@ def remarks(comparison: Comparison) -> list[str]:
     return [*forced, *comparison.notes, *read, *published]
 
 
-def format_score(score: Metric, interval: Interval | None) -> str:
-    """``0.900 [0.596, 0.982]``, or the standard error where samples cannot tell an interval."""
-    if interval is None:
-        return format_metric(score)
-    return f"{format_number(score.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
-
-
-def format_difference(value: float) -> str:
-    """``+0.020``; two digits where three decimals would say nothing."""
-    if value and abs(value) < 0.001:
-        return f"{value:+.1e}"
-    text = format_number(value)
-    return f"+{text}" if value > 0 else text
-
-
-def format_p(p_value: float | None) -> str:
-    """``0.031``, or that it is below 0.001."""
-    if p_value is None:
-        return NOTHING
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
-
-
 def _task(row: Row) -> str:
     return f"{row.task} {row.metric}{' ' + FORCED if row.differs else ''}"
 
@@ -132,12 +116,12 @@ def _against(comparison: Comparison, baseline: str) -> Grid:
                 continue
             score = row.scores[column.name]
             value = format_score(score, row.intervals.get(column.name))
-            told = _told(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
-            lines.append((*start, column.title, value, str(score.n), *told))
+            rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
+            lines.append((*start, column.title, value, str(score.n), *rest))
     return Grid("", header, tuple(lines), words=3, once=2, split=5)
 
 
-def _told(difference: Difference | None) -> tuple[str, ...]:
+def _difference(difference: Difference | None) -> tuple[str, ...]:
     """Difference, p, samples won, lost and tied, samples shared, verdict."""
     if difference is None:
         return (NOTHING,) * 5
@@ -190,12 +174,6 @@ def _published(reference: Reference) -> Grid:
     )
     header = ("published", "model", *(f"{task} {metric}" for task, metric in scores))
     return Grid(f"published figures, not comparable: {reference.source}", header, lines, words=2)
-
-
-def format_published(value: float) -> str:
-    """As many decimals as were printed, at least three."""
-    text = f"{value:.3f}"
-    return text if float(text) == value else f"{value:.4f}"
 
 
 def shorten(text: str) -> str:

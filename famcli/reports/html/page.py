@@ -12,17 +12,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from famcli import __version__
+from famcli.compare.comparison import Comparison
 from famcli.evaluation.record import RunRecord
-from famcli.reports.comparison import Comparison
-from famcli.reports.html.charts import Chart, passkey_charts, plot_style, swatch
-from famcli.reports.html.groups import groups_of
-from famcli.reports.html.palette import DARK, LIGHT, variables
 from famcli.reports.html.reading import reading_charts
 from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
 from famcli.reports.html.summary import cost_grid, model_grid, task_grids, verdict_grid, verdict_lines
+from famcli.reports.html.task_runs import runs_by_task
 from famcli.reports.layout import remarks, visible
+from famcli.reports.plots.chart import Chart, plot_style, swatch
+from famcli.reports.plots.palette import DARK, LIGHT, variables
+from famcli.reports.plots.passkey import passkey_charts
+from famcli.version import __version__
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
     """A page about all runs of a comparison. The same runs make the same bytes.
 
     Args:
-        comparison: what ``famcli.reports.tables.compare`` made.
+        comparison: what ``famcli.compare.side_by_side.compare`` made.
         name: the column of a run.
 
     Raises:
         UserError: samples are damaged.
     """
     columns = [column.name for column in comparison.columns]
-    groups = groups_of(comparison.runs, name, columns)
+    groups = runs_by_task(comparison.runs, name, columns)
     passkey = passkey_charts(comparison)
     reading, quarters = reading_charts(groups, columns)
     samples = samples_data(groups, columns)

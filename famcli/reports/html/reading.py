@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.metrics.paired import paired_difference
-from famcli.reports.html.charts import Chart
-from famcli.reports.html.groups import Group
-from famcli.reports.html.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
-from famcli.reports.layout import Grid, format_difference
-from famcli.reports.tables import format_number
+from famcli.reports.html.task_runs import TaskRuns
+from famcli.reports.layout import Grid
+from famcli.reports.numbers import format_difference, format_number
+from famcli.reports.plots.chart import Chart
+from famcli.reports.plots.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
 
 FEW, MOST_DOCUMENTS = 5, 60
 """Up to ``FEW`` documents are shown at once, and up to ``MOST_DOCUMENTS`` have a panel of their own, folded away."""
@@ -62,7 +62,7 @@ def curve_of(entry: Entry) -> Curve | None:
     return Curve(bits, sizes) if len(parts) >= 4 and (sizes > 0).all() else None
 
 
-def reading_charts(groups: Sequence[Group], columns: Sequence[str]) -> tuple[list[Chart], list[Grid]]:
+def reading_charts(groups: Sequence[TaskRuns], columns: Sequence[str]) -> tuple[list[Chart], list[Grid]]:
     """A chart of every task that reads texts, and its first quarters against its last."""
     charts, grids = list[Chart](), list[Grid]()
     for group in groups:
@@ -131,11 +131,11 @@ def _panel(title: str, x: Axis, lines: Sequence[Line]) -> Panel:
     values = [point.y for line in lines for point in line.points]
     places = nice_ticks(min(values), max(values))
     y = Axis(places[0], places[-1], [(value, f"{value:.4g}") for value in places], "bits per byte")
-    told = "; ".join(
+    words = "; ".join(
         f"{line.name} from {format_number(line.points[0].y)} to {format_number(line.points[-1].y)} bits per byte"
         for line in lines
     )
-    return line_panel(title, told, x, y, lines, every=8)
+    return line_panel(title, words, x, y, lines, every=8)
 
 
 def _bytes(value: float) -> str:

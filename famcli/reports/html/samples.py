@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from famcli.compare.cells import format_settings
 from famcli.evaluation.journal import Entry
-from famcli.reports.html.groups import Group
-from famcli.reports.tables import format_number, format_settings
+from famcli.reports.html.task_runs import TaskRuns
+from famcli.reports.numbers import format_number
 
 LONGEST_TEXT, SHORTEST_TEXT = 2_000, 60
 """Characters of a text that are kept: the more, the fewer samples there are."""
@@ -23,7 +24,7 @@ _SHOWN = "\n\t\u200c\u200d"
 Table = dict[str, Any]
 
 
-def samples_data(groups: Sequence[Group], columns: Sequence[str]) -> Table:
+def samples_data(groups: Sequence[TaskRuns], columns: Sequence[str]) -> Table:
     """What the script reads.
 
     Returns:
@@ -52,7 +53,7 @@ def samples_data(groups: Sequence[Group], columns: Sequence[str]) -> Table:
         longest //= 2
 
 
-def _entries(group: Group) -> Iterator[tuple[Group, str, Entry]]:
+def _entries(group: TaskRuns) -> Iterator[tuple[TaskRuns, str, Entry]]:
     """The answers of all models to a sample stand together."""
     ids = dict.fromkeys(id for entries in group.answers.values() for id in entries)
     for id_ in ids:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from famcli.compare.cells import format_settings
+from famcli.compare.comparison import Comparison, Difference, Row
+from famcli.compare.pairing import samples_of
 from famcli.evaluation.record import RunRecord
-from famcli.reports.comparison import Comparison, Difference, Row
-from famcli.reports.layout import FORCED, NOTHING, Grid, format_difference, grids
-from famcli.reports.pairing import samples_of
-from famcli.reports.tables import format_field, format_settings
+from famcli.reports.layout import FORCED, Grid, grids
+from famcli.reports.numbers import NOTHING, format_difference, format_field
 
 
 def verdict_lines(comparison: Comparison) -> list[str]:

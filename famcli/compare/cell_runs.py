@@ -6,22 +6,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from famcli.compare.cells import Setting
+from famcli.compare.pairing import comparable, data_of, facts, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.statistics import Metric
-from famcli.reports.pairing import Setting, comparable, data_of, facts, samples_of
 
 Name = Callable[[RunRecord], str]
 """The column that a run belongs to."""
 
 
 @dataclass
-class Lane:
+class CellRuns:
     """One score of one cell, and the runs that have it.
 
     Attributes:
-        task: name of the task, with what tells its runs apart from others of that task.
+        task: name of the task, with what differs between its runs and others of that task.
         metric: name of the score.
         settings: the cell, empty for a whole run.
         runs: by column, the run and its score.
@@ -52,7 +53,7 @@ class Lane:
         return {id: entry for id, entry in samples.items() if not wanted or entry.cell == wanted}
 
 
-def lanes(
+def runs_by_cell(
     records: Sequence[RunRecord],
     scores: Callable[[RunRecord], Iterable[tuple[str, dict[str, Setting], Metric]]],
     name: Name,
@@ -60,39 +61,39 @@ def lanes(
     baseline: str | None = None,
     refuse: bool = False,
     force: bool = False,
-) -> list[Lane]:
-    """Brings scores into lanes; of several runs of a column that have the same score, the newest counts.
+) -> list[CellRuns]:
+    """Brings scores into cells; of several runs of a column that have the same score, the newest counts.
 
-    Runs that are not ``comparable`` get lanes of their own, named after what differs, unless ``force`` lets them share.
+    Runs that are not ``comparable`` get cells of their own, named after what differs, unless ``force`` lets them share.
 
     Args:
         records: the newest first.
         scores: (metric, settings, score) of a run.
         name: the column of a run.
         baseline: the column that others are compared with, ``None`` for each with each.
-        refuse: lanes that keep columns apart are an error.
-        force: runs share lanes whatever differs.
+        refuse: cells that keep columns apart are an error.
+        force: runs share cells whatever differs.
 
     Raises:
         UserError: two columns are to be compared and cannot.
     """
     label, judge = _labels(records), _Judge()
-    cells: dict[tuple[Any, ...], list[Lane]] = {}
+    alike: dict[tuple[Any, ...], list[CellRuns]] = {}
     for record in records:
         for metric, settings, score in scores(record):
-            places = cells.setdefault((record.task["name"], metric, *sorted(settings.items())), [])
-            fitting = [lane for lane in places if force or not judge(record, lane.first)]
+            cells = alike.setdefault((record.task["name"], metric, *sorted(settings.items())), [])
+            fitting = [cell for cell in cells if force or not judge(record, cell.first)]
             if not fitting:
-                fitting = [Lane(record.task["name"] if force else label(record), metric, settings)]
-                places += fitting
+                fitting = [CellRuns(record.task["name"] if force else label(record), metric, settings)]
+                cells += fitting
             fitting[0].runs.setdefault(name(record), (record, score))
-    for places in cells.values():
+    for cells in alike.values():
         if refuse and not force:
-            _refuse(places, baseline, judge)
-        _tell_apart(places)
-        for lane in places:
-            lane.differs = _forced(lane, baseline, judge)
-    return [lane for places in cells.values() for lane in places]
+            _refuse(cells, baseline, judge)
+        _tell_apart(cells)
+        for cell in cells:
+            cell.differs = _forced(cell, baseline, judge)
+    return [cell for cells in alike.values() for cell in cells]
 
 
 class _Judge:
@@ -108,15 +109,15 @@ class _Judge:
         return self._known[key]
 
 
-def _refuse(places: Sequence[Lane], baseline: str | None, judge: _Judge) -> None:
-    """Raises ``UserError`` where two columns have the same score, but nowhere in one lane."""
+def _refuse(cells: Sequence[CellRuns], baseline: str | None, judge: _Judge) -> None:
+    """Raises ``UserError`` where two columns have the same score, but nowhere in one cell."""
     newest: dict[str, RunRecord] = {}
-    for lane in places:
-        for column, (record, _) in lane.runs.items():
+    for cell in cells:
+        for column, (record, _) in cell.runs.items():
             newest.setdefault(column, record)
     for first in newest if baseline is None else {baseline} & newest.keys():
         for second in newest:
-            if not any({first, second} <= lane.runs.keys() for lane in places):
+            if not any({first, second} <= cell.runs.keys() for cell in cells):
                 record, other = newest[second], newest[first]
                 raise UserError(
                     f"{second} and {first} cannot be compared on {record.task['name']}: they differ in "
@@ -126,23 +127,23 @@ def _refuse(places: Sequence[Lane], baseline: str | None, judge: _Judge) -> None
                 )
 
 
-def _tell_apart(places: Sequence[Lane]) -> None:
-    """Adds to the names of lanes of one cell what differs between them."""
-    if len({lane.task for lane in places}) == len(places):
+def _tell_apart(cells: Sequence[CellRuns]) -> None:
+    """Adds to the names of cells of the same settings what differs between them."""
+    if len({cell.task for cell in cells}) == len(cells):
         return
-    told = [facts(lane.first) for lane in places]
-    names = dict.fromkeys(name for fact in told for name in fact if name not in ("data", "task version"))
-    differing = [name for name in names if len({fact.get(name) for fact in told}) > 1]
-    for lane, fact in zip(places, told, strict=True):
-        words = [f"{name} {fact.get(name, 'none')}" for name in differing] or [lane.first.run_id]
-        lane.task = f"{lane.task} ({', '.join(words)})"
+    found = [facts(cell.first) for cell in cells]
+    names = dict.fromkeys(name for fact in found for name in fact if name not in ("data", "task version"))
+    differing = [name for name in names if len({fact.get(name) for fact in found}) > 1]
+    for cell, fact in zip(cells, found, strict=True):
+        words = [f"{name} {fact.get(name, 'none')}" for name in differing] or [cell.first.run_id]
+        cell.task = f"{cell.task} ({', '.join(words)})"
 
 
-def _forced(lane: Lane, baseline: str | None, judge: _Judge) -> list[str]:
-    """What is not the same in the runs of a lane, such as ``fam-tiny and bswa-tiny: limit: 5, none``."""
-    against = baseline if baseline in lane.runs else next(iter(lane.runs))
-    other = lane.runs[against][0]
-    found = {column: judge(record, other) for column, (record, _) in lane.runs.items() if record is not other}
+def _forced(cell: CellRuns, baseline: str | None, judge: _Judge) -> list[str]:
+    """What is not the same in the runs of a cell, such as ``fam-tiny and bswa-tiny: limit: 5, none``."""
+    against = baseline if baseline in cell.runs else next(iter(cell.runs))
+    other = cell.runs[against][0]
+    found = {column: judge(record, other) for column, (record, _) in cell.runs.items() if record is not other}
     return [f"{column} and {against} differ in {'; '.join(words)}" for column, words in found.items() if words]
 
 

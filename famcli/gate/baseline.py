@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from famcli import __version__
+from famcli.compare.cells import Setting
 from famcli.errors import UserError
 from famcli.evaluation.aggregate import cost
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import ModelFields, RunRecord
 from famcli.files import write_text
-from famcli.reports.pairing import Setting
+from famcli.version import __version__
 
 Kind = Literal["absolute", "relative", "no_significant_drop"]
 
@@ -80,13 +80,13 @@ class Score:
     tolerance: Tolerance
 
     @property
-    def place(self) -> tuple[Any, ...]:
-        """What tells scores of one run apart."""
-        return place_of(self.metric, self.settings)
+    def key(self) -> tuple[Any, ...]:
+        """Metric and cell: no two scores of a run have both."""
+        return score_key(self.metric, self.settings)
 
 
-def place_of(metric: str, settings: Mapping[str, Setting]) -> tuple[Any, ...]:
-    """See ``Score.place``."""
+def score_key(metric: str, settings: Mapping[str, Setting]) -> tuple[Any, ...]:
+    """See ``Score.key``."""
     return metric, *sorted(settings.items())
 
 

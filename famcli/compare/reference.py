@@ -55,7 +55,7 @@ def list_references() -> list[str]:
 
 
 def load_reference(name: str) -> tuple[Reference, dict[str, str]]:
-    """All figures of a reference, and by task what is to be said of its figures.
+    """All figures of a reference, and the note on the figures of each task.
 
     Raises:
         UserError: there is none of that name, or its file is not valid.

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from famcli.compare.cells import Setting
+from famcli.compare.changes import Change
+from famcli.compare.measure import Measure
+from famcli.compare.reference import Reference
+from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import Interval, PairedDifference, holm
 from famcli.metrics.statistics import Metric
-from famcli.reports.changes import Change
-from famcli.reports.pairing import Measure, Setting
-from famcli.reports.places import Place
-from famcli.reports.reference import Reference
 
 Verdict = Literal["better", "worse", "undecided"]
 
@@ -60,11 +61,11 @@ class Row:
     """One score of one cell, of a group of samples, or of a whole task that has no cells.
 
     Attributes:
-        task: name of the task, with what tells runs apart that cannot be compared.
+        task: name of the task; of runs that cannot be compared, with what differs between them.
         metric: name of the score.
         settings: the cell or group, e.g. ``{"length": 1024, "position": "start"}``.
         scores: by column; a model without a run of the cell is left out.
-        intervals: of the scores, by column; left out where the samples cannot tell.
+        intervals: of the scores, by column; left out where there are too few samples.
         differences: to the baseline, by column; none without a baseline.
         differs: why the runs cannot be compared, where that was forced.
         higher_is_better: direction of the score.
@@ -108,21 +109,21 @@ class Comparison:
         return tuple(dict.fromkeys(words for row in self.rows for words in row.differs))
 
 
-def row_of(place: Place, measure: Measure, baseline: str | None) -> Row:
+def row_of(found: RowSamples, measure: Measure, baseline: str | None) -> Row:
     """Works out a row; its p-values are not corrected yet."""
-    intervals = {column: measure.interval(place.answers[column].values()) for column in place.scores}
-    right = place.answers.get(baseline or "", {})
+    intervals = {column: measure.interval(found.answers[column].values()) for column in found.scores}
+    right = found.answers.get(baseline or "", {})
     differences = {
-        column: measure.difference(left, right) for column, left in place.answers.items() if column != baseline
+        column: measure.difference(left, right) for column, left in found.answers.items() if column != baseline
     }
     return Row(
-        task=place.task,
-        metric=place.metric,
-        settings=place.settings,
-        scores=dict(place.scores),
+        task=found.task,
+        metric=found.metric,
+        settings=found.settings,
+        scores=dict(found.scores),
         intervals={column: found for column, found in intervals.items() if found},
         differences={column: Difference(found) for column, found in differences.items() if found},
-        differs=place.differs,
+        differs=found.differs,
         higher_is_better=measure.higher_is_better,
     )
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from famcli.reports.html.palette import heat, look
 from famcli.reports.layout import visible
+from famcli.reports.plots.palette import heat, look
 
 WIDTH, HEIGHT = 420.0, 280.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 30.0, 44.0
@@ -42,7 +42,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Point:
-    """A value, its interval where it has one, and what is told of it."""
+    """A value, its interval where it has one, and its words for a reader."""
 
     x: float
     y: float
@@ -86,7 +86,7 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def fit(text: str, width: float) -> str:
-    """A name whose middle is left out where it is too long: what tells models apart is often at its end."""
+    """A name whose middle is left out where it is too long: models often differ at its end only."""
     text, most = visible(text), int(width / (LETTER * 1.2))
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - (most - most // 2 - 1) :]}"
 
@@ -130,11 +130,11 @@ def line_panel(title: str, description: str, x: Axis, y: Axis, lines: Sequence[L
     for line in lines:
         if line.edge is not None and x.low <= line.edge <= x.high:
             across = LEFT + x.share(line.edge) * (WIDTH - LEFT - RIGHT)
-            told = element("title", f"receptive field of {line.name}")
+            tooltip = element("title", f"receptive field of {line.name}")
             ends = {"x1": across, "x2": across, "y1": TOP, "y2": HEIGHT - BOTTOM}
             upright = element("line", class_=f"edge stroke-{look(line.index).colour}", **ends)
             # Its marker says whose it is where models share a colour.
-            parts.append(element("g", told, upright, marker(across, TOP - 4, line.index, size=3.2)))
+            parts.append(element("g", tooltip, upright, marker(across, TOP - 4, line.index, size=3.2)))
     parts += [_line(line, x, y, every) for line in lines]
     return Panel(title, description, WIDTH, HEIGHT, Markup("").join(parts))
 
@@ -179,14 +179,14 @@ def _line(line: Line, x: Axis, y: Axis, every: int) -> Markup:
             ends = {"y1": place(point.x, point.low)[1], "y2": place(point.x, point.high)[1]}
             parts.append(element("line", x1=across, x2=across, class_=f"error {stroke}", **ends))
         if i % every == line.index % every:  # the markers of lines that lie on each other do not
-            told = element("title", point.label) if point.label else Markup("")
-            parts.append(element("g", told, marker(across, up, line.index)))
+            tooltip = element("title", point.label) if point.label else Markup("")
+            parts.append(element("g", tooltip, marker(across, up, line.index)))
     return element("g", *parts)
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A value from 0 to 1, its text, and what is told of it."""
+    """A value from 0 to 1, its text, and its words for a reader."""
 
     value: float
     text: str
@@ -197,6 +197,7 @@ def heat_panel(
     title: str,
     subtitle: str,
     description: str,
+    *,
     across: Sequence[str],
     down: Sequence[str],
     cells: dict[tuple[int, int], HeatCell],
@@ -221,8 +222,8 @@ def heat_panel(
         parts.append(element("text", text, x=middle, y=bottom + 17, class_="tick", text_anchor="middle"))
     if edge is not None:
         place = left + edge * CELL_WIDTH
-        told = element("title", "end of the receptive field")
-        parts.append(element("line", told, x1=place, x2=place, y1=top - 6, y2=bottom + 6, class_="limit"))
+        tooltip = element("title", "end of the receptive field")
+        parts.append(element("line", tooltip, x1=place, x2=place, y1=top - 6, y2=bottom + 6, class_="limit"))
     middle = left + len(across) * CELL_WIDTH / 2
     name = "length of the text in tokens"
     # Under few columns the name would begin outside.

@@ -15,10 +15,10 @@ from asked_samples import Asks, answers, asked, story
 from small_runs import RuleDecoder, loaded, small_model
 
 from famcli.checkpoints.chat import ChatTemplate
-from famcli.checkpoints.registry import LoadedModel
+from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.evaluation.prompts import Frame, frame_of
+from famcli.evaluation.prompts import SpecialTokens, special_tokens_of
 from famcli.evaluation.runner import evaluate
 from famcli.task import Read, Sample, load_task
 
@@ -151,4 +151,4 @@ def test_models_without_a_template_say_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no chat template") as caught:
         evaluate(small_model(), Asks([asked("x", "A story.", " Why?", ())]), results=tmp_path, chat_template=True)
     assert caught.value.hint == "leave out --chat-template"
-    assert frame_of(ByteTokenizer(), chat=False) == Frame()
+    assert special_tokens_of(ByteTokenizer(), chat=False) == SpecialTokens()

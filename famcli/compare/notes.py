@@ -5,44 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean
 
+from famcli.compare.cell_runs import CellRuns
+from famcli.compare.cells import By
+from famcli.compare.comparison import Row
+from famcli.compare.pairing import HOW_MANY, samples_of
+from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import LEVEL
-from famcli.reports.comparison import Row
-from famcli.reports.lanes import Lane
-from famcli.reports.pairing import HOW_MANY, By, samples_of
-from famcli.reports.places import Place
 
 DISTANCE = "distance"
 """The detail of a sample that says how many tokens before its question lies what it asks for."""
 
 
 def notes_of(
-    lanes: Sequence[Lane], places: Sequence[Place], rows: Sequence[Row], baseline: str | None, by: By | None
+    cells: Sequence[CellRuns], samples: Sequence[RowSamples], rows: Sequence[Row], baseline: str | None, by: By | None
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
-    found = [*_surroundings(lanes), *_without_samples(lanes), *_without_difference(places, rows, baseline)]
-    found += _by_field(lanes)
-    found += [f"note: {task} does not tell its {by}: left out" for task in sorted(_tasks(lanes) - _tasks(places))]
+    found = [*_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
+    found += _by_field(cells)
+    found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
 
 
-def _tasks(rows: Iterable[Lane] | Iterable[Place]) -> set[str]:
+def _tasks(rows: Iterable[CellRuns] | Iterable[RowSamples]) -> set[str]:
     return {row.task for row in rows}
 
 
-def _surroundings(lanes: Iterable[Lane]) -> Iterator[str]:
+def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:
     """What does not forbid to compare, but may move a score."""
-    for lane in lanes:
-        runs = [record for record, _ in lane.runs.values()]
-        told = [_told(record) for record in runs]
-        for name in told[0]:
-            values = list(dict.fromkeys(words.get(name, "none") for words in told))
+    for cell in cells:
+        runs = [record for record, _ in cell.runs.values()]
+        found = [_facts(record) for record in runs]
+        for name in found[0]:
+            values = list(dict.fromkeys(facts.get(name, "none") for facts in found))
             if len(values) > 1:
-                yield f"note: runs of {lane.first.task['name']} differ in {name}: {', '.join(values)}"
+                yield f"note: runs of {cell.first.task['name']} differ in {name}: {', '.join(values)}"
 
 
-def _told(record: RunRecord) -> dict[str, str]:
+def _facts(record: RunRecord) -> dict[str, str]:
     trials = {HOW_MANY: str(record.task["options"][HOW_MANY])} if HOW_MANY in record.task["options"] else {}
     return {
         **trials,
@@ -53,39 +54,39 @@ def _told(record: RunRecord) -> dict[str, str]:
     }
 
 
-def _without_samples(lanes: Iterable[Lane]) -> Iterator[str]:
-    for lane in lanes:
-        for record, _ in lane.runs.values():
+def _without_samples(cells: Iterable[CellRuns]) -> Iterator[str]:
+    for cell in cells:
+        for record, _ in cell.runs.values():
             if not samples_of(record):
                 yield f"note: {record.run_id} has no {JOURNAL_NAME}: standard errors (±) only, and no difference"
 
 
-def _without_difference(places: Iterable[Place], rows: Iterable[Row], baseline: str | None) -> Iterator[str]:
-    for place, row in zip(places, rows, strict=True):
-        if baseline is None or baseline not in place.scores:
+def _without_difference(samples: Iterable[RowSamples], rows: Iterable[Row], baseline: str | None) -> Iterator[str]:
+    for found, row in zip(samples, rows, strict=True):
+        if baseline is None or baseline not in found.scores:
             continue
-        for column in place.scores.keys() - row.differences.keys() - {baseline}:
-            left, right = place.answers[column], place.answers[baseline]
+        for column in found.scores.keys() - row.differences.keys() - {baseline}:
+            left, right = found.answers[column], found.answers[baseline]
             if left and right:
                 shared = left.keys() & right.keys()
                 why = "weigh the samples differently, as by their tokens" if shared else "have no sample in common"
                 yield f"note: {column} and {baseline} {why}: no difference of {row.task} {row.metric}"
 
 
-def _by_field(lanes: Iterable[Lane]) -> Iterator[str]:
-    """What a model recalls from within its receptive field and from before it: a length alone does not tell."""
+def _by_field(cells: Iterable[CellRuns]) -> Iterator[str]:
+    """What a model recalls from within its receptive field and from before it, which a length alone does not say."""
     found: dict[tuple[str, str, int], dict[bool, dict[str, float]]] = {}
-    for lane in lanes:
-        for column, (record, _) in lane.runs.items():
+    for cell in cells:
+        for column, (record, _) in cell.runs.items():
             if (field := record.model["receptive_field"]) is None:
                 continue
-            for entry in lane.entries(column).values():
+            for entry in cell.entries(column).values():
                 if isinstance(distance := entry.details.get(DISTANCE), int | float):
-                    sides = found.setdefault((column, lane.score, field), {True: {}, False: {}})
-                    sides[distance < field][entry.id] = entry.scores[lane.metric]
+                    sides = found.setdefault((column, cell.score, field), {True: {}, False: {}})
+                    sides[distance < field][entry.id] = entry.scores[cell.metric]
     for (column, score, field), sides in found.items():
-        told = [f"{mean(values.values()):.3f} (n={len(values)})" if values else "-" for values in sides.values()]
-        yield f"{column}, {score}: told less than {field:,} tokens before the question {told[0]}, earlier {told[1]}"
+        near, far = (f"{mean(values.values()):.3f} (n={len(values)})" if values else "-" for values in sides.values())
+        yield f"{column}, {score}: {near} within {field:,} tokens before the question, {far} earlier"
 
 
 def _methods(rows: Sequence[Row], baseline: str | None, by: By | None) -> Iterator[str]:

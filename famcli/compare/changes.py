@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from famcli.reports.pairing import Measure, Setting
-from famcli.reports.places import Place
+from famcli.compare.cells import Setting
+from famcli.compare.measure import Measure
+from famcli.compare.row_samples import RowSamples
 
 LARGEST = 20
-"""Of scores that are not right or wrong, so many samples of either side are listed: nearly all differ a little."""
+"""The most samples of either side that are listed of scores that are not right or wrong: nearly all differ a little."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +37,25 @@ class Change:
     baseline_output: str
 
 
-def changes_of(places: Iterable[Place], measures: Mapping[str, Measure], baseline: str) -> list[Change]:
+def changes_of(rows: Iterable[RowSamples], measures: Mapping[str, Measure], baseline: str) -> list[Change]:
     """What changed sides, the losses of each row and model first, the largest first.
 
     Of a score that is right or wrong it is every sample that one has right and the other wrong, of others the
     ``LARGEST`` losses and wins.
 
     Args:
-        places: the rows, by the headline metric.
-        measures: by ``Place.score``.
+        rows: by the headline metric.
+        measures: by ``RowSamples.score``.
         baseline: its column.
     """
     found = []
-    for place in places:
-        measure = measures[place.score]
+    for row in rows:
+        measure = measures[row.score]
         sign = 1 if measure.higher_is_better else -1
-        right = place.answers.get(baseline, {})
-        for column, left in place.answers.items():
+        right = row.answers.get(baseline, {})
+        for column, left in row.answers.items():
             both = [(e, right[id]) for id, e in left.items() if id in right and measure.weight(e)]
-            gains = [(sign * (a.scores[place.metric] - b.scores[place.metric]), a.id) for a, b in both]
+            gains = [(sign * (a.scores[row.metric] - b.scores[row.metric]), a.id) for a, b in both]
             lost = sorted(gain for gain in gains if gain[0] < 0)
             won = sorted((gain for gain in gains if gain[0] > 0), key=lambda gain: (-gain[0], gain[1]))
             if not measure.binary:
@@ -62,13 +63,13 @@ def changes_of(places: Iterable[Place], measures: Mapping[str, Measure], baselin
             for _, id in (*lost, *won):
                 found.append(
                     Change(
-                        task=place.task,
-                        metric=place.metric,
-                        settings=place.settings,
+                        task=row.task,
+                        metric=row.metric,
+                        settings=row.settings,
                         id=id,
                         column=column,
-                        score=left[id].scores[place.metric],
-                        baseline_score=right[id].scores[place.metric],
+                        score=left[id].scores[row.metric],
+                        baseline_score=right[id].scores[row.metric],
                         reference=left[id].reference,
                         output=left[id].output,
                         baseline_output=right[id].output,

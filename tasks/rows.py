@@ -1,4 +1,4 @@
-"""A row of a data set with typed access to its fields; what does not fit is a ``RecordError`` that says where it is."""
+"""A row of a data set with typed access to its fields; what does not fit is a ``DataError`` that says where it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from famcli.errors import UserError
+from famcli.task import DataError
 
 T = TypeVar("T")
 _NAMES = {
@@ -20,12 +20,8 @@ _NAMES = {
 }
 
 
-class RecordError(UserError):
-    """A record, or a file of records, is not what it must be; the message names file, line and field."""
-
-
 @dataclass(frozen=True)
-class Record:
+class Row:
     """One row and where it stands.
 
     Field names may be dotted: ``document.text`` reaches into a nested object.
@@ -59,7 +55,7 @@ class Record:
         """The field's text, exactly as it stands; with ``blank``, it may be empty or white space.
 
         Raises:
-            RecordError: it is missing, no text, or blank.
+            DataError: it is missing, no text, or blank.
         """
         return self._text(name, self._get(name, str), blank)
 
@@ -67,7 +63,7 @@ class Record:
         """The field's list of texts; with ``blank``, they may be empty or white space.
 
         Raises:
-            RecordError: the field is missing or no list, or an item is no text or blank.
+            DataError: the field is missing or no list, or an item is no text or blank.
         """
         return [self._text(f"{name}[{i}]", item, blank) for i, item in enumerate(self.items(name))]
 
@@ -75,7 +71,7 @@ class Record:
         """The field's whole number; digits in text count as one, as CSV knows nothing else.
 
         Raises:
-            RecordError: it is missing or something else.
+            DataError: it is missing or something else.
         """
         value = self.optional(name)
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
@@ -83,22 +79,22 @@ class Record:
         return self._get(name, int)
 
     def flag(self, name: str) -> bool:
-        """The field's truth value; raises ``RecordError`` where it is missing or something else."""
+        """The field's truth value; raises ``DataError`` where it is missing or something else."""
         return self._get(name, bool)
 
     def items(self, name: str) -> list[Any]:
-        """The field's list; raises ``RecordError`` where it is missing or something else."""
+        """The field's list; raises ``DataError`` where it is missing or something else."""
         return self._get(name, list)
 
-    def record(self, name: str) -> Record:
-        """The nested object; raises ``RecordError`` where it is missing or something else."""
+    def object(self, name: str) -> Row:
+        """The nested object; raises ``DataError`` where it is missing or something else."""
         return self._nested(name, self._get(name, dict))
 
-    def records(self, name: str) -> list[Record]:
+    def objects(self, name: str) -> list[Row]:
         """The nested objects of a list, or of an object of equally long lists, as the hub stores sequences.
 
         Raises:
-            RecordError: the field is missing or neither of these.
+            DataError: the field is missing or neither of these.
         """
         value = self.optional(name)
         rows = self._transposed(name, value) if isinstance(value, Mapping) else self.items(name)
@@ -108,8 +104,8 @@ class Record:
         return [self._nested(f"{name}[{i}]", row) for i, row in enumerate(rows)]
 
     def fail(self, name: str, problem: str) -> NoReturn:
-        """Raises the ``RecordError`` of a field, e.g. ``record.fail("options", "must hold 4 texts, not 3")``."""
-        raise RecordError(f"{self.where}: field '{self.prefix}{name}' {problem}")
+        """Raises the ``DataError`` of a field, e.g. ``row.fail("options", "must hold 4 texts, not 3")``."""
+        raise DataError(f"{self.where}: field '{self.prefix}{name}' {problem}")
 
     def _get(self, name: str, kind: type[T]) -> T:
         value = self.optional(name)
@@ -126,8 +122,8 @@ class Record:
             self.fail(name, "is empty")
         return value
 
-    def _nested(self, name: str, fields: Mapping[str, Any]) -> Record:
-        return Record(fields, self.where, self.file, f"{self.prefix}{name}.")
+    def _nested(self, name: str, fields: Mapping[str, Any]) -> Row:
+        return Row(fields, self.where, self.file, f"{self.prefix}{name}.")
 
     def _transposed(self, name: str, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
         for column, values in columns.items():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from famcli.compare.pairing import facts, samples_of
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
-from famcli.reports.pairing import facts, samples_of
 
 
 @dataclass
-class Group:
+class TaskRuns:
     """Runs of one task that may be compared.
 
     Attributes:
@@ -30,7 +30,7 @@ class Group:
         return next(iter(self.runs[0].task["metrics"]))
 
 
-def groups_of(runs: Sequence[RunRecord], name: Callable[[RunRecord], str], columns: Sequence[str]) -> list[Group]:
+def runs_by_task(runs: Sequence[RunRecord], name: Callable[[RunRecord], str], columns: Sequence[str]) -> list[TaskRuns]:
     """The groups of ``runs``, the newest first, by task.
 
     Args:
@@ -38,9 +38,9 @@ def groups_of(runs: Sequence[RunRecord], name: Callable[[RunRecord], str], colum
         name: the model of a run.
         columns: models in the order they are shown.
     """
-    found: dict[tuple[tuple[str, str], ...], Group] = {}
+    found: dict[tuple[tuple[str, str], ...], TaskRuns] = {}
     for record in runs:
-        group = found.setdefault(tuple(sorted(facts(record).items())), Group(record.task["name"]))
+        group = found.setdefault(tuple(sorted(facts(record).items())), TaskRuns(record.task["name"]))
         group.runs.append(record)
         known = group.answers.setdefault(name(record), {})
         for id, entry in samples_of(record).items():

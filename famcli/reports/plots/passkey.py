@@ -1,53 +1,18 @@
-"""Plots of a report: panels with a legend, as parts of the page and as files of their own."""
+"""PassKey accuracy by length and by the position of the key: heat maps and curves."""
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
+from famcli.compare.cells import format_settings, format_tokens
+from famcli.compare.comparison import Comparison, Row
+from famcli.errors import UserError
 from famcli.files import write_text
-from famcli.reports.comparison import Comparison, Row
-from famcli.reports.html.palette import LIGHT, look, plain
-from famcli.reports.html.svg import LETTER, Axis, HeatCell, Line, Panel, Point, element, heat_panel, line_panel, marker
-from famcli.reports.layout import format_score
-from famcli.reports.tables import format_field, format_settings, format_tokens
-
-ACROSS = 3
-"""Panels beside each other in a file."""
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A plot.
-
-    Attributes:
-        name: of its file.
-        title, note: above and below it.
-        panels: the drawings.
-        legend: (index, text) of the models it shows.
-        more: panels that stand folded away.
-    """
-
-    name: str
-    title: str
-    note: str
-    panels: tuple[Panel, ...]
-    legend: tuple[tuple[int, str], ...] = ()
-    more: tuple[Panel, ...] = ()
-
-
-def swatch(index: int) -> Markup:
-    """The line and marker of a model, 34 by 14, for a legend."""
-    drawn = look(index)
-    line = element(
-        "line", x1=1, x2=33, y1=7, y2=7, class_=f"curve stroke-{drawn.colour}", stroke_dasharray=drawn.dashes or None
-    )
-    return line + marker(17.0, 7.0, index)
+from famcli.reports.numbers import format_field, format_score
+from famcli.reports.plots.chart import Chart, as_svg
+from famcli.reports.plots.svg import Axis, HeatCell, Line, Point, heat_panel, line_panel
 
 
 def passkey_rows(comparison: Comparison) -> dict[str, list[Row]]:
@@ -68,6 +33,31 @@ def passkey_charts(comparison: Comparison) -> list[Chart]:
     return charts
 
 
+def plot_passkey(comparison: Comparison, file: Path) -> None:
+    """Draws PassKey accuracy against length, a panel a position, a line a model; always the same for one comparison.
+
+    Args:
+        comparison: what ``famcli.compare.side_by_side.compare`` made.
+        file: ``.svg``; replaced where it exists.
+
+    Raises:
+        UserError: the format is another, there are no PassKey cells, or the file cannot be written.
+    """
+    if file.suffix != ".svg":
+        svg = file.with_suffix(".svg")
+        raise UserError(
+            f"cannot draw to {file}: famcli draws .svg",
+            f"--plot {svg}; to make a PNG of it: pip install cairosvg, cairosvg {svg} -o {file.with_suffix('.png')}",
+        )
+    charts = [_curves(comparison, task, rows, "") for task, rows in passkey_rows(comparison).items()]
+    if not charts:
+        raise UserError("no PassKey runs to draw", "make one with: famcli eval --task passkey --model fam-tiny")
+    try:
+        write_text(file, as_svg(charts) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror}", "give --plot another file") from error
+
+
 def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -> Chart:
     lengths = sorted({int(row.settings["length"]) for row in rows})
     positions = list(dict.fromkeys(str(row.settings["position"]) for row in rows))
@@ -78,14 +68,15 @@ def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -
             if column.name in row.scores:
                 place = lengths.index(int(row.settings["length"])), positions.index(str(row.settings["position"]))
                 value = row.scores[column.name].value
-                cells[place] = HeatCell(value, f"{value:.2f}", _told(row, column.name))
+                cells[place] = HeatCell(value, f"{value:.2f}", _words(row, column.name))
         if not cells:
             continue
         beyond = [i for i, n in enumerate(lengths) if column.receptive_field is not None and n > column.receptive_field]
         field = f"receptive field: {format_field(column.receptive_field)}"
-        told = "; ".join(cell.label for cell in cells.values())
+        words = "; ".join(cell.label for cell in cells.values())
         names = [format_tokens(length) for length in lengths]
-        panels.append(heat_panel(column.title, field, told, names, positions, cells, beyond[0] if beyond else None))
+        edge = beyond[0] if beyond else None
+        panels.append(heat_panel(column.title, field, words, across=names, down=positions, cells=cells, edge=edge))
     return Chart(
         f"passkey-heat-map{ending}",
         f"{task}: {rows[0].metric} by length and position of the key",
@@ -114,8 +105,8 @@ def _curves(comparison: Comparison, task: str, rows: Sequence[Row], ending: str)
             if points:
                 edge = column.receptive_field
                 lines.append(Line(index, column.name, points, None if edge is None else float(edge)))
-        told = "; ".join(point.label for line in lines for point in line.points)
-        panels.append(line_panel(f"key at position: {position}", told, x, y, lines))
+        words = "; ".join(point.label for line in lines for point in line.points)
+        panels.append(line_panel(f"key at position: {position}", words, x, y, lines))
     shown = {name for row in rows for name in row.scores}
     legend = tuple(
         (index, f"{column.title}, receptive field: {format_field(column.receptive_field)}")
@@ -139,60 +130,11 @@ def _point(row: Row, column: str) -> Point:
         row.scores[column].value,
         interval.low if interval else None,
         interval.high if interval else None,
-        _told(row, column),
+        _words(row, column),
     )
 
 
-def _told(row: Row, column: str) -> str:
+def _words(row: Row, column: str) -> str:
     score = row.scores[column]
     text = format_score(score, row.intervals.get(column))
     return f"{column}, {format_settings(row.settings)}: {text} (n={score.n})"
-
-
-def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
-    """Writes every plot to ``folder`` as an SVG file in light colours, which browsers and vector programs open."""
-    files = []
-    for chart in charts:
-        file = folder / f"{chart.name}.svg"
-        write_text(file, _file(chart) + "\n")
-        files.append(file)
-    return files
-
-
-def _file(chart: Chart) -> str:
-    style = plain(plot_style())
-    rows = [chart.panels[i : i + ACROSS] for i in range(0, len(chart.panels), ACROSS)]
-    wide = max([sum(panel.width + 12 for panel in row) for row in rows])
-    texts = [text for _, text in chart.legend]
-    wide = max([wide, len(chart.title) * LETTER + 20, *(len(text) * LETTER + 60 for text in texts)])
-    parts = [element("text", chart.title, x=8.0, y=20.0, class_="heading")]
-    y = 32.0
-    for index, text in chart.legend:
-        label = element("text", text, x=52.0, y=y + 12, class_="tick")
-        parts += [element("g", swatch(index), transform=f"translate(12 {y:.1f})"), label]
-        y += 18
-    for row in rows:
-        x = 4.0
-        for panel in row:
-            parts.append(element("g", panel.body, transform=f"translate({x:.1f} {y:.1f})"))
-            x += panel.width + 12
-        y += max(panel.height for panel in row) + 10
-    told = [element("title", chart.title), element("desc", " ".join(p.description for p in chart.panels))]
-    back = element("rect", width="100%", height="100%", fill=LIGHT["paper"])
-    return element(
-        "svg",
-        *told,
-        element("style", Markup(style)),
-        back,
-        *parts,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {wide:.0f} {y:.0f}",
-        width=f"{wide:.0f}",
-        height=f"{y:.0f}",
-        role="img",
-    )
-
-
-def plot_style() -> str:
-    """The style sheet of the plots."""
-    return (importlib.resources.files("famcli.reports.html") / "assets" / "plots.css").read_text(encoding="utf-8")

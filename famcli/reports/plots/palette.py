@@ -1,4 +1,4 @@
-"""Colours and marks that are told apart without colour vision, by day and by night."""
+"""Colours and marks that differ for readers without colour vision too, on light paper and on dark."""
 
 from __future__ import annotations
 

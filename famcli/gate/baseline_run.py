@@ -7,22 +7,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from famcli.compare.cells import Setting, cell_score
+from famcli.compare.measure import Measure
+from famcli.compare.pairing import samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
+from famcli.gate.baseline import BaselineRun, Score, Tolerance, kept_entry, kept_record, question
 from famcli.metrics.statistics import Metric
-from famcli.reports.baseline import BaselineRun, Score, Tolerance, kept_entry, kept_record, question
-from famcli.reports.pairing import Measure, Setting, samples_of
-from famcli.reports.tables import cell_score
 
 LEVEL, AMOUNT = 0.05, 0.02
-"""Default tolerances: level of the test, and the most by which a mean may be worse where no test could tell."""
+"""Default tolerances: level of the test, and the most by which a mean may be worse where no test is possible."""
 
 
 def new_run(record: RunRecord, old: BaselineRun | None) -> BaselineRun:
     """A run as a baseline keeps it; tolerances are those of ``old``, and defaults for scores it lacks.
 
-    The default is no significant drop, or, where too few samples could get worse for a test to tell, an absolute
+    The default is no significant drop, or, where too few samples could get worse for a test, an absolute
     bound for scores between 0 and 1 and a relative one for others.
 
     Raises:
@@ -42,11 +43,11 @@ def new_run(record: RunRecord, old: BaselineRun | None) -> BaselineRun:
         if entry.cell not in cells:
             cells.append(dict(entry.cell))
     run = BaselineRun(kept_record(record, cells), (), entries)
-    known = {score.place: score.tolerance for score in old.scores} if old else {}
+    known = {score.key: score.tolerance for score in old.scores} if old else {}
     scores = []
     for metric, settings, score in checked_scores(record):
         bare = Score(metric, settings, score.value, score.n, Tolerance("no_significant_drop", LEVEL))
-        scores.append(replace(bare, tolerance=known.get(bare.place) or _default(run, bare)))
+        scores.append(replace(bare, tolerance=known.get(bare.key) or _default(run, bare)))
     return replace(run, scores=tuple(scores))
 
 

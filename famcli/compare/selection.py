@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from famcli.compare.cells import cell_names
 from famcli.errors import UserError, unknown_name
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
-from famcli.reports.pairing import cell_names
 
 MAKE_ONE = "make one with: famcli eval --task passkey --model fam-tiny"
 

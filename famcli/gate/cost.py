@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from famcli.reports.baseline import Baseline, CostGate, CostGates
-from famcli.reports.check import Matched, Verdict
+from famcli.gate.baseline import Baseline, CostGate, CostGates
+from famcli.gate.check import Matched, Verdict
 
 THROUGHPUT_FACTOR, MEMORY_FACTOR = 2.0, 1.25
 """Defaults: a busy machine halves the speed of anything; memory hardly differs from run to run."""

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from famcli.compare.cells import Setting, format_settings
+from famcli.compare.pairing import comparable, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.reports.baseline import Baseline, BaselineRun, Score, Tolerance, place_of, question
-from famcli.reports.baseline_run import blind, checked_scores, measure_of, members
-from famcli.reports.pairing import Setting, comparable, samples_of
-from famcli.reports.tables import format_settings
+from famcli.gate.baseline import Baseline, BaselineRun, Score, Tolerance, question, score_key
+from famcli.gate.baseline_run import blind, checked_scores, measure_of, members
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def refuse(matched: Iterable[Matched], where: str) -> None:
 
 
 def judge(baseline: Baseline, matched: Sequence[Matched], records: Sequence[RunRecord]) -> Check:
-    """The verdicts on scores; cost is judged by ``famcli.reports.cost_check``.
+    """The verdicts on scores; cost is judged by ``famcli.gate.cost``.
 
     Args:
         baseline: the baseline.
@@ -181,7 +181,7 @@ def _notes(record: RunRecord, baseline: RunRecord) -> list[str]:
 
 
 def _judge(run: BaselineRun, record: RunRecord, score: Score) -> Verdict:
-    found = {place_of(metric, settings): value for metric, settings, value in checked_scores(record)}.get(score.place)
+    found = {score_key(metric, settings): value for metric, settings, value in checked_scores(record)}.get(score.key)
     status, why = (False, "the run has no such score")
     if found:
         if score.tolerance.kind == "no_significant_drop":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from famcli.compare.cells import Setting
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
-from famcli.reports.baseline import Baseline, BaselineRun, Score
-from famcli.reports.baseline_run import new_run
-from famcli.reports.check import match, tolerance_words
-from famcli.reports.cost_check import MeasuredCost, new_gates
-from famcli.reports.pairing import Setting
+from famcli.gate.baseline import Baseline, BaselineRun, Score
+from famcli.gate.baseline_run import new_run
+from famcli.gate.check import match, tolerance_words
+from famcli.gate.cost import MeasuredCost, new_gates
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def moves(old: Baseline | None, new: Baseline, records: Sequence[RunRecord]) -> 
     found = []
     for run, record in zip(new.runs, records, strict=True):
         before = _scores(earlier.get(record.run_id))
-        found += [_move(run, before.pop(score.place, None), score) for score in run.scores]
+        found += [_move(run, before.pop(score.key, None), score) for score in run.scores]
         found += [_move(run, score, None) for score in before.values()]
     gone = [one.run for one in matched if not one.record]
     return found + [_move(run, score, None) for run in gone for score in run.scores]
 
 
 def _scores(run: BaselineRun | None) -> dict[tuple[object, ...], Score]:
-    return {score.place: score for score in run.scores} if run else {}
+    return {score.key: score for score in run.scores} if run else {}
 
 
 def _move(run: BaselineRun, before: Score | None, after: Score | None) -> Move:

@@ -1,0 +1,130 @@
+"""Opens what a path names: famcli's own directory, a Hugging Face directory, or a GGUF file (``gguf.py``).
+
+An own directory holds ``config.json`` (``{"format": "famcli", "tokenizer": ..., "model": {ModelConfig fields}}`` and
+whatever else the writer wants to keep) and ``model.safetensors`` with the names of ``Decoder.state_dict()``. Only
+safetensors are read: other weight files can run code when they are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from famcli.checkpoints import huggingface
+from famcli.checkpoints.checkpoint import Checkpoint, check_fits
+from famcli.checkpoints.hub_tokenizer import HubTokenizer
+from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
+from famcli.checkpoints.weights import Stored, list_safetensors
+from famcli.errors import UserError
+from famcli.fields import read_fields, read_json
+from famcli.models.config import ModelConfig
+
+_REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".npz")
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Reads the config and the tensor headers of a directory of either format, or of a GGUF file, and checks that they
+    agree.
+
+    Raises:
+        UserError: a file is missing, corrupt or of another kind, or a field or tensor is wrong, missing or unknown.
+    """
+    path = _only_gguf(path) or path
+    if path.is_file():
+        _refuse_pickles([path])
+        if path.suffix != ".gguf":
+            raise UserError(f"{path} is a file, and no .gguf", f"give the directory that holds it: {path.parent}")
+        from famcli.checkpoints.gguf import open_gguf
+
+        checkpoint = open_gguf(path)
+    else:
+        checkpoint = _open_directory(path)
+    check_fits(checkpoint, checkpoint.config)
+    return checkpoint
+
+
+def _only_gguf(path: Path) -> Path | None:
+    """The GGUF file of a directory that holds nothing else of a model."""
+    if not path.is_dir() or (path / "config.json").exists():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        raise UserError(f"{path} holds {len(files)} GGUF files", f"give one of them, for instance {files[0]}")
+    return files[0] if files else None
+
+
+def _open_directory(directory: Path) -> Checkpoint:
+    file = directory / "config.json"
+    fields = read_json(file, hint="a checkpoint is a directory with config.json and safetensors", nan=True)
+    if fields.get("format") == "famcli":
+        config, tokenizer = _own_config(fields, file)
+        name_of, added = _own_name, 0.0
+    elif "model_type" in fields:
+        config = huggingface.decoder_config(fields, file)
+        tokenizer = HubTokenizer.from_file(directory / "tokenizer.json", fields)
+        name_of, added = huggingface.decoder_name, huggingface.norm_offset(fields)
+    else:
+        raise UserError(
+            f"{file} has neither the field 'format' (famcli) nor 'model_type' (Hugging Face)",
+            f"give a directory that `famcli train` wrote, or one of a {', '.join(huggingface.FAMILIES)} model",
+        )
+    tensors: dict[str, Stored] = {}
+    for weights in _weight_files(directory):
+        for stored in list_safetensors(weights):
+            try:
+                name = name_of(stored.name, config)
+            except KeyError:
+                raise UserError(f"{weights}: unexpected tensor '{stored.name}'") from None
+            if name is not None and not (name == "head.weight" and config.tie_embeddings):
+                tensors[name] = replace(stored, added=added) if name.endswith("norm.weight") else stored
+    return Checkpoint(directory, config, tokenizer, tensors)
+
+
+def _own_name(tensor: str, config: ModelConfig) -> str | None:
+    return tensor
+
+
+@dataclass(frozen=True)
+class _OwnFields:
+    tokenizer: Literal["bytes", "tokenizer.json"]
+    model: ModelConfig
+
+
+def _own_config(fields: Mapping[str, Any], file: Path) -> tuple[ModelConfig, Tokenizer]:
+    own = read_fields(_OwnFields, fields, str(file), others=True)
+    tokenizer: Tokenizer = ByteTokenizer()
+    if own.tokenizer != ByteTokenizer.name:
+        tokenizer = HubTokenizer.from_file(file.parent / "tokenizer.json", fields)
+    return own.model, tokenizer
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        single = directory / "model.safetensors"
+        if not single.exists():
+            _refuse_pickles(sorted(directory.iterdir()))
+            raise UserError(f"{single} is missing")
+        return [single]
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{index}: field 'weight_map' must be an object of tensor and file names")
+    files = []
+    for name in sorted(set(map(str, weight_map.values()))):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(f"{index}: field 'weight_map' names '{name}', which is no safetensors file beside it")
+        if not (directory / name).exists():
+            raise UserError(f"{directory / name} is missing, though {index.name} names it")
+        files.append(directory / name)
+    return files
+
+
+def _refuse_pickles(files: list[Path]) -> None:
+    for file in files:
+        if file.suffix in _REFUSED:
+            raise UserError(
+                f"{file} is not a safetensors file; famcli reads no other, because they can run code when opened",
+                "convert it where you trust it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)",
+            )

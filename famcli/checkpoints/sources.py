@@ -1,0 +1,223 @@
+"""Models that were found, before and after their weights are in memory; and those that other packages bring.
+
+A package names a function in its entry points ``famcli.models``. ``--model NAME:ARGUMENT,FIELD=VALUE`` calls the one of
+NAME with the argument and the fields; it gives a ``Source``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from famcli.errors import UserError
+from famcli.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from famcli.checkpoints.adapters import Adapter
+    from famcli.checkpoints.checkpoint import Checkpoint
+    from famcli.checkpoints.tokenizer import Tokenizer
+    from famcli.models.decoder import Decoder
+    from famcli.models.stream import StreamModel
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "famcli.models"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to read.
+
+    Attributes:
+        name: the spec as the user typed it, e.g. ``fam-tiny,memory_segments=1``.
+        stream: what reads, in evaluation mode.
+        tokenizer: what its ids mean.
+        weights_sha256: see ``Checkpoint.weights_sha256``.
+        device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
+        untrained_memory: weights of the memory are drawn, not learned: neither checkpoint nor adapter has them.
+    """
+
+    name: str
+    stream: StreamModel[Any]
+    tokenizer: Tokenizer
+    weights_sha256: str
+    device: torch.device
+    dtype: torch.dtype
+    untrained_memory: bool = False
+
+    @property
+    def decoder(self) -> Decoder:
+        """``stream``, where it is a decoder of ours.
+
+        Raises:
+            UserError: it is a model of another kind.
+        """
+        from famcli.models.decoder import Decoder
+
+        if not isinstance(self.stream, Decoder):
+            raise UserError(f"model '{self.name}' is no decoder of famcli", "famcli trains and adapts its own alone")
+        return self.stream
+
+
+class Source(Protocol):
+    """A model that was found and checked; its weights are not in memory yet.
+
+    Attributes:
+        name: the spec as the user typed it.
+        tokenizer: what its ids mean.
+        half_precision: the weights are stored in 16 bits or fewer.
+        longest_text: see ``StreamModel``.
+        untrained_memory: see ``LoadedModel``.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def half_precision(self) -> bool: ...
+    @property
+    def longest_text(self) -> int | None: ...
+    @property
+    def untrained_memory(self) -> bool: ...
+
+    def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
+        """Reads the weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class PluginSource:
+    """A ``Source`` for packages that bring a model of their own.
+
+    Attributes:
+        tokenizer: what its ids mean.
+        build: makes the model on a device, in a dtype.
+        weights_sha256: identifies the weights: other ones must have another. It is part of the run id.
+        longest_text: see ``StreamModel``.
+        half_precision: see ``Source``.
+        name: set by famcli.
+    """
+
+    tokenizer: Tokenizer
+    build: Callable[[torch.device, torch.dtype], StreamModel[Any]]
+    weights_sha256: str
+    longest_text: int | None = None
+    half_precision: bool = False
+    name: str = ""
+
+    @property
+    def untrained_memory(self) -> bool:
+        """A package answers for its own weights."""
+        return False
+
+    def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
+        """Builds the model.
+
+        Raises:
+            UserError: it is to be spread over devices.
+        """
+        if device_map:
+            raise UserError(f"model '{self.name}' cannot be spread over devices", "leave out --device-map")
+        stream = self.build(device, dtype)
+        return LoadedModel(self.name, stream, self.tokenizer, self.weights_sha256, device, dtype)
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A checkpoint that was found and checked: the ``Source`` of our own decoder.
+
+    Attributes:
+        name: the spec as the user typed it.
+        config: with overrides.
+        checkpoint: where the weights lie, those of the adapter included.
+        base: the checkpoint without it.
+        adapter: to be merged into the weights, if there is one.
+    """
+
+    name: str
+    config: ModelConfig
+    checkpoint: Checkpoint
+    base: Checkpoint
+    adapter: Adapter | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What its ids mean."""
+        return self.checkpoint.tokenizer
+
+    @property
+    def half_precision(self) -> bool:
+        """The weights are stored in 16 bits or fewer."""
+        return self.checkpoint.half_precision
+
+    @property
+    def longest_text(self) -> int | None:
+        """See ``StreamModel``."""
+        return self.config.trained_context if self.config.memory.whole else None
+
+    @property
+    def untrained_memory(self) -> bool:
+        """The model has a memory that its weights know nothing of."""
+        return bool(self.checkpoint.lacks_memory(self.config))
+
+    def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
+        """Reads the weights.
+
+        Args:
+            device: where they go.
+            dtype: what they become.
+            device_map: spread the layers over all devices, see ``placement.place_layers``.
+
+        Raises:
+            UserError: a file cannot be read, or the model does not fit the devices.
+        """
+        from famcli.checkpoints.checkpoint import load_decoder
+        from famcli.checkpoints.placement import place_layers
+
+        placement = place_layers(self.config, device, dtype) if device_map else None
+        with ThreadPoolExecutor(1) as beside:
+            hashing = beside.submit(self.checkpoint.weights_sha256)
+            decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
+            digest = hashing.result()
+        if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
+            logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
+        return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_memory)
+
+
+def model_entry_points() -> dict[str, EntryPoint]:
+    """What packages bring, by name."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def open_plugin(entry: EntryPoint, argument: str, fields: Mapping[str, str], spec: str) -> PluginSource:
+    """The model that a package's function gives.
+
+    Args:
+        entry: names the function.
+        argument: what stands after the colon; empty where there is none.
+        fields: what follows.
+        spec: all of it, as the user typed it.
+
+    Raises:
+        UserError: the package cannot be imported, or its function fails.
+    """
+    try:
+        found = entry.load()(argument, dict(fields))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"model '{spec}': {entry.value} failed: {type(error).__name__}: {error}",
+            f"it comes from the package {entry.dist.name if entry.dist else entry.value}, not from famcli",
+        ) from error
+    if not isinstance(found, PluginSource):
+        raise UserError(f"model '{spec}': {entry.value} gave a {type(found).__name__}, not a {PluginSource.__name__}")
+    return dataclasses.replace(found, name=spec)

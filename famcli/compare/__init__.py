@@ -1,0 +1,1 @@
+"""What runs say about each other: which may be compared, side by side, and their differences sample by sample."""

@@ -1,0 +1,104 @@
+"""Which runs may be compared, and their samples side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from famcli.compare.cells import cell_names
+from famcli.errors import UserError
+from famcli.evaluation.journal import JOURNAL_NAME, Entry, read_entries
+from famcli.evaluation.record import RunRecord
+
+HOW_MANY = "trials"
+"""The option of PassKey that says how many samples a cell has; the first ones are the same whatever it is."""
+
+
+def samples_of(record: RunRecord) -> Mapping[str, Entry]:
+    """The answered samples of a run by id; none where only its ``run.json`` is there.
+
+    Raises:
+        UserError: the file is damaged, or lacks samples of a finished run.
+    """
+    file = record.path / JOURNAL_NAME
+    try:
+        state = file.stat()
+    except OSError:
+        return {}
+    found = _read(file, state.st_size, state.st_mtime_ns)
+    if record.status == "finished" and len(found) < record.samples:
+        raise UserError(
+            f"{file} has {len(found)} samples, and its run had {record.samples}",
+            "repeat its `famcli eval` command: the missing ones are asked again",
+        )
+    return found
+
+
+@lru_cache(maxsize=64)
+def _read(file: Path, size: int, modified: int) -> Mapping[str, Entry]:
+    return read_entries(file)
+
+
+def facts(record: RunRecord) -> dict[str, str]:
+    """What runs must have in common to be compared, in words.
+
+    An option that cells are named after (``lengths`` makes cells of one ``length`` each) is none of it: cells of one
+    name are alike. Neither is how many samples they have, nor where the data lies, only what it is. The tokenizer
+    counts where lengths are counted in tokens: in cells of one ``length``, and in texts that were cut. Models may each
+    have a chat template of their own, but all or none of them.
+    """
+    task, settings = record.task, cell_names(record)
+    cells = settings | {f"{name}s" for name in settings} | {"data", HOW_MANY}
+    found = {
+        "task": task["name"],
+        "task version": str(task["version"]),
+        "prompt template": task["template_sha256"][:8],
+        "data": " ".join(data_of(record)).strip() or "none",
+        **{name: json.dumps(value) for name, value in task["options"].items() if name not in cells},
+        "seed": str(record.seed),
+        "limit": str(record.limit or "none"),
+        "max context": str(record.context["max_context"] or "none"),
+        "truncation": record.context["truncate"] or "none",
+        "chat template": "yes" if "chat_template_sha256" in record.context else "no",
+    }
+    if "length" in settings or record.context["truncate"]:
+        found["tokenizer"] = record.model["tokenizer"]
+    return found
+
+
+def data_of(record: RunRecord) -> tuple[str, str]:
+    """Name and short hash of a run's data, ``""`` for none."""
+    data = record.task["data"] or {}
+    name = data.get("name", "") if data.get("source") != "sample" else "sample"
+    return name, data.get("sha256", "")[:6]
+
+
+def comparable(record: RunRecord, baseline: RunRecord) -> list[str]:
+    """What forbids to compare two runs, such as ``limit: 5, none`` (the record's first); empty where nothing does.
+
+    Besides ``facts`` these are samples of one id that are not the same question.
+    """
+    left, right = facts(record), facts(baseline)
+    # The name of the same data may be another, where it lies elsewhere.
+    if data_of(record)[1] == data_of(baseline)[1]:
+        left["data"] = right["data"]
+    if "tokenizer" in left or "tokenizer" in right:
+        left["tokenizer"], right["tokenizer"] = record.model["tokenizer"], baseline.model["tokenizer"]
+    names = dict.fromkeys([*left, *right])
+    found = [
+        f"{name}: {left.get(name, 'none')}, {right.get(name, 'none')}"
+        for name in names
+        if left.get(name) != right.get(name)
+    ]
+    if not found:
+        ours, theirs = samples_of(record), samples_of(baseline)
+        other = [id for id in ours.keys() & theirs.keys() if _question(ours[id]) != _question(theirs[id])]
+        if other:
+            found.append(f"samples: {len(other)} of one id have other right answers, such as {min(other)}")
+    return found
+
+
+def _question(entry: Entry) -> tuple[str, str]:
+    return entry.reference, json.dumps(entry.cell, sort_keys=True)

@@ -1,0 +1,1 @@
+"""The regression check: runs against a baseline."""

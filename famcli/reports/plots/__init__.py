@@ -1,0 +1,1 @@
+"""Plots as SVG, for the page and for files of their own."""
