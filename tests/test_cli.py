@@ -284,3 +284,14 @@ def test_options_on_the_command_line_replace_those_of_a_suite(capsys: pytest.Cap
     runs = run_json(capsys, *command)["runs"]
     assert [cell["position"] for run in runs for cell in run["cells"]] == ["start", "random", "start"]
     assert {(cell["length"], cell["n"]) for run in runs for cell in run["cells"]} == {(400, 1)}
+
+
+def test_memories_are_listed_with_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "memories", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["memories"]}
+    fields = {name: {field["name"] for field in entry["fields"]} for name, entry in listed.items()}
+    assert fields["full"] == set() and fields["bswa"] == {"memory_segments", "stop_gradient", "sinks"}
+    assert fields["bswa"] | {"fam_length"} <= fields["fam"]
+    assert all(field["help"] for entry in listed.values() for field in entry["fields"])
+    assert main(["list", "memories"]) == 0
+    assert "fam_length=64\n      F: latents" in capsys.readouterr().out

@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """List models, tasks or runs."""
+    """List models, memories, tasks or runs."""
 
 
 @command.command()
@@ -43,7 +43,7 @@ def models(json_output: bool) -> None:
             missing.setdefault(" or ".join(entry["downloads"]), []).append(entry["name"])
     for commands, names in missing.items():
         click.echo(f"to get {', '.join(names)}: {commands}")
-    click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256")
+    click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256; fields: famcli list memories")
 
 
 def _describe(preset: Preset) -> JSON:
@@ -111,6 +111,28 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 2**10:.1f} KiB"
+
+
+@command.command()
+@as_json
+def memories(json_output: bool) -> None:
+    """Memories for --model NAME,attention=MEMORY, with the fields each of them has."""
+    from famcli.models.memories import memory_entry_points, memory_kind
+
+    described: list[JSON] = []
+    for name in memory_entry_points():
+        kind = memory_kind(name)
+        fields = [
+            {"name": field.name, "default": field.default, "help": field.metadata.get("help", "")}
+            for field in dataclasses.fields(kind)
+        ]
+        described.append({"name": name, "summary": kind.summary, "state_grows": kind.whole, "fields": fields})
+    if json_output:
+        return click.echo(json.dumps({"memories": described}))
+    for entry in described:
+        click.echo(f"{entry['name']}: {entry['summary']}")
+        for field in entry["fields"]:
+            click.echo(f"  {field['name']}={str(field['default']).lower()}\n      {field['help']}")
 
 
 @command.command()

@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from famcli.models.attention import Geometry
-    from famcli.models.config import ModelConfig
-    from famcli.models.decoder import Decoder, Layer
-
-    State = dict[str, Tensor]
-    KeysValues = tuple[Tensor, Tensor]
+    from famcli.models.memories.network import DecoderView, KeysValues, LayerView, Place, Shape, State
 
 
 def setting(default: Any, help: str) -> Any:
@@ -49,6 +44,8 @@ class Part:
 @dataclass(frozen=True)
 class Block:
     """A block that is complete, as ``Memory.write`` gets it.
+
+    Its tensors may be buffers that the next block overwrites: what is to stay is copied.
 
     Attributes:
         keys, values: [b, g, B, k] of its tokens, the keys turned to positions 0 .. B-1.
@@ -84,51 +81,51 @@ class Memory:
 
     # What is known from the config alone.
 
-    def check(self, config: ModelConfig) -> None:
+    def check(self, config: Shape) -> None:
         """Raises ``UserError`` where a field has a value that does not fit."""
 
-    def describe(self, config: ModelConfig) -> str:
+    def describe(self, config: Shape) -> str:
         """Name and size in a few characters, for listings."""
         return f"{self.name}, B {config.block_size}"
 
-    def window(self, config: ModelConfig) -> int | None:
+    def window(self, config: Shape) -> int | None:
         """Most tokens of the text that one layer sees at once; ``None`` where there is no bound."""
         return None if self.whole else config.block_size
 
-    def receptive_field(self, config: ModelConfig) -> int | None:
+    def receptive_field(self, config: Shape) -> int | None:
         """Tokens that can influence an output; ``None`` where there is no bound."""
         return None
 
-    def state_values(self, config: ModelConfig) -> int:
+    def state_values(self, config: Shape) -> int:
         """Numbers that one layer carries for one stream, the buffer of the open block left out."""
         return 0
 
-    def reach(self, config: ModelConfig) -> int:
+    def reach(self, config: Shape) -> int:
         """The farthest position before a block that a key of the memory takes."""
         return 0
 
-    def embeddings(self, config: ModelConfig) -> Mapping[str, int]:
+    def embeddings(self, config: Shape) -> Mapping[str, int]:
         """Learned vectors of the model's width, beside the token embeddings: the weight's name and its rows."""
         return {}
 
-    def layer_module(self, config: ModelConfig, number: int) -> nn.Module | None:
+    def layer_module(self, config: Shape, number: int) -> nn.Module | None:
         """Weights of the memory in one layer, ``Layer.memory``; ``None`` where it has none."""
         return None
 
-    def extra(self, config: ModelConfig) -> str | None:
+    def extra(self, config: Shape) -> str | None:
         """The one of ``embeddings`` that is read after the last token of each block, for ``write`` alone."""
         return None
 
     # What happens to a stream. ``state`` is that of one layer.
 
-    def start(self, config: ModelConfig, batch: int, like: Tensor) -> State:
+    def start(self, config: Shape, batch: int, like: Tensor) -> State:
         """The state of one layer that has read nothing, in the device and dtype of ``like``."""
         return {}
 
-    def begin(self, decoder: Decoder, states: Sequence[State]) -> None:
+    def begin(self, decoder: DecoderView, states: Sequence[State]) -> None:
         """Completes what ``start`` gave to all layers, in place, where that needs the network."""
 
-    def parts(self, config: ModelConfig, blocks: int) -> tuple[Part, ...]:
+    def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
         """What ``slots`` gives to a block that ``blocks`` others came before."""
         return ()
 
@@ -136,26 +133,26 @@ class Memory:
         """Keys and values [b, g, n, k] that join the softmax of a block's tokens, a pair for each of ``parts``."""
         return []
 
-    def before(self, x: Tensor, state: State, layer: Layer) -> Tensor:
+    def before(self, x: Tensor, state: State, layer: LayerView) -> Tensor:
         """The layer's input [b, t, d] with what the memory adds to it."""
         return x
 
-    def mix(self, attended: Tensor, queries: Tensor, state: State, layer: Layer) -> Tensor:
+    def mix(self, attended: Tensor, queries: Tensor, state: State, layer: LayerView) -> Tensor:
         """Attention's output [b, h, t, k], before its projection, with what the memory mixes in.
 
         ``queries`` [b, h, t, k] are not turned to their positions. Only called where the memory ``mixes``.
         """
         return attended
 
-    def forgets(self, config: ModelConfig, blocks: int) -> bool:
+    def forgets(self, config: Shape, blocks: int) -> bool:
         """Nothing of the block that ``blocks`` others came before outlives it, so it need not be computed."""
         return False
 
-    def write(self, block: Block, state: State, layer: Layer, at: Geometry) -> State:
+    def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         """The tensors of ``state`` that change when a block is complete; ``state`` itself is left alone."""
         return {}
 
-    def write_again(self, block: Block, state: State, layer: Layer, at: Geometry, stride: float = 1) -> State:
+    def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
         """What the same block would change in the ``carried`` tensors if it came again.
 
         ``stride`` stands for so many updates at once, about; a memory that cannot do this ignores it.
@@ -166,12 +163,12 @@ class Memory:
         """The largest ``stride`` that ``write_again`` can take and still come near so many single updates."""
         return 1
 
-    def restore(self, state: State, carried: State, layer: Layer, at: Geometry) -> State:
+    def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
         """The tensors of ``state`` that change when ``carried`` are put in place; they hold what was read."""
         return carried
 
 
-def first_seen(config: ModelConfig, place: int, memory_length: int | None) -> int:
+def first_seen(config: Shape, place: int, memory_length: int | None) -> int:
     """The first token, below 0 in earlier blocks, that can influence the output at ``place`` of block 0.
 
     Args:

@@ -13,10 +13,7 @@ from famcli.models.memories.window import Window
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from famcli.models.attention import Geometry
-    from famcli.models.config import ModelConfig
-    from famcli.models.decoder import Decoder, Layer
-    from famcli.models.memories.base import KeysValues, State
+    from famcli.models.memories.network import DecoderView, KeysValues, LayerView, Place, Shape, State
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Fam(Window):
         "context (appendix B.1); a pretrained model that is not trained yet needs it",
     )
 
-    def check(self, config: ModelConfig) -> None:
+    def check(self, config: Shape) -> None:
         super().check(config)
         if not 1 <= self.fam_length <= config.block_size:
             raise UserError(
@@ -61,39 +58,39 @@ class Fam(Window):
         if not 0 < self.fam_scale < float("inf"):
             raise UserError(f"model field 'fam_scale' must be above 0, not {self.fam_scale}")
 
-    def describe(self, config: ModelConfig) -> str:
+    def describe(self, config: Shape) -> str:
         return f"{super().describe(config)}, F {self.fam_length}"
 
-    def receptive_field(self, config: ModelConfig) -> int | None:
+    def receptive_field(self, config: Shape) -> int | None:
         """Unbounded: the FAM carries information from block to block."""
         return None
 
-    def state_values(self, config: ModelConfig) -> int:
+    def state_values(self, config: Shape) -> int:
         keys_values = 2 * config.kv_heads * config.head_width
         return super().state_values(config) + self.fam_length * (config.width + keys_values)
 
-    def reach(self, config: ModelConfig) -> int:
+    def reach(self, config: Shape) -> int:
         return max(super().reach(config), self.fam_length)
 
-    def embeddings(self, config: ModelConfig) -> Mapping[str, int]:
+    def embeddings(self, config: Shape) -> Mapping[str, int]:
         return {"fam_embedding": self.fam_length}
 
-    def start(self, config: ModelConfig, batch: int, like: Tensor) -> State:
+    def start(self, config: Shape, batch: int, like: Tensor) -> State:
         initial = like.new_ones(batch).bool()
         return {**super().start(config, batch, like), "fam_initial": initial}
 
-    def begin(self, decoder: Decoder, states: Sequence[State]) -> None:
+    def begin(self, decoder: DecoderView, states: Sequence[State]) -> None:
         """The summary embeddings are forwarded up the layers on their own, so that each layer's initial FAM has that
         layer's kind of latents (appendix B.1)."""
         latents = decoder.embed_memory("fam_embedding")
         for number, state in enumerate(states):
             batch = len(state["fam_initial"])
             layer, at = decoder.layer(number), decoder.place(number)
-            state |= self._set(latents.expand(batch, -1, -1), layer, at)
+            layer.restore(state, {"fam": latents.expand(batch, -1, -1), "fam_initial": state["fam_initial"]}, at)
             if number + 1 < len(states):
                 latents = layer.alone(latents, at, -self.fam_length)
 
-    def parts(self, config: ModelConfig, blocks: int) -> tuple[Part, ...]:
+    def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
         """[sinks; segments; FAM]. A stream's sinks see no FAM, so that they are what the pretrained model knows."""
         fam = Part(self.fam_length, seen_from=0 if blocks else self.sinks)
         return (*super().parts(config, blocks), fam)
@@ -101,13 +98,13 @@ class Fam(Window):
     def slots(self, state: State, parts: Sequence[Part]) -> list[KeysValues]:
         return [*super().slots(state, parts[:-1]), (state["fam_keys"], state["fam_values"])]
 
-    def forgets(self, config: ModelConfig, blocks: int) -> bool:
+    def forgets(self, config: Shape, blocks: int) -> bool:
         return False
 
-    def write(self, block: Block, state: State, layer: Layer, at: Geometry) -> State:
+    def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         return {**super().write(block, state, layer, at), **self._update(block, state, layer, at, 1)}
 
-    def write_again(self, block: Block, state: State, layer: Layer, at: Geometry, stride: float = 1) -> State:
+    def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
         """The FAM updated once more by ``block``; a ``stride`` above 1 only with ``fam_norm: rms``.
 
         What is added then weighs so many times as much against what is carried, which is near so many updates as long
@@ -119,15 +116,15 @@ class Fam(Window):
     def longest_stride(self) -> float:
         return max(1.0, self.fam_scale / 2) if self.fam_norm == "rms" else 1
 
-    def restore(self, state: State, carried: State, layer: Layer, at: Geometry) -> State:
+    def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
         kept = self._set(carried["fam"], layer, at)
         return {**kept, "fam_initial": carried.get("fam_initial", _none(state["fam_initial"]))}
 
-    def _set(self, fam: Tensor, layer: Layer, at: Geometry) -> State:
+    def _set(self, fam: Tensor, layer: LayerView, at: Place) -> State:
         keys, values = layer.attention.keys_values(layer.attention_norm(fam), at.turn(-self.fam_length, fam.shape[1]))
         return {"fam": fam, "fam_keys": keys, "fam_values": values}
 
-    def _update(self, block: Block, state: State, layer: Layer, at: Geometry, stride: float) -> State:
+    def _update(self, block: Block, state: State, layer: LayerView, at: Place, stride: float) -> State:
         """FAM queries see [sinks; previous FAM; whole block]; the first block has the sinks among its own tokens."""
         from torch.nn.functional import rms_norm
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from famcli.models.memories.base import Memory, first_seen
 
 if TYPE_CHECKING:
-    from famcli.models.config import ModelConfig
+    from famcli.models.memories.network import Shape
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Full(Memory):
     summary = "causal attention over the whole text; the state grows with it"
     whole = True
 
-    def describe(self, config: ModelConfig) -> str:
+    def describe(self, config: Shape) -> str:
         return self.name
 
-    def receptive_field(self, config: ModelConfig) -> int | None:
+    def receptive_field(self, config: Shape) -> int | None:
         """Bounded only where every layer sees a local window."""
         if not all(config.is_local(number) for number in range(config.layers)):
             return None

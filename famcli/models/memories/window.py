@@ -17,10 +17,7 @@ from famcli.models.memories.base import Block, Memory, Part, first_seen, setting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from famcli.models.attention import Geometry
-    from famcli.models.config import ModelConfig
-    from famcli.models.decoder import Layer
-    from famcli.models.memories.base import KeysValues, State
+    from famcli.models.memories.network import KeysValues, LayerView, Place, Shape, State
 
 
 @dataclass(frozen=True)
@@ -36,26 +33,26 @@ class Window(Memory):
     stop_gradient: bool = setting(False, "cut the gradient into memory segments and sinks (the paper's M1_SG)")
     sinks: int = setting(0, "N: first tokens of a stream whose keys and values stay visible in every block")
 
-    def check(self, config: ModelConfig) -> None:
+    def check(self, config: Shape) -> None:
         for name in ("memory_segments", "sinks"):
             if getattr(self, name) < 0:
                 raise UserError(f"model field '{name}' must be at least 0, not {getattr(self, name)}")
         if self.sinks > config.block_size:
             raise UserError(f"model field 'sinks' must be at most block_size ({config.block_size}), not {self.sinks}")
 
-    def describe(self, config: ModelConfig) -> str:
+    def describe(self, config: Shape) -> str:
         sinks = f", N {self.sinks}" if self.sinks else ""
         return f"{self.name}, B {config.block_size}, M {self.memory_segments}{sinks}"
 
-    def memory_length(self, config: ModelConfig) -> int:
+    def memory_length(self, config: Shape) -> int:
         """``S``: tokens held in memory segments once they are full."""
         return self.memory_segments * config.block_size
 
-    def window(self, config: ModelConfig) -> int | None:
+    def window(self, config: Shape) -> int | None:
         """``(M + 1) x B``, and the sinks."""
         return self.memory_length(config) + config.block_size + self.sinks
 
-    def receptive_field(self, config: ModelConfig) -> int | None:
+    def receptive_field(self, config: Shape) -> int | None:
         """Through stacked windows: ``layers x M x B`` and the own block, less where layers are local.
 
         The sinks are left out: they are the first tokens of a stream, however far back.
@@ -65,13 +62,13 @@ class Window(Memory):
         ends = range(config.block_size) if local else [config.block_size - 1]  # the last one reaches farthest
         return max(end - first_seen(config, end, length) + 1 for end in ends)
 
-    def state_values(self, config: ModelConfig) -> int:
+    def state_values(self, config: Shape) -> int:
         return 2 * (self.memory_length(config) + self.sinks) * config.kv_heads * config.head_width
 
-    def reach(self, config: ModelConfig) -> int:
+    def reach(self, config: Shape) -> int:
         return self.memory_length(config) + self.sinks
 
-    def start(self, config: ModelConfig, batch: int, like: Tensor) -> State:
+    def start(self, config: Shape, batch: int, like: Tensor) -> State:
         def empty(tokens: int) -> Tensor:
             return like.new_zeros(batch, config.kv_heads, tokens, config.head_width)
 
@@ -79,7 +76,7 @@ class Window(Memory):
         sinks = {name: empty(self.sinks) for name in ("sink_keys", "sink_values") if self.sinks}
         return {"memory_keys": empty(length), "memory_values": empty(length), **sinks}
 
-    def parts(self, config: ModelConfig, blocks: int) -> tuple[Part, ...]:
+    def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
         """[sinks; segments]: the sinks from the block on whose segments no longer hold them."""
         filled = min(self.memory_segments, blocks) * config.block_size
         segments = (Part(filled, first=-filled),)
@@ -91,10 +88,10 @@ class Window(Memory):
         kept = (state["memory_keys"][:, :, recent], state["memory_values"][:, :, recent])
         return [*((state["sink_keys"], state["sink_values"]) for _ in sinks), kept]
 
-    def forgets(self, config: ModelConfig, blocks: int) -> bool:
+    def forgets(self, config: Shape, blocks: int) -> bool:
         return not self.memory_segments and (not self.sinks or blocks > 0)
 
-    def write(self, block: Block, state: State, layer: Layer, at: Geometry) -> State:
+    def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         """The finished block becomes the newest segment, the oldest one drops out; the first block leaves its sinks."""
         from torch import cat
 
@@ -107,7 +104,7 @@ class Window(Memory):
         if self.sinks and not at.blocks:
             back = -(self.memory_segments * at.span + self.sinks)
             changed["sink_keys"] = at.moved(block.keys[:, :, : self.sinks], back)
-            changed["sink_values"] = block.values[:, :, : self.sinks].contiguous()
+            changed["sink_values"] = block.values[:, :, : self.sinks].clone()
         if self.stop_gradient:
             changed = {name: tensor.detach() for name, tensor in changed.items()}
         return changed
