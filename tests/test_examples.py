@@ -64,6 +64,7 @@ def test_the_memory_reads_beside_bswa_and_fam(run: Run) -> None:
         f"{name},block_size=1024" for name in ("bswa-tiny,attention=running-mean", "bswa-tiny", "fam-tiny")
     )
     task = ("--task", "passkey", "-o", "lengths=1k,3k", "-o", "trials=2", "--output", "memory")
+    assert "running-mean: the mean of all blocks so far in a few slots" in run(*FAMCLI, "list", "memories")
     out = run(*FAMCLI, "eval", *task, "--model", memory, "--model", bswa, "--model", fam)
     assert f"{memory} on passkey\nreceptive field:     unbounded" in re.sub(" {2,}", "     ", out)
     table = run(*FAMCLI, "compare", "--output", "memory")

@@ -13,10 +13,7 @@ from famcli.models.memories.window import Window
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from famcli.models.attention import Geometry
-    from famcli.models.config import ModelConfig
-    from famcli.models.decoder import Layer
-    from famcli.models.memories.base import KeysValues, State
+    from famcli.models.memories.network import KeysValues, LayerView, Place, Shape, State
 
 
 @dataclass(frozen=True)
@@ -31,26 +28,26 @@ class RunningMean(Window):
 
     mean_slots: int = setting(16, "n: slots that hold the mean of all blocks so far; block_size is a multiple of it")
 
-    def check(self, config: ModelConfig) -> None:
+    def check(self, config: Shape) -> None:
         super().check(config)
         if self.mean_slots < 1 or config.block_size % self.mean_slots:
             raise UserError(f"model field 'mean_slots' must divide block_size ({config.block_size})")
 
-    def describe(self, config: ModelConfig) -> str:
+    def describe(self, config: Shape) -> str:
         return f"{super().describe(config)}, n {self.mean_slots}"
 
-    def receptive_field(self, config: ModelConfig) -> int | None:
+    def receptive_field(self, config: Shape) -> int | None:
         return None  # the mean has something of every block
 
-    def state_values(self, config: ModelConfig) -> int:
+    def state_values(self, config: Shape) -> int:
         return super().state_values(config) + 2 * self.mean_slots * config.kv_heads * config.head_width
 
-    def start(self, config: ModelConfig, batch: int, like: Tensor) -> State:
+    def start(self, config: Shape, batch: int, like: Tensor) -> State:
         shape = (batch, config.kv_heads, self.mean_slots, config.head_width)
         means = {name: like.new_zeros(shape) for name in ("mean_keys", "mean_values")}
         return {**super().start(config, batch, like), **means}
 
-    def parts(self, config: ModelConfig, blocks: int) -> tuple[Part, ...]:
+    def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
         return (*super().parts(config, blocks), Part(self.mean_slots if blocks else 0))
 
     def slots(self, state: State, parts: Sequence[Part]) -> list[KeysValues]:
@@ -58,10 +55,10 @@ class RunningMean(Window):
         means = (state["mean_keys"][:, :, :count], state["mean_values"][:, :, :count])
         return [*super().slots(state, parts[:-1]), means]
 
-    def forgets(self, config: ModelConfig, blocks: int) -> bool:
+    def forgets(self, config: Shape, blocks: int) -> bool:
         return False
 
-    def write(self, block: Block, state: State, layer: Layer, at: Geometry) -> State:
+    def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         """The mean over one block more. Its keys stand where the block before the one being read stands."""
         changed = super().write(block, state, layer, at)
         for name, new in (("mean_keys", at.moved(block.keys, -at.span)), ("mean_values", block.values)):
