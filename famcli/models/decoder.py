@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.errors import UserError
+from famcli.files import source_sha256
 from famcli.models.attention import (
     Attention,
     Geometry,
@@ -226,9 +227,14 @@ class Decoder(nn.Module):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the config sets: a switch that is added later leaves the names of older runs as they are."""
+        """What the config sets: a switch that is added later leaves the names of older runs as they are.
+
+        And the source of the memory, where another package brings it.
+        """
         defaults = default_of(self.config.attention)
-        return {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
+        own = {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
+        source = source_sha256(type(self.config.memory))
+        return own if source is None else {**own, "memory_source_sha256": source}
 
     def state_bytes(self, tokens: int) -> int:
         """Bytes of one stream's state after so many tokens."""
