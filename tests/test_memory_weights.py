@@ -148,12 +148,15 @@ def test_an_adapter_brings_its_memory(tmp_path: Path, attention: str, monkeypatc
     assert distance(found, expected) < 1e-4
 
 
-def test_random_weights_are_drawn_for_every_memory() -> None:
-    for attention, names in WEIGHTS.items():
-        decoder = Decoder(small_config(attention))
-        decoder.initialise(1)
-        again = Decoder(small_config(attention))
-        again.initialise(1)
-        for name in names:
-            weight = decoder.get_parameter(name)
-            assert weight.isfinite().all() and torch.equal(weight, again.get_parameter(name))
+@each_memory
+def test_random_weights_depend_on_the_seed_alone(attention: str) -> None:
+    """Those in the layers are what the memory's module draws."""
+    decoders = [Decoder(small_config(attention)) for _ in range(3)]
+    for decoder, seed in zip(decoders, (7, 7, 8), strict=True):
+        decoder.initialise(seed)
+    for name in WEIGHTS[attention]:
+        first, same, other = (decoder.get_parameter(name) for decoder in decoders)
+        assert first.isfinite().all() and torch.equal(first, same)
+        assert torch.equal(first, other) == (attention == "mixed"), name
+    if attention == "mixed":
+        assert all((decoders[0].get_parameter(name) == 1).all() for name in WEIGHTS[attention])

@@ -148,10 +148,12 @@ class Decoder(nn.Module):
 
         Embeddings, the FAM's among them, are normal with deviation 0.02; matrices keep the scale of what they read, and
         those into the residual stream are scaled down by depth. With ``qkv_bias`` all heads of the first layer but one
-        begin as position heads, see ``_look_back``.
+        begin as position heads, see ``_look_back``. A memory's weights in the layers begin as its module draws them.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
+            if ".memory." in name:
+                continue
             if name.endswith("norm.weight"):
                 nn.init.ones_(weight)
             elif weight.dim() == 1:
@@ -165,6 +167,12 @@ class Decoder(nn.Module):
         if self.config.qkv_bias:
             for head in range(self.config.kv_heads - 1):
                 self._look_back(head, tokens=head + 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for number, layer in enumerate(self._stack):
+                drawn = self.config.memory.layer_module(self.config, number)
+                if drawn is not None and layer.memory is not None:
+                    layer.memory.load_state_dict(drawn.state_dict())
 
     @torch.no_grad()
     def _look_back(self, head: int, tokens: int) -> None:
