@@ -24,6 +24,8 @@ KINDS = {
     "full": small_config("full"),
     **{f"bswa-M{m}": small_config("bswa", memory_segments=m) for m in (0, 1, 3)},
     **{f"fam-M{m}": small_config("fam", memory_segments=m) for m in (0, 1, 3)},
+    "bswa-M1-N3": small_config("bswa", memory_segments=1, sinks=3),
+    **{f"fam-M{m}-N{n}": small_config("fam", memory_segments=m, sinks=n) for m, n in ((0, 4), (2, 1))},
 }
 
 

@@ -345,6 +345,7 @@ class Decoder(nn.Module):
             masks=self._block_masks(local, parts, offset, count + extra),
             origin=self.position_offset,
             rotary=rotary,
+            skipped=None if memory.whole else self.skipped,
             like=like.new_empty(0),
         )
 
