@@ -74,6 +74,7 @@ def test_the_memory_reads_beside_bswa_and_fam(run: Run) -> None:
 
 
 def test_the_model_recalls_at_any_length(run: Run) -> None:
+    assert "of other packages: copycat\n" in run(*FAMCLI, "list", "models")
     options = ("-o", "lengths=1k,64k", "-o", "trials=2", "--output", "model")
     out = run(*FAMCLI, "eval", "--task", "passkey", "--model", "copycat", "--model", "copycat:12,slots=1", *options)
     able, small = out.split("copycat:12,slots=1 on passkey")
