@@ -92,3 +92,18 @@ def test_the_task_is_listed_and_asks_each_key_of_a_text_that_is_read_once(run: R
     assert after(out, "accuracy")[0] == "1.000"
     assert "6,072 tokens would be read, 2.8 times as many" in out
     assert "copycat" in run(*FAMCLI, "list", "runs", "--output", "task")
+
+
+def test_the_docs_quote_the_files_as_they_are() -> None:
+    text = (ROOT / "docs" / "extend.md").read_text()
+    quoted = dict(re.findall(r"^<!-- (\S+) -->\n```[a-z]+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    files = [*ROOT.glob("examples/*/*.py"), *ROOT.glob("examples/*/pyproject.toml")]
+    assert set(quoted) == {str(file.relative_to(ROOT)) for file in files if not file.name.startswith("test_")}
+    for name, content in quoted.items():
+        assert (ROOT / name).read_text() == content
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", *(f"docs/{f.name}" for f in ROOT.glob("docs/*.md"))])
+def test_links_lead_to_files(file: str) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / file).read_text()):
+        assert (ROOT / file).parent.joinpath(target).exists(), target
