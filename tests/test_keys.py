@@ -31,7 +31,7 @@ def test_keys_stand_where_the_phase_wants_them() -> None:
 def test_keys_may_have_few_digits() -> None:
     def share(few_digits: float) -> float:
         streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, few_digits) for _ in range(300)]
+        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, few_digits=few_digits) for _ in range(300)]
         return sum(len(set(TOKENIZER.decode(stream.question.answer).strip())) <= 3 for stream in drawn) / 300
 
     assert share(0.0) < 0.25 < 0.5 < share(0.5) < 0.7 and share(1.0) == 1.0

@@ -13,7 +13,7 @@ from famcli.errors import UserError
 
 _PLACEHOLDER = "famcli-prompt-7f3a"
 TODAY = datetime(2024, 7, 26)
-"""What templates that state the date are told: a run must ask the same tomorrow. It is the default of Llama 3's own."""
+"""The date for templates that state one: a run must ask the same tomorrow. It is the default of Llama 3's own."""
 
 
 @dataclass(frozen=True)

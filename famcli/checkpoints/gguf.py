@@ -143,7 +143,7 @@ def _open(file: Path) -> GGUFReader:
     except Exception as error:  # whatever a damaged file makes of the reader
         raise UserError(f"{file} is not a whole GGUF file: {error}", "get the file again") from error
     if reader.byte_order != "I":
-        raise UserError(f"{file} is written for machines of the other byte order", "convert the model anew")
+        raise UserError(f"{file} is written for machines of the other byte order", "convert the model again")
     return reader
 
 
@@ -274,7 +274,7 @@ def _gemma(fields: _Fields, width: int, heads: int, head_width: int) -> dict[str
 
 
 def _global_every(fields: _Fields) -> int:
-    """Every so many-th layer is not local: said as that number, or of each layer whether it is local."""
+    """The interval of layers that are not local; the file has the number, or says of each layer whether it is local."""
     pattern = fields.of("attention.sliding_window_pattern", 6)
     if not isinstance(pattern, list):
         return int(pattern)
@@ -282,6 +282,6 @@ def _global_every(fields: _Fields) -> int:
     if pattern != [not every or (i + 1) % every != 0 for i in range(len(pattern))]:
         raise UserError(
             f"{fields.file}: field '{fields.architecture}.attention.sliding_window_pattern' is irregular; "
-            "famcli reads layers of one type, or every so many-th full"
+            "famcli reads layers of one type, or full layers at one interval"
         )
     return every

@@ -180,7 +180,8 @@ def _local_layers(fields: Mapping[str, Any], file: Path) -> dict[str, Any]:
         regular = ["full_attention" if every and (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
         if types != regular:
             raise UserError(
-                f"{file}: field 'layer_types' is irregular; famcli reads layers of one type, or every so many-th full"
+                f"{file}: field 'layer_types' is irregular; "
+                "famcli reads layers of one type, or full layers at one interval"
             )
     return {} if every == 1 else {"local_window": window, "global_every": every}
 

@@ -271,8 +271,15 @@ def _read_preset(file: Traversable) -> Preset:
     where = f"model preset {file.name}"
     found = read_fields(_PresetFile, read_yaml(file, where), where)
     config = None if found.weights else found.model
-    name = file.name.removesuffix(".yaml")
-    return Preset(name, found.summary, found.licence, found.base, found.package, found.parameters, config)
+    return Preset(
+        name=file.name.removesuffix(".yaml"),
+        summary=found.summary,
+        licence=found.licence,
+        base=found.base,
+        package=found.package,
+        parameters=found.parameters,
+        config=config,
+    )
 
 
 def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> Path:

@@ -51,7 +51,7 @@ class SafeTensor(Stored):
     added: float = 0.0
 
     def read(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        # Opened for each tensor anew: what has been read of a mapped file counts as memory until the file is closed.
+        # Opened again for each tensor: what has been read of a mapped file counts as memory until the file is closed.
         try:
             with safe_open(self.file, framework="pt", device=str(device)) as weights:
                 tensor = weights.get_tensor(self.name)

@@ -122,7 +122,7 @@ class Batch:
     def end(self, step: int, phase: Phase, read: int, memory: list[Tensor], lost: set[int]) -> None:
         """Moves every row on by ``read`` tokens and decides which ``memory`` goes on into the next step.
 
-        A row whose key is lost starts anew: nothing could be learned from asking it further.
+        A row whose key is lost begins a new stream: nothing could be learned from asking it further.
         """
         keep = np.random.default_rng((self.recipe.seed, 1, step)).random(len(self.rows)) < phase.state_passing
         self.memory = [tensor.detach() for tensor in memory]

@@ -27,7 +27,7 @@ class Log:
         self._board_at = directory / "tensorboard"
 
     def keep_until(self, step: int) -> None:
-        """Drops the lines of later steps, which will be taken again; ``step`` 0 begins anew."""
+        """Drops the lines of later steps, which will be taken again; with ``step`` 0 the log is empty."""
         for path, columns in self._tables.items():
             if path.exists():
                 with open(path, newline="", encoding="utf-8") as file:

@@ -218,7 +218,7 @@ class Trainer:
         except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"{self.checkpoint} is no checkpoint of this recipe: {reason}", "begin anew in another --output"
+                f"{self.checkpoint} is no checkpoint of this recipe: {reason}", "start over in another --output"
             ) from error
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""What a step is to minimise, and what is told of it."""
+"""The loss that a step minimises, and the recall that the log shows."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Material:
                 return SegmentsOfText(text, self.cue, recipe.segment_length)
             if kind == "fact":
                 return self.passkeys.draw_fact(rng, *places, text)
-        return self.passkeys.draw(rng, *places, text, phase.few_digits, phase.told_once)
+        return self.passkeys.draw(rng, *places, text, few_digits=phase.few_digits, told_once=phase.told_once)
 
 
 class PasskeyStreams:
@@ -91,6 +91,7 @@ class PasskeyStreams:
         block_size: int,
         longest_wait: int,
         text: PlainText | None,
+        *,
         few_digits: float = 0.0,
         told_once: float = 0.0,
     ) -> KeyInFiller:

@@ -14,8 +14,9 @@ from famcli.training.recipe import Optimizer
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz iterations, for matrices (Jordan et al. 2024).
 
-    ``torch.optim.Muon`` iterates in bfloat16, which processors without bfloat16 units do ten times slower than float32;
-    this one iterates in the parameters' own dtype, all matrices of a shape at once.
+    It iterates in the parameters' own dtype, all matrices of a shape at once, and so does the same on every machine.
+    ``torch.optim.Muon`` iterates in bfloat16: to the same losses, twice as fast where the processor has units for it,
+    which is 4 % of a step of ``fam-tiny``, and more than ten times slower where it has none.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float = 0.95) -> None:

@@ -28,7 +28,7 @@ class Asked:
         kind: the mean that the losses of the answers count into.
         rows: [n] the rows asked; a row may be asked several questions.
         questions: [n]
-        tokens: [n, t] question and answer but for its last token, filled up with zeros, which nothing earlier sees.
+        tokens: [n, t] question and answer without its last token, filled up with zeros, which nothing earlier sees.
         predicting: [n, a] place in ``tokens`` from which each token of the answer is predicted.
         answers: [n, a] the tokens of the answers, -1 where one is shorter than the longest.
     """

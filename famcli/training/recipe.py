@@ -104,7 +104,7 @@ class KeyPlaces:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of steps of one geometry. All streams start anew with it.
+    """A stretch of steps of one geometry. All rows begin new streams with it.
 
     Attributes:
         steps: optimiser steps.
