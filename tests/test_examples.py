@@ -59,6 +59,13 @@ def test_their_own_tests_pass(run: Run) -> None:
     assert re.search(r"^\d+ passed", run("-m", "pytest", "-q", "-p", "no:cacheprovider", *EXAMPLES), re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_the_suite_of_all_memories_takes_in_that_of_an_installed_package(run: Run) -> None:
+    suite = str(ROOT / "tests" / "test_memories.py")
+    out = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), suite, "-k", "running-mean")
+    assert int(re.findall(r"^(\d+) passed", out, re.MULTILINE)[0]) > 10
+
+
 def test_the_memory_reads_beside_bswa_and_fam(run: Run) -> None:
     memory, bswa, fam = (
         f"{name},block_size=1024" for name in ("bswa-tiny,attention=running-mean", "bswa-tiny", "fam-tiny")
