@@ -59,6 +59,13 @@ def test_their_own_tests_pass(run: Run) -> None:
     assert re.search(r"^\d+ passed", run("-m", "pytest", "-q", "-p", "no:cacheprovider", *EXAMPLES), re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_the_suite_of_all_memories_takes_in_that_of_an_installed_package(run: Run) -> None:
+    suite = str(ROOT / "tests" / "test_memories.py")
+    out = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), suite, "-k", "running-mean")
+    assert int(re.findall(r"^(\d+) passed", out, re.MULTILINE)[0]) > 10
+
+
 def test_the_memory_reads_beside_bswa_and_fam(run: Run) -> None:
     memory, bswa, fam = (
         f"{name},block_size=1024" for name in ("bswa-tiny,attention=running-mean", "bswa-tiny", "fam-tiny")
@@ -74,6 +81,7 @@ def test_the_memory_reads_beside_bswa_and_fam(run: Run) -> None:
 
 
 def test_the_model_recalls_at_any_length(run: Run) -> None:
+    assert "of other packages: copycat\n" in run(*FAMCLI, "list", "models")
     options = ("-o", "lengths=1k,64k", "-o", "trials=2", "--output", "model")
     out = run(*FAMCLI, "eval", "--task", "passkey", "--model", "copycat", "--model", "copycat:12,slots=1", *options)
     able, small = out.split("copycat:12,slots=1 on passkey")
@@ -91,3 +99,18 @@ def test_the_task_is_listed_and_asks_each_key_of_a_text_that_is_read_once(run: R
     assert after(out, "accuracy")[0] == "1.000"
     assert "6,072 tokens would be read, 2.8 times as many" in out
     assert "copycat" in run(*FAMCLI, "list", "runs", "--output", "task")
+
+
+def test_the_docs_quote_the_files_as_they_are() -> None:
+    text = (ROOT / "docs" / "extend.md").read_text()
+    quoted = dict(re.findall(r"^<!-- (\S+) -->\n```[a-z]+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    files = [*ROOT.glob("examples/*/*.py"), *ROOT.glob("examples/*/pyproject.toml")]
+    assert set(quoted) == {str(file.relative_to(ROOT)) for file in files if not file.name.startswith("test_")}
+    for name, content in quoted.items():
+        assert (ROOT / name).read_text() == content
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", *(f"docs/{f.name}" for f in ROOT.glob("docs/*.md"))])
+def test_links_lead_to_files(file: str) -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / file).read_text()):
+        assert (ROOT / file).parent.joinpath(target).exists(), target

@@ -44,7 +44,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 @pytest.fixture(params=VARIANTS)
 def config(request: pytest.FixtureRequest) -> ModelConfig:
-    return small_config(request.param.partition("-")[0], **VARIANTS[request.param])
+    name = request.param if request.param in memory_entry_points() else request.param.partition("-")[0]
+    return small_config(name, **VARIANTS[request.param])
 
 
 def text(config: ModelConfig, batch: int = 2) -> Tensor:

@@ -153,6 +153,10 @@ def test_rooms_import_only_rooms_below_them_and_nothing_in_circles() -> None:
     assert offences(SOURCES) == []
 
 
+def test_the_docs_show_the_drawing() -> None:
+    assert f"```\n{drawing(SOURCES)}\n```" in (ROOT / "docs" / "architecture.md").read_text()
+
+
 def test_no_function_takes_more_positional_parameters_than_a_reader_can_tell_apart() -> None:
     assert not list(long_functions(SOURCES))
 
