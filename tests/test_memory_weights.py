@@ -54,7 +54,7 @@ def test_what_was_never_trained_is_told_and_drawn_always_alike(tmp_path: Path, a
     save_small(tmp_path, "full")
     source = find_model(f"{tmp_path},attention={attention}" + (",fam_length=2" if attention == "fam" else ""))
     assert set(source.checkpoint.lacks_memory(source.config)) == WEIGHTS[attention]
-    assert source.untrained_memory == bool(WEIGHTS[attention])
+    assert bool(source.untrained_memory) == bool(WEIGHTS[attention])
     first, second = (load_decoder(source.checkpoint, source.config, CPU, torch.float32) for _ in range(2))
     for name, weight in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], weight) and weight.isfinite().all(), name

@@ -15,8 +15,9 @@ from test_checkpoint import save_small
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import list_presets, load_model
 from famcli.cli.main import main
-from famcli.evaluation.record import NO_FAM_ADAPTER, load_record
+from famcli.evaluation.record import load_record
 from famcli.models.cost import state_values, state_values_per_token, stored_parameters
+from famcli.models.memories.fam import Fam
 
 PASSKEY = ["eval", "--task", "passkey", "-o", "lengths=400", "-o", "trials=1"]
 
@@ -74,24 +75,24 @@ def test_fam_that_nobody_trained_says_so_wherever_it_is_shown(capsys: pytest.Cap
     spec = "base,attention=fam,fam_length=4"
     assert main([*PASSKEY, "--model", spec, "--model", "adapter", "--model", "base"]) == 0
     printed = capsys.readouterr()
-    assert f"{spec} ({NO_FAM_ADAPTER}) on passkey" in printed.out
+    assert f"{spec} ({Fam.untrained}) on passkey" in printed.out
     assert "adapter on passkey" in printed.out
-    assert printed.out.count(NO_FAM_ADAPTER) == 1
-    assert f"{spec}: {NO_FAM_ADAPTER}" in printed.err
+    assert printed.out.count(Fam.untrained) == 1
+    assert f"{spec}: {Fam.untrained}" in printed.err
     records = {record.model["name"]: record.model for record in map(load_record, Path("results").glob("passkey-*"))}
     assert {name: model["fam"] for name, model in records.items()} == {
-        spec: NO_FAM_ADAPTER,
+        spec: Fam.untrained,
         "adapter": None,
         "base": None,
     }
     for output in ([], ["--format", "markdown"], ["--format", "html"], ["--baseline", "base", "--format", "markdown"]):
         assert main(["compare", *output]) == 0
         table = capsys.readouterr().out
-        assert NO_FAM_ADAPTER in table, output
-        assert f"{spec} ({NO_FAM_ADAPTER})" in table.replace("\\", "")
+        assert Fam.untrained in table, output
+        assert f"{spec} ({Fam.untrained})" in table.replace("\\", "")
     assert main(["compare", "--format", "json"]) == 0
     told = {model["name"]: model["remark"] for model in json.loads(capsys.readouterr().out)["models"]}
-    assert told == {spec: NO_FAM_ADAPTER, "adapter": None, "base": None}
+    assert told == {spec: Fam.untrained, "adapter": None, "base": None}
 
 
 def test_chat_template_needs_one(capsys: pytest.CaptureFixture[str]) -> None:

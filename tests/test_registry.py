@@ -78,7 +78,7 @@ def test_directory_loads_with_its_own_attention_and_full_precision(tmp_path: Pat
     model = load_model(str(tmp_path), "cpu")
     assert model.name == str(tmp_path)
     assert model.decoder.config == decoder.config
-    assert (model.dtype, model.device.type, model.untrained_memory) == (torch.float32, "cpu", False)
+    assert (model.dtype, model.device.type, model.untrained_memory) == (torch.float32, "cpu", None)
     assert not model.decoder.training
 
 

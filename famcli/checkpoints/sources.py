@@ -41,7 +41,8 @@ class LoadedModel:
         tokenizer: what its ids mean.
         weights_sha256: see ``Checkpoint.weights_sha256``.
         device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
-        untrained_memory: weights of the memory are drawn, not learned: neither checkpoint nor adapter has them.
+        untrained_memory: says so where weights of the memory are drawn, not learned: neither checkpoint nor adapter has
+            them.
     """
 
     name: str
@@ -50,7 +51,7 @@ class LoadedModel:
     weights_sha256: str
     device: torch.device
     dtype: torch.dtype
-    untrained_memory: bool = False
+    untrained_memory: str | None = None
 
     @property
     def decoder(self) -> Decoder:
@@ -86,7 +87,7 @@ class Source(Protocol):
     @property
     def longest_text(self) -> int | None: ...
     @property
-    def untrained_memory(self) -> bool: ...
+    def untrained_memory(self) -> str | None: ...
 
     def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
         """Reads the weights."""
@@ -114,9 +115,9 @@ class PluginSource:
     name: str = ""
 
     @property
-    def untrained_memory(self) -> bool:
+    def untrained_memory(self) -> str | None:
         """A package answers for its own weights."""
-        return False
+        return None
 
     def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
         """Builds the model.
@@ -164,9 +165,9 @@ class CheckpointSource:
         return self.config.trained_context if self.config.memory.whole else None
 
     @property
-    def untrained_memory(self) -> bool:
-        """The model has a memory that its weights know nothing of."""
-        return bool(self.checkpoint.lacks_memory(self.config))
+    def untrained_memory(self) -> str | None:
+        """See ``LoadedModel``."""
+        return self.config.memory.untrained if self.checkpoint.lacks_memory(self.config) else None
 
     def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
         """Reads the weights.

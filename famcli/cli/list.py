@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import as_json, output
+from famcli.errors import UserError
 from famcli.fields import read_json
 
 if TYPE_CHECKING:
@@ -125,7 +126,11 @@ def memories(json_output: bool) -> None:
 
     described: list[JSON] = []
     for name in memory_entry_points():
-        kind = memory_kind(name)
+        try:
+            kind = memory_kind(name)
+        except UserError as error:  # one broken package must not hide the others
+            click.echo(f"left out: {error.message}", err=True)
+            continue
         fields = [
             {"name": field.name, "default": field.default, "help": field.metadata.get("help", "")}
             for field in dataclasses.fields(kind)

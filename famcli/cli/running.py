@@ -212,12 +212,12 @@ def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
 
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
-    """The model in memory; warns of a FAM that has learned nothing."""
+    """The model in memory; warns of a memory that has learned nothing."""
     from famcli.checkpoints.registry import pick_device, pick_dtype
 
     if source.untrained_memory:
         click.echo(
-            f"warning: {source.name}: no FAM adapter: its weights have learned no FAM, and its FAM embeddings are "
+            f"warning: {source.name}: {source.untrained_memory}: nobody has trained the weights of its memory, which are "
             "random; train it before judging its memory",
             err=True,
         )

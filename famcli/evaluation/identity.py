@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from famcli.evaluation.aggregate import cost
 from famcli.evaluation.prompts import Side, SpecialTokens
-from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
+from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.files import content_sha256, source_sha256, user_path
 from famcli.task import Task
 
@@ -38,7 +38,7 @@ def new_record(
             tokenizer=model.tokenizer.name,
             parameters=model.stream.parameters_count,
             receptive_field=model.stream.receptive_field,
-            fam=NO_FAM_ADAPTER if model.untrained_memory else None,
+            fam=model.untrained_memory,
         ),
         task=_task_fields(task),
         seed=seed,

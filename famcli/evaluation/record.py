@@ -21,13 +21,12 @@ logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 RECORD_NAME = "run.json"
-NO_FAM_ADAPTER = "no FAM adapter"
 
 
 class ModelFields(TypedDict):
     """The model: ``config`` is its whole ``ModelConfig``, ``receptive_field`` is in tokens, null if unbounded.
 
-    ``fam`` is ``NO_FAM_ADAPTER`` where it has a FAM that neither its weights nor an adapter have learned, else null.
+    ``fam`` says ``no FAM adapter``, or what another memory says, where nobody trained the memory's weights; else null.
     """
 
     name: str

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from famcli.models.memories.base import first_seen
 from famcli.models.memories.window import Window
+
+if TYPE_CHECKING:
+    from famcli.models.memories.network import Shape
 
 
 @dataclass(frozen=True)
@@ -13,3 +18,16 @@ class Bswa(Window):
 
     name = "bswa"
     summary = "block sliding window attention: the last blocks stay visible, whole"
+
+    def receptive_field(self, config: Shape) -> int | None:
+        """Through stacked windows: ``layers x M x B`` and the own block, less where layers are local.
+
+        The sinks are left out: they are the first tokens of a stream, however far back.
+        """
+        length = self.memory_length(config)
+        local = any(config.is_local(number) for number in range(config.layers))
+        ends = range(config.block_size) if local else [config.block_size - 1]  # the last one reaches farthest
+        return max(end - first_seen(config, end, length) + 1 for end in ends)
+
+    def forgets(self, config: Shape, blocks: int) -> bool:
+        return not self.memory_segments and (not self.sinks or blocks > 0)

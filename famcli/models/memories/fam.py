@@ -27,6 +27,7 @@ class Fam(Window):
 
     name = "fam"
     summary = "feedback attention memory: latents that each block reads and rewrites, beside the last blocks"
+    untrained = "no FAM adapter"
     carried = ("fam",)
 
     fam_length: int = setting(64, "F: latents of feedback attention memory in each layer")
@@ -61,10 +62,6 @@ class Fam(Window):
     def describe(self, config: Shape) -> str:
         return f"{super().describe(config)}, F {self.fam_length}"
 
-    def receptive_field(self, config: Shape) -> int | None:
-        """Unbounded: the FAM carries information from block to block."""
-        return None
-
     def state_values(self, config: Shape) -> int:
         keys_values = 2 * config.kv_heads * config.head_width
         return super().state_values(config) + self.fam_length * (config.width + keys_values)
@@ -97,9 +94,6 @@ class Fam(Window):
 
     def slots(self, state: State, parts: Sequence[Part]) -> list[KeysValues]:
         return [*super().slots(state, parts[:-1]), (state["fam_keys"], state["fam_values"])]
-
-    def forgets(self, config: Shape, blocks: int) -> bool:
-        return False
 
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         return {**super().write(block, state, layer, at), **self._update(block, state, layer, at, 1)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Memory, Part, first_seen, setting
+from famcli.models.memories.base import Block, Memory, Part, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,16 +52,6 @@ class Window(Memory):
         """``(M + 1) x B``, and the sinks."""
         return self.memory_length(config) + config.block_size + self.sinks
 
-    def receptive_field(self, config: Shape) -> int | None:
-        """Through stacked windows: ``layers x M x B`` and the own block, less where layers are local.
-
-        The sinks are left out: they are the first tokens of a stream, however far back.
-        """
-        length = self.memory_length(config)
-        local = any(config.is_local(number) for number in range(config.layers))
-        ends = range(config.block_size) if local else [config.block_size - 1]  # the last one reaches farthest
-        return max(end - first_seen(config, end, length) + 1 for end in ends)
-
     def state_values(self, config: Shape) -> int:
         return 2 * (self.memory_length(config) + self.sinks) * config.kv_heads * config.head_width
 
@@ -87,9 +77,6 @@ class Window(Memory):
         recent = slice(state["memory_keys"].shape[2] - segments.count, None)
         kept = (state["memory_keys"][:, :, recent], state["memory_values"][:, :, recent])
         return [*((state["sink_keys"], state["sink_values"]) for _ in sinks), kept]
-
-    def forgets(self, config: Shape, blocks: int) -> bool:
-        return not self.memory_segments and (not self.sinks or blocks > 0)
 
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         """The finished block becomes the newest segment, the oldest one drops out; the first block leaves its sinks."""
