@@ -36,9 +36,6 @@ class RunningMean(Window):
     def describe(self, config: Shape) -> str:
         return f"{super().describe(config)}, n {self.mean_slots}"
 
-    def receptive_field(self, config: Shape) -> int | None:
-        return None  # the mean has something of every block
-
     def state_values(self, config: Shape) -> int:
         return super().state_values(config) + 2 * self.mean_slots * config.kv_heads * config.head_width
 
@@ -54,9 +51,6 @@ class RunningMean(Window):
         count = parts[-1].count  # none before the first block is complete: then the means are of nothing
         means = (state["mean_keys"][:, :, :count], state["mean_values"][:, :, :count])
         return [*super().slots(state, parts[:-1]), means]
-
-    def forgets(self, config: Shape, blocks: int) -> bool:
-        return False
 
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         """The mean over one block more. Its keys stand where the block before the one being read stands."""

@@ -217,7 +217,7 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
 
     if source.untrained_memory:
         click.echo(
-            f"warning: {source.name}: {source.untrained_memory}: nobody has trained the weights of its memory, which are "
+            f"warning: {source.name}: {source.untrained_memory}: nobody has trained its memory, whose weights are "
             "random; train it before judging its memory",
             err=True,
         )
