@@ -36,17 +36,8 @@ KEPT_OUT = {"evaluation": {"click", "rich"}, "metrics": {"torch"}, "compare": {"
 MOST_PARAMETERS = 6
 """Positional ones of a function, ``self`` left out: more cannot be told apart where it is called."""
 
-LONG = {
-    # TODO: delete this line when material.draw bundles its arguments.
-    "famcli.training.material.draw",
-}
-"""Functions that take more, and still do."""
-
-KNOWN = {
-    # TODO: delete this line when training's material no longer takes its words from the tasks.
-    ("famcli.training.material", "tasks"),
-}
-"""Arrows that are not allowed and still there: (module, room)."""
+LONG: set[str] = set()
+"""Functions that still take more."""
 
 
 def modules_of(sources: Mapping[str, Path]) -> dict[str, Path]:
@@ -121,7 +112,7 @@ def offences(sources: Mapping[str, Path]) -> list[str]:
         room, other = room_of(module), room_of(target)
         if target.partition(".")[0] in KEPT_OUT.get(room, ()):
             found.append(f"{module} imports {target}, which {room} does without")
-        if not other or other == room or (module, other) in KNOWN:
+        if not other or other == room:
             continue
         if other not in ORDER:
             found.append(f"{module} imports {target}: the room {other} is not in the drawing")
@@ -165,14 +156,8 @@ def test_rooms_import_only_rooms_below_them_and_nothing_in_circles() -> None:
     assert offences(SOURCES) == []
 
 
-def test_what_is_excused_is_still_there() -> None:
-    arrows = arrows_of(SOURCES)
-    assert {(module, room_of(target)) for module in arrows for target in arrows[module]} >= KNOWN
-    assert set(long_functions(SOURCES)) >= set(LONG)
-
-
 def test_no_function_takes_more_positional_parameters_than_a_reader_can_tell_apart() -> None:
-    assert [name for name in long_functions(SOURCES) if name not in LONG] == []
+    assert set(long_functions(SOURCES)) == LONG
 
 
 @pytest.fixture
