@@ -20,6 +20,18 @@ def small_config(attention: str, **fields: Any) -> ModelConfig:
     return ModelConfig.from_mapping({**shape, "block_size": 4, **memory, "attention": attention, **fields}, "test")
 
 
+KINDS = {
+    "full": small_config("full"),
+    **{f"bswa-M{m}": small_config("bswa", memory_segments=m) for m in (0, 1, 3)},
+    **{f"fam-M{m}": small_config("fam", memory_segments=m) for m in (0, 1, 3)},
+}
+
+
+def segments_of(attention: str, count: int) -> dict[str, int]:
+    """The field that gives a memory ``count`` segments; full attention has none."""
+    return {} if attention == "full" else {"memory_segments": count}
+
+
 def small_decoder(config: ModelConfig, dtype: torch.dtype = torch.float64, seed: int = 0) -> Decoder:
     """Random weights that keep variances, so that attention is far from uniform; norms away from one."""
     decoder = Decoder(config).double()

@@ -90,12 +90,13 @@ def test_own_adapter_brings_its_fam_and_its_attention(tmp_path: Path) -> None:
     fam = save_fam(tmp_path / "adapter", str(tmp_path / "base"))
     model = load_model(str(tmp_path / "adapter"), "cpu")
     config = model.decoder.config
-    assert (config.attention, config.block_size, config.memory_segments, config.fam_length) == ("fam", 8, 1, 4)
+    assert (config.attention, config.block_size) == ("fam", 8)
+    assert (config.memory.memory_segments, config.memory.fam_length) == (1, 4)
     assert model.decoder.fam_embedding is not None
     assert torch.equal(model.decoder.fam_embedding, fam)
     assert not model.untrained_memory
     changed = find_model(f"{tmp_path / 'base'},adapter={tmp_path / 'adapter'},memory_segments=2,attention=fam")
-    assert (changed.config.memory_segments, changed.config.block_size) == (2, 8)
+    assert (changed.config.memory.memory_segments, changed.config.block_size) == (2, 8)
     assert not changed.untrained_memory
     with pytest.raises(UserError, match=r"'fam_length' is 2, but .* with 4"):
         find_model(f"{tmp_path / 'adapter'},fam_length=2")
@@ -105,7 +106,7 @@ def test_base_named_with_overrides_keeps_them_where_the_adapter_says_nothing(tmp
     save_adapter(save_hub_model(tmp_path / "base"), tmp_path / "adapter")
     save_fam(tmp_path / "adapter", f"{tmp_path / 'base'},fam_scale=2,block_size=16")
     config = find_model(f"{tmp_path / 'adapter'},fam_norm=rms").config
-    assert (config.fam_scale, config.block_size, config.fam_norm) == (2.0, 8, "rms")
+    assert (config.memory.fam_scale, config.block_size, config.memory.fam_norm) == (2.0, 8, "rms")
 
 
 def test_foreign_adapter_with_a_fam_nobody_trained_says_so(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_fam_zeroed_forgets(tmp_path: Path) -> None:
     tokens = torch.tensor([[i for part in r.prompt.segments for i in encoded(part, model.tokenizer)] for r in requests])
     with torch.no_grad():
         state = model.decoder.prefill(tokens[:, :6144], model.decoder.start(len(requests)))
-        model.decoder.set_fam(state, [torch.zeros_like(layer["fam"]) for layer in state.layers])
+        model.decoder.carry(state, [torch.zeros_like(fam) for fam in model.decoder.carried(state)])
         latents, state = model.decoder.read(tokens[:, 6144:], state)
         first = model.decoder.logits(latents[:, -1]).argmax(-1)
         latents, state = model.decoder.read(first[:, None], state)

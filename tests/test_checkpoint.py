@@ -155,8 +155,8 @@ def test_untrained_fam_is_drawn_like_token_embeddings(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path)
     config = checkpoint.config.override({"attention": "fam", "fam_length": 256}, "test")
     decoder = load_decoder(checkpoint, config, CPU, torch.float32)
-    assert checkpoint.lacks_fam(config)
-    assert not checkpoint.lacks_fam(checkpoint.config)
+    assert checkpoint.lacks_memory(config) == ["fam_embedding"]
+    assert checkpoint.lacks_memory(checkpoint.config) == []
     table, fam = decoder.embedding.weight, decoder.fam_embedding
     assert fam is not None
     assert distance(fam.mean(0), table.mean(0)) < 0.3

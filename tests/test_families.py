@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hub_models import save_hub_model
-from small_models import distance, random_tokens, read_in_chunks, small_config, small_decoder
+from small_models import distance, random_tokens, read_in_chunks, segments_of, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import load_decoder
 from famcli.checkpoints.opening import open_checkpoint
@@ -108,7 +108,7 @@ def test_a_family_becomes_a_fam_model(tmp_path: Path, kind: str, fields: dict[st
 
 @pytest.mark.parametrize("attention", ["full", "bswa", "fam"])
 def test_local_layers_chunk_as_any(attention: str) -> None:
-    config = small_config(attention, local_window=3, global_every=2, rope_local_theta=40.0, memory_segments=2)
+    config = small_config(attention, local_window=3, global_every=2, rope_local_theta=40.0, **segments_of(attention, 2))
     decoder, tokens = small_decoder(config), random_tokens(config, 2, 22)
     with torch.no_grad():
         whole, _ = read_in_chunks(decoder, tokens, [22])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_models import distance, random_tokens, small_config, small_decoder
+from small_models import distance, random_tokens, segments_of, small_config, small_decoder
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -100,7 +100,7 @@ def test_reading_blocks_again_gives_the_same_gradients(
 ) -> None:
     found = []
     for again in (False, True):
-        model = base(attention=attention, memory_segments=segments)
+        model = base(attention=attention, **segments_of(attention, segments))
         if lora:
             add_lora(model, dataclasses.replace(LORA, dropout=0.0), seed=1)
             with torch.no_grad():  # at first nothing reaches the A matrices
@@ -268,19 +268,18 @@ def test_first_row_hands_its_memory_to_all() -> None:
     batch = Batch(how, MATERIAL)
     batch.begin(0, how.phases[0], first=True)
     for step in range(99):
-        ended = model.start(3)
-        for layer in ended.layers:
-            layer["fam"] = torch.randn(layer["fam"].shape, generator=torch.Generator().manual_seed(step)).double()
+        like = model.carried(model.start(3))
+        ended = [torch.randn(f.shape, generator=torch.Generator().manual_seed(step)).double() for f in like]
         streams = list(batch.streams)
         batch.end(step, how.phases[0], 48, ended, lost={1})
         batch.begin(step + 1, how.phases[0], first=False)
         assert not any(new is old for new, old in zip(batch.streams, streams, strict=True))
         assert [row.offset for row in batch.rows] == [0, 0, 0]
         begun = batch.start(model)
-        (fresh,) = set(begun.fresh.tolist())
-        expected = model.start(1) if fresh else ended
-        for layer, fam in zip(begun.layers, expected.layers, strict=True):
-            assert torch.equal(layer["fam"], fam.fam[:1].expand(3, -1, -1))
+        (fresh,) = {flag for layer in begun.layers for flag in layer["fam_initial"].tolist()}
+        expected = model.carried(model.start(1)) if fresh else ended
+        for fam, of_one in zip(model.carried(begun), expected, strict=True):
+            assert torch.equal(fam, of_one[:1].expand(3, -1, -1))
         passed += not fresh
     assert 0.65 < passed / 99 < 0.95
 

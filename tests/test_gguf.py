@@ -107,7 +107,7 @@ def test_any_attention_and_any_precision(tmp_path: Path) -> None:
     save_as_gguf(save_hub_model(tmp_path / "hub"), tmp_path / "model.gguf", "llama")
     spec = f"{tmp_path / 'model.gguf'},attention=fam,block_size=8,fam_length=4"
     model = load_model(spec, "cpu", "bfloat16")
-    assert (model.decoder.config.attention, model.decoder.config.fam_slots) == ("fam", 4)
+    assert (model.decoder.config.attention, model.decoder.config.memory.fam_length) == ("fam", 4)
     assert model.untrained_memory
     assert {weight.dtype for weight in model.decoder.parameters()} == {torch.bfloat16}
     assert load_model(str(tmp_path / "model.gguf"), "cpu").weights_sha256 == model.weights_sha256

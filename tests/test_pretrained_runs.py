@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_models import segments_of
 from test_checkpoint import save_small
 
 from famcli.checkpoints.opening import open_checkpoint
@@ -113,12 +114,13 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
         "hf download HuggingFaceTB/SmolLM2-135M-Instruct",
     ]
     model = load_model("fam-tiny", "cpu")
+    layers = model.decoder.config.layers
     parameters = sum(weight.numel() for weight in model.decoder.parameters())
     assert listed["fam-tiny"]["parameters"] == parameters
     assert listed["fam-tiny"]["memory"] == {
         "weights_bfloat16": 2 * parameters,
         "weights_float32": 4 * parameters,
-        "state_float32": model.decoder.start(1).nbytes - 1,  # less a byte that says whether anything was read
+        "state_float32": model.decoder.start(1).nbytes - layers,  # less the byte of each that is a flag
         "state_float32_per_token": 0,
     }
     assert main(["list", "models"]) == 0
@@ -128,13 +130,14 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
 
 
 @pytest.mark.parametrize("attention", ["full", "bswa", "fam"])
-def test_memory_is_reckoned_as_it_is_taken(attention: str) -> None:
-    save_small(Path("model"), attention, block_size=8, memory_segments=2)
+def test_memory_is_counted_as_it_is_taken(attention: str) -> None:
+    save_small(Path("model"), attention, block_size=8, **segments_of(attention, 2))
     decoder = load_model("model", "cpu").decoder
     config, tokens = decoder.config, torch.zeros(1, 21, dtype=torch.int64)
     with torch.no_grad():
         _, state = decoder.read(tokens, decoder.start(1))
-    assert state.nbytes - 1 == 4 * (state_values(config) + 21 * state_values_per_token(config))
+    flags = config.layers if attention == "fam" else 0  # a byte that says whether the FAM is the initial one
+    assert state.nbytes - flags == 4 * (state_values(config) + 21 * state_values_per_token(config))
     assert stored_parameters(Path("model/model.safetensors")) == sum(w.numel() for w in decoder.parameters())
 
 
@@ -150,8 +153,9 @@ def test_presets_of_pretrained_bases_fit_them() -> None:
     config = open_checkpoint(file).config
     for name, preset in presets.items():
         assert preset.config is not None
-        attention = {"attention": name.split("-")[0], "block_size": 512, "memory_segments": 1, "fam_length": 64}
-        assert config.override(attention, "test") == preset.config
+        kind = name.split("-")[0]
+        memory = {"full": {}, "bswa": {"memory_segments": 1}, "fam": {"memory_segments": 1, "fam_length": 64}}[kind]
+        assert config.override({"attention": kind, "block_size": 512, **memory}, "test") == preset.config
 
 
 def test_presets_whose_package_is_absent_name_both_commands(

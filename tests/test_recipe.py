@@ -86,7 +86,8 @@ def test_recipes_of_the_bundled_models_differ_in_attention_and_the_last_rates_al
         for of, by in zip(bswa.phases[-4:], fam.phases[-4:], strict=True)
     ]
     assert dataclasses.replace(bswa, model=fam.model, phases=(*bswa.phases[:-4], *last)) == fam
-    assert dataclasses.replace(bswa.model, attention="fam") == fam.model
+    only_fam = {"attention": "fam", "fam_length": 16, "fam_norm": "rms", "fam_scale": 64}
+    assert bswa.model.override(only_fam, "test") == fam.model
 
 
 def test_phases_stretch_rope_until_the_model_is_what_it_shall_be(tmp_path: Path) -> None:

@@ -53,8 +53,10 @@ def test_the_presets_are_those_of_the_paper_and_the_bundled_ones() -> None:
         config = preset.config
         assert config is not None
         memory = (512, 1) if name.endswith("-135m") else (1024, 3)
-        assert (config.attention, config.block_size, config.memory_segments) == (name.split("-")[0], *memory)
-        assert config.fam_slots == (64 if name.startswith("fam") else 0)
+        assert (config.attention, config.block_size) == (name.split("-")[0], memory[0])
+        segments = None if name.startswith("full") else memory[1]
+        assert getattr(config.memory, "memory_segments", None) == segments
+        assert getattr(config.memory, "fam_length", 0) == (64 if name.startswith("fam") else 0)
         with torch.device("meta"):
             weights = sum(weight.numel() for weight in Decoder(config).parameters())
         assert preset.parameters == weights
@@ -82,7 +84,7 @@ def test_overrides_replace_fields_and_stay_in_the_name(tmp_path: Path) -> None:
     save_small(tmp_path)
     spec = f"{tmp_path},memory_segments=0, block_size=256"
     model = load_model(spec, "cpu")
-    assert (model.decoder.config.memory_segments, model.decoder.config.block_size) == (0, 256)
+    assert (model.decoder.config.memory.memory_segments, model.decoder.config.block_size) == (0, 256)
     assert model.name == spec
 
 
@@ -108,7 +110,7 @@ def test_overrides_that_do_not_fit_say_why(tmp_path: Path, overrides: str, messa
 def test_fam_that_was_never_learned_is_told(tmp_path: Path) -> None:
     save_small(tmp_path, "bswa")
     assert not find_model(str(tmp_path)).untrained_memory
-    assert find_model(f"{tmp_path},attention=fam").untrained_memory
+    assert find_model(f"{tmp_path},attention=fam,fam_length=2").untrained_memory
 
 
 @given(
@@ -170,7 +172,7 @@ def test_preset_takes_its_base_from_models_first(empty_hub_cache: Path, monkeypa
     small_preset(monkeypatch, open_checkpoint(cached).config.override({**shape, "norm_eps": 1e-5}, "test"))
     model = find_model("fam-small,memory_segments=2")
     assert model.checkpoint.path == cached
-    assert (model.config.attention, model.config.block_size, model.config.memory_segments) == ("fam", 32, 2)
+    assert (model.config.attention, model.config.block_size, model.config.memory.memory_segments) == ("fam", 32, 2)
     assert model.config.norm_eps == 1e-3, "what the weights were trained with counts, not what the preset says"
     assert model.untrained_memory
     shutil.copytree(cached, Path("models/small"))

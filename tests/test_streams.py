@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import small_config, small_decoder
+from small_models import segments_of, small_config, small_decoder
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
@@ -139,7 +139,8 @@ def test_a_step_asks_about_every_document_that_ends_in_it(tmp_path: Path) -> Non
 
 def first_step(attention: str, segments: int, blocks: int, key_places: KeyPlaces) -> _Step:
     """Six keys, asked for at four places of a block of 160 tokens, and a model of two layers."""
-    model = small_decoder(small_config(attention, vocab_size=257, layers=2, block_size=160, memory_segments=segments))
+    shape = {"vocab_size": 257, "layers": 2, "block_size": 160, **segments_of(attention, segments)}
+    model = small_decoder(small_config(attention, **shape))
     places = {"block_size": 160, "blocks": blocks, "questions": 4, "key_places": key_places}
     phase = Phase(steps=1, mixture=Mixture(passkey=6), learning_rate=0.1, **places)  # type: ignore[arg-type]
     recipe = Recipe(seed=0, phases=(phase,), forget_above=99.0).with_model(model.config)

@@ -80,7 +80,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
     evaluate = runner.evaluate
 
     def fail_once(model: Any, *args: Any, **kwargs: Any) -> Any:
-        if model.decoder.config.memory_segments == 1:
+        if model.decoder.config.memory.memory_segments == 1:
             raise UserError("the disk is full")
         return evaluate(model, *args, **kwargs)
 

@@ -26,6 +26,15 @@ RECIPE: dict[str, Any] = {
     "optimizer": {"warmup": 0},
     "phases": [{"steps": 3, "mixture": {"passkey": 2}, "blocks": 2, "learning_rate": 0.05}],
 }
+FAM = {
+    "stop_gradient": False,
+    "sinks": 0,
+    "fam_query_position": "current",
+    "fam_norm": "none",
+    "fam_scale": 1.0,
+    "fam_ffn": True,
+    "fam_keep_initial": False,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +70,7 @@ def test_peft_loads_the_adapter_into_the_hub_model(monkeypatch: pytest.MonkeyPat
 
 
 def test_adapter_says_what_it_was_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """All fields of its memory among it: the base, which has full attention, has none of them."""
     save_hub_model(Path("base"), "qwen2")
     spec = "base,attention=fam,block_size=16,memory_segments=1,fam_length=3"
     assert train("--model", spec, "--output", "out") == 0
@@ -71,7 +81,7 @@ def test_adapter_says_what_it_was_trained_on(capsys: pytest.CaptureFixture[str])
         "format": "famcli-adapter",
         "base": str(Path("base").resolve()),
         "base_sha256": open_checkpoint(Path("base")).weights_sha256(),
-        "model": {"attention": "fam", "block_size": 16, "memory_segments": 1, "fam_length": 3},
+        "model": {"attention": "fam", "block_size": 16, **FAM, "memory_segments": 1, "fam_length": 3},
     }
     config = json.loads(Path("out/adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"], config["bias"]) == ("LORA", 2, 8, "none")
@@ -89,7 +99,7 @@ def test_famcli_loads_what_it_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Decoder] = []
     run = Trainer.run
     monkeypatch.setattr(Trainer, "run", lambda self, *args: trained.append(run(self, *args)) or trained[0])
-    assert train("--model", "base,attention=fam", "--output", "out") == 0
+    assert train("--model", "base,attention=fam,fam_length=2", "--output", "out") == 0
     loaded = load_model("out", "cpu", "float32").decoder
     assert loaded.config == trained[0].config
     tokens = torch.randint(257, (2, 40), generator=torch.Generator().manual_seed(0))
@@ -100,7 +110,8 @@ def test_famcli_loads_what_it_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_weights_are_trained_without_lora() -> None:
     save_small(Path("base"), "bswa", block_size=16)
-    assert train("--model", "base,attention=fam", lora=..., phases=[{**RECIPE["phases"][0], "blocks": 3}]) == 0
+    phases = [{**RECIPE["phases"][0], "blocks": 3}]
+    assert train("--model", "base,attention=fam,fam_length=2", lora=..., phases=phases) == 0
     before, after = load_file("base/model.safetensors"), load_file("models/how/model.safetensors")
     assert after.keys() - before.keys() == {"fam_embedding"}
     assert not [name for name in before if torch.equal(before[name], after[name])]

@@ -89,7 +89,7 @@ def test_questions_leave_the_stream_as_it_was() -> None:
         plain = model.prefill(batch.tokens(72), model.start(5))
     assert sum(tally.asked) > 0
     for with_questions, without in zip(asked.layers, plain.layers, strict=True):
-        torch.testing.assert_close(with_questions.fam, without.fam, rtol=0, atol=1e-12)
+        torch.testing.assert_close(with_questions["fam"], without["fam"], rtol=0, atol=1e-12)
 
 
 def test_retention_is_what_updates_change_once_the_key_is_read() -> None:
@@ -107,7 +107,8 @@ def test_retention_is_what_updates_change_once_the_key_is_read() -> None:
         for row, stream in enumerate(batch.streams):
             if stream.known_from is not None and stream.known_from <= block * 24:
                 pairs = zip(state.layers, before, strict=True)
-                changes += [((a.fam[row] - b[row]).square() / b[row].square().mean(-1, True)).mean() for a, b in pairs]
+                pairs = [(after["fam"][row], old[row]) for after, old in pairs]
+                changes += [((a - b).square() / b.square().mean(-1, True)).mean() for a, b in pairs]
     assert changes
     assert losses.means()["retention"] == pytest.approx(torch.stack(changes).mean().item(), rel=1e-9)
 
@@ -116,13 +117,13 @@ def test_rows_carry_their_own_fam_and_text_on(tmp_path: Path) -> None:
     how = recipe(state_passing=1.0)
     run = trainer(tmp_path, how)
     run._one_step(Tally())
-    carried = [fam.clone() for fam in run.batch.fam]
+    carried = [fam.clone() for fam in run.batch.memory]
     offsets = [row.offset for row in run.batch.rows]
     run.batch.begin(1, how.phases[0], first=False)
     assert offsets == [72] * 5 and all(row.carried for row in run.batch.rows)
     state = run.batch.start(run.model)
-    assert not state.fresh.any()
     for layer, fam in zip(state.layers, carried, strict=True):
+        assert not layer["fam_initial"].any()
         assert torch.equal(layer["fam"], fam) and not fam.requires_grad
 
 
@@ -185,7 +186,7 @@ def test_an_aged_memory_is_carried_on_as_if_blocks_had_been_read(tmp_path: Path)
         line = run._one_step(Tally())
         assert (line["rehearsal_loss"] is None) or line["rehearsal_loss"] > 0
         jumps.append([row.offset - before for row, before in zip(run.batch.rows, offsets, strict=True)][:3])
-        assert all(fam.isfinite().all() for fam in run.batch.fam)
+        assert all(fam.isfinite().all() for fam in run.batch.memory)
     moved = [jump for step in jumps for jump in step if jump > 120]
     assert moved, "some memories were aged"
     assert all(jump % how.phases[0].block_size == 0 for jump in moved)
@@ -198,7 +199,7 @@ def test_no_more_streams_are_rehearsed_than_the_phase_says(
 ) -> None:
     how = recipe(mixture=Mixture(passkey=6), blocks=9, rehearsal=2, rehearsed_rows=most)
     run, rehearsed = trainer(tmp_path, how), []
-    monkeypatch.setattr("famcli.training.step.rehearse", lambda _, state, *rest: rehearsed.append(len(state.fresh)))
+    monkeypatch.setattr("famcli.training.step.rehearse", lambda _, state, *rest: rehearsed.append(state.batch))
     for _ in range(4):
         run._one_step(Tally())
     assert max(rehearsed) == min(most, 6)
@@ -216,7 +217,7 @@ def test_new_streams_begin_in_aged_memories(tmp_path: Path) -> None:
         state, waiting = begun.fork(), run.batch.waiting()
         _Step(run.model, run.batch, how, how.phases[0], step, Tally())._wait(state)
         changed = (state.layers[0]["fam"] != begun.layers[0]["fam"]).flatten(1).any(dim=1)
-        assert torch.equal(changed, ~state.fresh)
+        assert all(torch.equal(changed, ~layer["fam_initial"]) for layer in state.layers)
         assert set(changed.nonzero().flatten().tolist()) <= set(waiting)
         found += [bool(changed[row]) for row in waiting]
     assert 0.5 < np.mean(found) < 0.95
@@ -236,7 +237,8 @@ def test_what_a_single_update_changes_is_a_loss(tmp_path: Path) -> None:
 @pytest.mark.parametrize("updates", [1, 15, 16, 64, 2048])
 def test_updates_taken_together_come_to_the_same(updates: int) -> None:
     """Where a FAM keeps much of itself, few large updates do what many small ones do."""
-    config = dataclasses.replace(recipe().model, layers=1, block_size=24, fam_norm="rms", fam_scale=4096.0)
+    fields = {"layers": 1, "block_size": 24, "fam_norm": "rms", "fam_scale": 4096.0}
+    config = recipe().config.override(fields, "test")
     model = Decoder(config).double()
     model.initialise(1)
     assert sum(strides(model, updates)) == pytest.approx(updates)
@@ -254,75 +256,12 @@ def test_updates_taken_together_come_to_the_same(updates: int) -> None:
     assert (state.layers[0]["fam"] - one_by_one.layers[0]["fam"]).norm() < 0.02 * moved
 
 
-def test_keys_stand_where_the_phase_wants_them() -> None:
-    def share(places: KeyPlaces) -> list[float]:
-        streams = PasskeyStreams(TOKENIZER)
-        rng = np.random.default_rng(0)
-        waits = [
-            stream.key_at - len(stream.head)
-            for stream in (streams.draw(rng, places, 100, 32, None) for _ in range(300))
-        ]
-        return [sum(w == 0 for w in waits) / 300, sum(0 < w < 300 for w in waits) / 300, max(waits) / 100]
-
-    assert share(KeyPlaces(at_once=1.0, soon=0.0, later=0.0)) == [1.0, 0.0, 0.0]
-    at_once, soon, longest = share(KeyPlaces(at_once=1, soon=3, later=0))
-    assert (at_once, soon) == (pytest.approx(0.25, abs=0.08), pytest.approx(0.75, abs=0.08)) and longest < 3
-    assert share(KeyPlaces(at_once=0, soon=0, later=1))[2] > 28
-
-
-def test_keys_may_have_few_digits() -> None:
-    def share(few_digits: float) -> float:
-        streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, few_digits=few_digits) for _ in range(300)]
-        return sum(len(set(TOKENIZER.decode(stream.question.answer).strip())) <= 3 for stream in drawn) / 300
-
-    assert share(0.0) < 0.25 < 0.5 < share(0.5) < 0.7 and share(1.0) == 1.0
-
-
-def test_keys_may_be_told_once() -> None:
-    def told(share: float) -> list[str]:
-        streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, told_once=share) for _ in range(300)]
-        keys = [TOKENIZER.decode(stream.question.answer).strip() for stream in drawn]
-        lines = [TOKENIZER.decode(stream.key_line).strip() for stream in drawn]
-        return [line.replace(key, "KEY") for line, key in zip(lines, keys, strict=True)]
-
-    once = ["KEY is the pass key.", "The pass key is KEY."]
-    assert sorted(set(told(1.0))) == once
-    assert 0.3 < sum(line in once for line in told(0.4)) / 300 < 0.5
-    assert set(told(0.0)) == {"The pass key is KEY. Remember it. KEY is the pass key."}
-
-
-def test_keys_may_stand_across_the_end_of_a_block() -> None:
-    streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-    across = KeyPlaces(at_once=0, soon=0, later=0, across=1)
-    drawn = [streams.draw(rng, across, 200, 32, None) for _ in range(300)]
-    line = len(TOKENIZER.encode("The pass key is 12345. Remember it. 12345 is the pass key."))
-    begins = {stream.key_at + 1 for stream in drawn if not len(stream.head)}
-    assert min(begins) == 200 - line + 1 and max(begins) == 199
-
-
-def test_keys_may_be_told_on_either_side_of_the_end_of_a_block() -> None:
-    streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-    between = KeyPlaces(at_once=0, soon=0, later=0, between=1)
-    for told_once, ends in ((0.0, range(21, 37)), (1.0, range(5, 23))):
-        drawn = [streams.draw(rng, between, 200, 32, None, told_once=told_once) for _ in range(600)]
-        cut = [(stream, 200 - stream.key_at) for stream in drawn if not len(stream.head)]
-        keys = [TOKENIZER.decode(stream.question.answer).strip() for stream, _ in cut]
-        before = [TOKENIZER.decode(stream.key_line[:end]) for stream, end in cut]
-        after = [TOKENIZER.decode(stream.key_line[end:]) for stream, end in cut]
-        assert all(key in told for key, told in zip(keys, before, strict=True))
-        assert told_once or all(key in told for key, told in zip(keys, after, strict=True))
-        assert {len(told.strip("\n")) for told in before} <= set(ends)
-        assert min(map(len, before)) == ends[0] + 1 and max(map(len, before)) == ends[-1] + 1
-
-
 def test_the_scale_of_the_fam_grows_geometrically_in_a_phase() -> None:
     how = recipe(fam_scale=2.0, final_fam_scale=16.0)
-    scales = [how.model_at(step).fam_scale for step in range(4)]
+    scales = [how.model_at(step).memory.fam_scale for step in range(4)]
     assert scales == pytest.approx([2, 4, 8, 16])
     assert how.model_at(1).block_size == 24
-    assert recipe().model_at(3).fam_scale == recipe().model.fam_scale
+    assert recipe().model_at(3).memory.fam_scale == recipe().model.memory.fam_scale
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,11 @@ def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
             raise UserError(f"{where} lacks the tensor '{name}' {list(shape)}")
         if stored.shape != shape:
             reason = f"{stored.file}: tensor '{stored.name}' is {list(stored.shape)}, expected {list(shape)}"
+            if rows := _row_field(name, config):
+                trained = stored.shape[0]
+                raise UserError(
+                    f"model field '{rows}' is {shape[0]}, but the weights were trained with {trained}; {reason}"
+                )
             if of_memory:
                 raise UserError(
                     f"the memory {config.memory.describe(config)} does not fit: the weights were trained with "
@@ -122,6 +128,19 @@ def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
     if unexpected:
         stored = checkpoint.tensors[unexpected[0]]
         raise UserError(f"{stored.file}: unexpected tensor '{stored.name}'")
+
+
+def _row_field(weight: str, config: ModelConfig) -> str | None:
+    """The field of the memory that says how many rows its embedding ``weight`` has, where that is clear.
+
+    A memory does not tell; it is the whole number that has this value, of several the one named like the weight.
+    """
+    rows = config.memory.embeddings(config).get(weight)
+    values = dataclasses.asdict(config.memory).items()
+    fields = [name for name, value in values if type(value) is int and value == rows]
+    if len(fields) > 1:
+        fields = [name for name in fields if name.partition("_")[0] == weight.partition("_")[0]]
+    return fields[0] if len(fields) == 1 else None
 
 
 def load_decoder(

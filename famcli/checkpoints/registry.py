@@ -161,8 +161,10 @@ def find_checkpoint(spec: str) -> CheckpointSource:
     base, config = _open(name, adapter)
     checkpoint = base
     if adapter:
-        config = config.override(base_overrides, f"{adapter.directory}, field 'base'")
-        config = config.override(adapter.fields, f"{adapter.directory}, field 'model'")
+        if "attention" in base_overrides:
+            config, base_overrides = config.override(base_overrides, f"{adapter.directory}, field 'base'"), {}
+        where = "fields 'base' and" if base_overrides else "field"  # what is said of no memory is of the adapter's
+        config = config.override({**base_overrides, **adapter.fields}, f"{adapter.directory}, {where} 'model'")
         checkpoint = adapter.merged_into(base)
     trained = config
     config = config.override(overrides, f"model '{spec}'")

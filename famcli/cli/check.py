@@ -68,8 +68,8 @@ def command(
     famcli check --run results/passkey-fam-tiny-0123456789ab --baseline my.json --junit check.xml
 
     Runs that are not comparable to the baseline (another task version, prompt, data, limit, seed) are refused, exit
-    code 2. A run that is there already is used only where the same version of famcli, its source unchanged, made it:
-    the check is of the code as well as of the model.
+    code 2. A run that is there already is used only if the same version of famcli, its source unchanged, made it: a
+    check covers the code as well as the model.
     """
     from famcli.gate.check import judge, match, refuse
     from famcli.gate.cost import judge_cost

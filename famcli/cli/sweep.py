@@ -74,8 +74,8 @@ def command(
     famcli sweep --task passkey --model fam-tiny -v memory_segments=0,1,3 -o lengths=1k,4k
     famcli sweep --suite passkey --model ./my-llama,attention=fam -v memory_segments=0,1,3 -v fam_length=4,16,64,256
 
-    Each combination is a run like that of `famcli eval --model MODEL,FIELD=VALUE`. Those that cannot be, such as an FAM
-    length that the weights do not have, are named beside the others; the exit code is then 1.
+    Each combination is a run like that of `famcli eval --model MODEL,FIELD=VALUE`. Combinations that are not possible,
+    such as a FAM length that the weights do not have, are named at the end; the exit code is then 1.
     """
     if not models:
         raise UserError("no model given", f"for example: {EXAMPLE}")

@@ -103,15 +103,15 @@ def _decode(
     model: StreamModel[Any], tokenizer: Tokenizer, requests: Sequence[Generate], tokens: Tensor, state: State
 ) -> list[Generated]:
     """Decodes after ``tokens`` [b, 1]. Rows that are done are read on beside the others: rows do not meet."""
-    rows = [_Row(request, tokenizer) for request in requests]
+    growing = [_GrowingAnswer(request, tokenizer) for request in requests]
     while True:
         latents, state = model.read(tokens, state)
         scores = _numbers(model.logits(latents[:, -1]))[:, : tokenizer.vocab_size]
         chosen = scores.argmax(dim=-1)
-        for row, token in zip(rows, chosen.tolist(), strict=True):
-            row.add(token)
-        if all(row.done for row in rows):
-            return [row.generated() for row in rows]
+        for answer, token in zip(growing, chosen.tolist(), strict=True):
+            answer.add(token)
+        if all(answer.done for answer in growing):
+            return [answer.generated() for answer in growing]
         tokens = chosen[:, None]
 
 
@@ -172,7 +172,7 @@ def _numbers(logits: Tensor) -> Tensor:
     return logits
 
 
-class _Row:
+class _GrowingAnswer:
     """The answer of one stream while it grows."""
 
     def __init__(self, request: Generate, tokenizer: Tokenizer) -> None:

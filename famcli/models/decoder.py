@@ -354,7 +354,7 @@ class Decoder(nn.Module):
                 for name, new in state.layers[number].items():
                     if new is not old[name]:
                         chosen = rows.to(new.device).view(-1, *[1] * (new.dim() - 1))
-                        state.layers[number][name] = torch.where(chosen, new, old[name])
+                        state.layers[number][name] = torch.where(chosen, new, old[name].to(new.device))
 
     def update_again(self, state: StreamState, stride: float = 1) -> None:
         """Writes the block just finished into every layer's memory once more, in ``state``.

@@ -45,6 +45,8 @@ class Part:
 class Block:
     """A block that is complete, as ``Memory.write`` gets it.
 
+    Its tensors may be buffers that the next block overwrites: what is to stay is copied.
+
     Attributes:
         keys, values: [b, g, B, k] of its tokens, the keys turned to positions 0 .. B-1.
         inputs: [b, B, d] normed inputs of the layer, where the memory ``needs_inputs``.

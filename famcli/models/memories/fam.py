@@ -86,7 +86,7 @@ class Fam(Window):
         for number, state in enumerate(states):
             batch = len(state["fam_initial"])
             layer, at = decoder.layer(number), decoder.place(number)
-            state |= self._set(latents.expand(batch, -1, -1), layer, at)
+            layer.restore(state, {"fam": latents.expand(batch, -1, -1), "fam_initial": state["fam_initial"]}, at)
             if number + 1 < len(states):
                 latents = layer.alone(latents, at, -self.fam_length)
 

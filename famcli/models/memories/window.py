@@ -104,7 +104,7 @@ class Window(Memory):
         if self.sinks and not at.blocks:
             back = -(self.memory_segments * at.span + self.sinks)
             changed["sink_keys"] = at.moved(block.keys[:, :, : self.sinks], back)
-            changed["sink_values"] = block.values[:, :, : self.sinks].contiguous()
+            changed["sink_values"] = block.values[:, :, : self.sinks].clone()
         if self.stop_gradient:
             changed = {name: tensor.detach() for name, tensor in changed.items()}
         return changed
