@@ -22,7 +22,7 @@ test: lint
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
-	$(BIN)/mypy famcli tasks
+	$(BIN)/mypy famcli tasks examples
 
 # The bundled FAM model holds its baseline; after a change that is meant: make check UPDATE=--update.
 check: $(VENV)/.run

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import inspect
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +55,48 @@ def user_path(name: str) -> Path:
 def temporary_files(path: Path) -> list[Path]:
     """What processes that were killed while ``replacing`` the file ``path`` left beside it."""
     return list(path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"))
+
+
+def content_sha256(path: Path) -> str:
+    """The hash of a file, whatever its name, or of all files of a directory but hidden ones, with their paths in it.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    inside = ((file, file.relative_to(path)) for file in ([path] if path.is_file() else path.rglob("*")))
+    return _sha256((f for f, below in inside if not any(part.startswith(".") for part in below.parts)), path)
+
+
+def source_sha256(kind: type) -> str | None:
+    """The hash of the source of a class that another package brings: all of that package, or its one module.
+
+    ``None`` for a class of famcli, and where there is no source file.
+    """
+    if kind.__module__.partition(".")[0] == "famcli":
+        return None
+    try:
+        name = inspect.getsourcefile(kind)
+    except (OSError, TypeError):  # typed at a prompt
+        name = None
+    if name is None or not Path(name).is_file():
+        return None
+    file = Path(name)
+    if not (file.parent / "__init__.py").exists():
+        return content_sha256(file)
+    package = file.parent
+    while (package.parent / "__init__.py").exists():
+        package = package.parent
+    return _sha256(package.rglob("*.py"), package)
+
+
+def _sha256(paths: Iterable[Path], above: Path) -> str:
+    """Over the files among ``paths``, each with its path below ``above``."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in paths if path.is_file()):
+        with open(file, "rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(above).as_posix()} {content}\n".encode())
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

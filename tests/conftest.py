@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,15 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setenv("FAMCLI_DATA", str(tmp_path / "store"))
+
+
+@pytest.fixture
+def made_memories(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The memories of ``made_memories.py`` are installed."""
+    from made_memories import MADE, install
+
+    from famcli.models.memories import memory_entry_points
+
+    install(monkeypatch, *MADE)
+    yield
+    memory_entry_points.cache_clear()

@@ -95,6 +95,13 @@ class _Layer:
             span = self.skipped.span
             positions = blocks * span + self.skipped.tokens[order % config.block_size]
         keys, values = [self._keys(inputs, positions)], [self._values(inputs)]
+        segments = 0 if config.attention == "full" else self.memory.memory_segments
+        sinks = 0 if config.attention == "full" else self.memory.sinks
+        # The first tokens again for every block but the first, just before the oldest key of its window.
+        later = torch.arange(1, int(blocks[-1]) + 1).repeat_interleave(sinks)
+        copies = torch.arange(sinks).repeat(int(blocks[-1]))
+        keys.append(self._keys(inputs[:, copies], (later - segments) * span - sinks + copies))
+        values.append(self._values(inputs[:, copies]))
         fams = [] if first is None else [first]
         if first is not None:
             for block in range(int(blocks[-1]) + 1):
@@ -104,21 +111,21 @@ class _Layer:
                 if (block + 1) * config.block_size > length:
                     break  # an unfinished block updates nothing
                 moved = place + span if self.memory.fam_query_position == "current" else place
-                sees = torch.cat([blocks == block, self._of_block(len(keys) - 1) == block])
+                sees = torch.cat([blocks == block, later == block, self._of_block(len(keys) - 2) == block])
                 attended = self._attend(fams[-1], moved, keys, values, sees.expand(self.memory.fam_length, -1))
                 residual = fams[-1] if block > 0 or carries_context else torch.zeros_like(fams[-1])
                 fams.append(self._finish_fam(attended + residual))
         past = blocks[:, None] - blocks[None, :]
         causal = order[:, None] >= order[None, :]
-        segments = 0 if config.attention == "full" else self.memory.memory_segments
         sees_tokens = causal & (past <= segments)
-        sees_fam = blocks[:, None] == self._of_block(len(keys) - 1)[None, :]
+        sees_copies = (blocks[:, None] == later) & (later > segments)
+        sees_fam = blocks[:, None] == self._of_block(len(keys) - 2)[None, :]
+        sees_fam &= order[:, None] >= sinks  # so that sinks are what the model knows without a FAM
         if hide_fam:
             sees_fam = torch.zeros_like(sees_fam)
-        mask = torch.cat([sees_tokens, sees_fam], dim=1)
-        cut = torch.cat(
-            [(past > 0) & (config.attention != "full" and self.memory.stop_gradient), torch.zeros_like(sees_fam)], dim=1
-        )
+        mask = torch.cat([sees_tokens, sees_copies, sees_fam], dim=1)
+        stops = config.attention != "full" and self.memory.stop_gradient
+        cut = torch.cat([(past > 0) & stops, sees_copies & stops, torch.zeros_like(sees_fam)], dim=1)
         attended = self._attend(inputs, positions, keys, values, mask, cut) + inputs
         return attended + self._feed_forward(attended), fams
 

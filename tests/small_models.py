@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from famcli.models.state import StreamState
 def small_config(attention: str, **fields: Any) -> ModelConfig:
     """Three layers, two groups of two heads, blocks of four tokens, two latents of FAM."""
     shape = {"vocab_size": 40, "width": 12, "layers": 3, "heads": 4, "kv_heads": 2, "head_width": 6, "ffn_width": 20}
-    memory = {"full": {}, "bswa": {"memory_segments": 1}, "fam": {"memory_segments": 1, "fam_length": 2}}[attention]
+    memory = {"bswa": {"memory_segments": 1}, "fam": {"memory_segments": 1, "fam_length": 2}}.get(attention, {})
     return ModelConfig.from_mapping({**shape, "block_size": 4, **memory, "attention": attention, **fields}, "test")
 
 
@@ -24,6 +24,8 @@ KINDS = {
     "full": small_config("full"),
     **{f"bswa-M{m}": small_config("bswa", memory_segments=m) for m in (0, 1, 3)},
     **{f"fam-M{m}": small_config("fam", memory_segments=m) for m in (0, 1, 3)},
+    "bswa-M1-N3": small_config("bswa", memory_segments=1, sinks=3),
+    **{f"fam-M{m}-N{n}": small_config("fam", memory_segments=m, sinks=n) for m, n in ((0, 4), (2, 1))},
 }
 
 
@@ -42,6 +44,34 @@ def small_decoder(config: ModelConfig, dtype: torch.dtype = torch.float64, seed:
         else:
             weight.normal_(0, 1 if "embedding" in name else weight.shape[1] ** -0.5, generator=generator)
     return decoder.to(dtype)
+
+
+def mark_fam(weights: Mapping[str, Tensor], hidden: bool) -> None:
+    """Lets weights tell the FAM from tokens and, where it is to be ``hidden``, mask it.
+
+    Coordinate 0 is positive in every token, coordinate 1 in the FAM alone, and no layer writes to either; the slowest
+    pair of each head multiplies the two: a score of -10^6 or so, whose softmax weight is exactly zero. A FAM that is
+    given keeps its mark, see ``marked``, through the residual, where the learned initial one would lose it in the
+    first update.
+    """
+    weights["embedding.weight"][:, :2] = torch.tensor([1.0, 0.0])
+    slowest = slice(2, None, 6)  # with three pairs a head: coordinate 2 of 6, and its partner 5
+    for name, weight in weights.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight[:2] = 0
+        for projection, mark, strength in (("q_proj", 0, 1e6), ("k_proj", 1, -1.0 if hidden else 0.0)):
+            if name.endswith(f"{projection}.weight"):
+                weight[2::6], weight[5::6] = 0, 0
+                weight[slowest, mark] = strength
+
+
+def marked_fam(layers: int = 3, batch: int = 2) -> list[Tensor]:
+    """A FAM of two latents for every layer that ``mark_fam`` can hide."""
+    generator = torch.Generator().manual_seed(1)
+    fam = list(torch.randn(layers, batch, 2, 12, generator=generator, dtype=torch.float64))
+    for latents in fam:
+        latents[..., :2] = torch.tensor([0.0, 1.0])
+    return fam
 
 
 def double_weights(decoder: Decoder) -> dict[str, Tensor]:

@@ -10,7 +10,17 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import KINDS, distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
+from small_models import (
+    KINDS,
+    distance,
+    double_weights,
+    mark_fam,
+    marked_fam,
+    random_tokens,
+    read_in_chunks,
+    small_config,
+    small_decoder,
+)
 from torch import Tensor
 
 from famcli.models import attention
@@ -171,14 +181,15 @@ class TestWhoSeesWhom:
     @each_kind
     @torch.no_grad()
     def test_one_layer_sees_exactly_its_window(self, config: ModelConfig) -> None:
-        """Section 2.1: all of the last M blocks and the own causal prefix; the FAM hands on every earlier block."""
+        """Section 2.1: all of the last M blocks and the own causal prefix; sinks and FAM hand on what was before."""
         decoder = small_decoder(replace(config, layers=1))
         tokens = random_tokens(config, 1, LENGTH)
         before = layer_outputs(decoder, tokens, [LENGTH])[0, 0]
         for place in range(LENGTH):
             after = layer_outputs(decoder, with_token_changed(tokens, place), [LENGTH])[0, 0]
             seen = (after != before).any(-1).tolist()
-            reach = config.memory.memory_segments if config.attention == "bswa" else LENGTH
+            bounded = config.attention == "bswa" and place >= config.memory.sinks
+            reach = config.memory.memory_segments if bounded else LENGTH
             assert seen == [place <= i and i // 4 - place // 4 <= reach for i in range(LENGTH)], place
 
     @torch.no_grad()
@@ -245,34 +256,16 @@ class TestWhoSeesWhom:
     @pytest.mark.parametrize("segments", [0, 1, 3])
     @torch.no_grad()
     def test_fam_with_fam_masked_out_is_bswa(self, segments: int) -> None:
-        """The weights themselves mask the FAM: a score of -10^6 or so, whose softmax weight is exactly zero.
-
-        Coordinate 0 is positive in every token, coordinate 1 in the FAM alone, and no layer writes to either; the
-        slowest pair of each head multiplies the two. A given FAM keeps its mark through the residual, where the
-        learned initial one would lose it in the first update.
-        """
+        """The weights themselves mask the FAM, see ``mark_fam``."""
         fam = small_decoder(small_config("fam", memory_segments=segments))
         weights = fam.state_dict()
-        weights["embedding.weight"][:, :2] = torch.tensor([1.0, 0.0])
-        slowest = slice(2, None, 6)  # with three pairs a head: coordinate 2 of 6, and its partner 5
-        for name, weight in weights.items():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight[:2] = 0
-            for projection, mark, strength in (("q_proj", 0, 1e6), ("k_proj", 1, 0.0)):
-                if name.endswith(f"{projection}.weight"):
-                    weight[2::6], weight[5::6] = 0, 0
-                    weight[slowest, mark] = strength
+        mark_fam(weights, hidden=False)
         bswa = Decoder(small_config("bswa", memory_segments=segments)).double()
         bswa.load_state_dict({name: weight for name, weight in weights.items() if name != "fam_embedding"})
-        given_fam = list(torch.randn(3, 2, 2, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-        for latents in given_fam:
-            latents[..., :2] = torch.tensor([0.0, 1.0])
-        tokens = random_tokens(fam.config, 2, LENGTH)
+        given_fam, tokens = marked_fam(), random_tokens(fam.config, 2, LENGTH)
         expected, _ = read_in_chunks(bswa, tokens, [LENGTH])
         shown, _ = read_in_chunks(fam, tokens, [LENGTH], given_fam)
-        for name, weight in weights.items():
-            if name.endswith("k_proj.weight"):
-                weight[slowest, 1] = -1.0
+        mark_fam(weights, hidden=True)
         masked, _ = read_in_chunks(fam, tokens, [LENGTH], given_fam)
         assert distance(shown, expected) > 1e-2
         assert distance(masked, expected) <= 1e-10

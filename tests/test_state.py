@@ -253,3 +253,10 @@ def check_refused(path: Path) -> None:
     with pytest.raises(UserError) as caught:
         StreamState.load(path)
     assert str(path) in caught.value.message
+
+
+def test_names_are_those_of_the_model_that_carries_them(tmp_path: Path) -> None:
+    state = StreamState([{"table": torch.arange(6).view(3, 2)}], tokens_read=5)
+    assert state.batch == 3
+    state.save(tmp_path / "state.safetensors")
+    assert same(StreamState.load(tmp_path / "state.safetensors"), state)

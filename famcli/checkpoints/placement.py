@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from famcli.errors import UserError
 from famcli.models.attention import Geometry
 from famcli.models.config import ModelConfig
-from famcli.models.decoder import Decoder, Layer
+from famcli.models.decoder import Decoder
+from famcli.models.layer import Layer
 from famcli.models.state import LayerState
 
 

@@ -127,7 +127,7 @@ class PluginSource:
         if device_map:
             raise UserError(f"model '{self.name}' cannot be spread over devices", "leave out --device-map")
         stream = self.build(device, dtype)
-        return LoadedModel(self.name, stream, self.tokenizer, self.weights_sha256, device, dtype)
+        return LoadedModel(self.name, stream, self.tokenizer, self.weights_sha256, stream.device, dtype)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,12 @@ def command() -> None:
 def models(json_output: bool) -> None:
     """Presets for --model. Directories, GGUF files and hub ids in the local cache work as well."""
     from famcli.checkpoints.registry import list_presets
+    from famcli.checkpoints.sources import model_entry_points
 
     described = [_describe(preset) for preset in list_presets()]
+    others = [{"name": name, "from": entry.value} for name, entry in sorted(model_entry_points().items())]
     if json_output:
-        return click.echo(json.dumps({"models": described}))
+        return click.echo(json.dumps({"models": described, "of_other_packages": others}))
     header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "here"]
     _print_table(header, [_row(entry) for entry in described])
     click.echo("weights and the state of one stream in memory; a full attention's state grows with the text")
@@ -43,6 +45,8 @@ def models(json_output: bool) -> None:
             missing.setdefault(" or ".join(entry["downloads"]), []).append(entry["name"])
     for commands, names in missing.items():
         click.echo(f"to get {', '.join(names)}: {commands}")
+    if others:
+        click.echo(f"of other packages: {', '.join(entry['name'] for entry in others)}")
     click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256; fields: famcli list memories")
 
 

@@ -63,6 +63,8 @@ def facts(record: RunRecord) -> dict[str, str]:
         "truncation": record.context["truncate"] or "none",
         "chat template": "yes" if "chat_template_sha256" in record.context else "no",
     }
+    if source := task.get("source_sha256"):
+        found["task source"] = source[:8]
     if "length" in settings or record.context["truncate"]:
         found["tokenizer"] = record.model["tokenizer"]
     return found

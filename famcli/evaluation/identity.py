@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from famcli.evaluation.aggregate import cost
 from famcli.evaluation.prompts import Side, SpecialTokens
 from famcli.evaluation.record import NO_FAM_ADAPTER, SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
+from famcli.files import content_sha256, source_sha256, user_path
 from famcli.task import Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
     from famcli.checkpoints.tokenizer import Tokenizer
+    from famcli.models.stream import StreamModel
 
 
 def new_record(
@@ -52,7 +53,7 @@ def new_record(
         started=now(),
         finished=None,
     )
-    run_id = _run_id(record, model.stream.identity, model.device.type, model.tokenizer)
+    run_id = _run_id(record, model.stream, model.device.type, model.tokenizer)
     return replace(record, run_id=run_id, path=results / run_id)
 
 
@@ -79,26 +80,39 @@ def _task_fields(task: Task) -> TaskFields:
         version=task.version,
         options=asdict(task.options),
         template_sha256=hashlib.sha256(task.template.encode()).hexdigest(),
-        data=dict(data) if (data := task.provenance()) else None,
+        data=_data(task),
         metrics={
             metric.name: {"paper": metric.paper, "higher_is_better": metric.higher_is_better, "mean": metric.mean}
             for metric in task.metrics
         },
     )
+    if source := source_sha256(type(task)):
+        described["source_sha256"] = source
     # Through JSON, so that a record is the same whether it was just made or read from its file.
     same: TaskFields = json.loads(json.dumps(described))
     return same
 
 
-def _run_id(record: RunRecord, identity: Mapping[str, Any], device_type: str, tokenizer: Tokenizer) -> str:
+def _data(task: Task) -> dict[str, Any] | None:
+    """What the task says of its data. Where it says nothing and its option ``data`` is a path: what lies there."""
+    if data := task.provenance():
+        return dict(data)
+    named = getattr(task.options, "data", None)
+    if not isinstance(named, str | Path) or not str(named):
+        return None
+    path = user_path(str(named))
+    return {"source": "path", "name": path.name, "sha256": content_sha256(path)} if path.exists() else None
+
+
+def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, tokenizer: Tokenizer) -> str:
     """Task and model, to be readable, and 12 hex digits over all that determines the answers."""
     task: dict[str, Any] = {**record.task}
     if data := record.task["data"]:  # the same content elsewhere is the same run
         task["data"] = data["sha256"]
         task["options"] = {name: value for name, value in record.task["options"].items() if name != "data"}
-    determined = {
+    determined: dict[str, Any] = {
         "schema_version": record.schema_version,
-        "config": identity,
+        "config": stream.identity,
         "weights_sha256": record.model["weights_sha256"],
         "tokenizer": [tokenizer.name, tokenizer.text_start, sorted(tokenizer.answer_ends)],
         "task": task,
@@ -108,6 +122,8 @@ def _run_id(record: RunRecord, identity: Mapping[str, Any], device_type: str, to
         "device": device_type,
         "dtype": record.dtype,
     }
+    if source := source_sha256(type(stream)):
+        determined["model_source_sha256"] = source
     canonical = json.dumps(determined, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{record.task['name']}-{record.model['name'].rstrip('/')}")

@@ -39,12 +39,17 @@ class ModelFields(TypedDict):
     fam: str | None
 
 
-class TaskFields(TypedDict):
+class _PluginFields(TypedDict, total=False):
+    source_sha256: str
+
+
+class TaskFields(_PluginFields):
     """The task: all its options, defaults included.
 
     ``template_sha256`` is of the words around the data in its prompts; ``data`` says where the data comes from, null
     for a task without; ``metrics`` says of each score whether it is the paper's (``paper``), whether more of it is
-    better (``higher_is_better``), and how it is averaged (``mean``).
+    better (``higher_is_better``), and how it is averaged (``mean``); ``source_sha256`` is of the source of a task that
+    another package brings.
     """
 
     name: str

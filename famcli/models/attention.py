@@ -114,6 +114,7 @@ class Geometry:
         masks: what the tokens may look at, see ``block_masks``.
         origin: position of the block's beginning, see ``Decoder.position_offset``.
         rotary: rotations by position.
+        skipped: where the tokens of a block stand, if not one after another.
         like: has the device and dtype of the rotations.
     """
 
@@ -127,6 +128,7 @@ class Geometry:
     masks: list[Tensor] | None
     origin: int
     rotary: RotaryTable
+    skipped: SkippedPositions | None
     like: Tensor
 
     def turn(self, start: int, count: int) -> Rotation:
@@ -138,6 +140,13 @@ class Geometry:
         near = by >= -self.rotary.reach
         turned = self.rotary.at(by, 1, self.like) if near else self.rotary.of(torch.tensor([by]), self.like)
         return rotate(keys, turned)
+
+    def first_moved(self, keys: Tensor, start: int) -> Tensor:
+        """Keys [b, g, n, k] of a block's first tokens, turned to stand one after another from ``start`` on."""
+        if self.skipped is None:
+            return self.moved(keys, start)
+        by = torch.arange(start, start + keys.shape[2]) - self.skipped.tokens[: keys.shape[2]]
+        return rotate(keys, self.rotary.of(by, self.like))
 
     def on(self, device: torch.device) -> Geometry:
         """The same for tensors on another device."""

@@ -15,141 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.errors import UserError
-from famcli.models.attention import (
-    Attention,
-    Geometry,
-    RotaryTable,
-    SkippedPositions,
-    block_masks,
-    rope_frequencies,
-    rotate,
-)
+from famcli.files import source_sha256
+from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, block_masks, rope_frequencies
 from famcli.models.config import ModelConfig, default_of
 from famcli.models.cost import state_values_per_token
-from famcli.models.memories.base import Block, Part
+from famcli.models.layer import Layer
+from famcli.models.memories.base import Part
 from famcli.models.state import LayerState, StreamState
-
-
-class FeedForward(nn.Module):
-    """A gated feed-forward (SwiGLU or GeGLU), shared by tokens and FAM."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.up_proj = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.down_proj = nn.Linear(config.ffn_width, config.width, bias=False)
-        self.tanh_gelu = config.activation == "gelu"
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = self.gate_proj(x)
-        gate = F.gelu(gate, approximate="tanh") if self.tanh_gelu else F.silu(gate)
-        return self.down_proj(gate * self.up_proj(x))
-
-
-class Layer(nn.Module):
-    """One decoder layer: attention over [the memory's keys; own causal prefix], then the feed-forward.
-
-    When a block is complete its memory is written. ``memory`` holds the memory's weights, where it has any.
-    """
-
-    def __init__(self, config: ModelConfig, number: int) -> None:
-        super().__init__()
-        self.config, self.local = config, config.is_local(number)
-        before, after = config.norm_placement != "post", config.norm_placement != "pre"
-        self.attention_norm = self._norm(config, before)
-        self.attention = Attention(config)
-        self.attention_out_norm = self._norm(config, after)
-        self.ffn_norm = self._norm(config, before)
-        self.ffn = FeedForward(config)
-        self.ffn_out_norm = self._norm(config, after)
-        self.memory = config.memory.layer_module(config, number)
-
-    @staticmethod
-    def _norm(config: ModelConfig, wanted: bool) -> nn.Module:
-        return nn.RMSNorm(config.width, eps=config.norm_eps) if wanted else nn.Identity()
-
-    def forward(self, x: Tensor, state: LayerState, at: Geometry, output: bool) -> Tensor | None:
-        """Reads tokens of one block into ``state`` (changed in place) and gives their latents.
-
-        Args:
-            x: [b, t, d] latents of the layer below; with the memory's extra positions last where a block completes.
-            state: what this layer carries.
-            at: where the tokens stand.
-            output: ``False`` where nobody needs the latents: then only what the state needs is computed.
-
-        Returns:
-            [b, t, d], or ``None`` without ``output``.
-        """
-        memory = self.config.memory
-        x = memory.before(x, state, self)
-        normed = self.attention_norm(x)
-        keys, values = self.attention.keys_values(normed, at.tokens)
-        tokens = slice(0, at.count)
-        block = self._own_block(state, keys[:, :, tokens], values[:, :, tokens], at)
-        inputs = self._own_inputs(state, normed[:, tokens], at) if memory.needs_inputs else None
-        latents = None
-        if output or x.shape[1] > at.count:
-            after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
-            latents = self.residual(x, self._attend(normed, [*memory.slots(state, at.parts), block, *after], state, at))
-        if at.completes:
-            extra = latents[:, at.count :] if latents is not None else None
-            state |= memory.write(Block(*block, inputs, extra), state, self, at)
-        return latents
-
-    def _attend(self, normed: Tensor, seen: list[tuple[Tensor, Tensor]], state: LayerState, at: Geometry) -> Tensor:
-        memory = self.config.memory
-        if not memory.mixes:
-            return self.attention.attend(self.attention.queries(normed, at.tokens), seen, at.masks)
-        plain = self.attention.queries(normed, None)
-        heads = self.attention.heads_of(rotate(plain, at.tokens), seen, at.masks)
-        return self.attention.project(memory.mix(heads, plain, state, self))
-
-    def alone(self, x: Tensor, at: Geometry, start: int) -> Tensor:
-        """Latents one layer up that attend to one another alone, all to all: [b, n, d] -> same.
-
-        They stand at the positions from ``start`` on, counted from the block's beginning.
-        """
-        normed, rotation = self.attention_norm(x), at.turn(start, x.shape[1])
-        seen = [self.attention.keys_values(normed, rotation)]
-        return self.residual(x, self.attention.attend(self.attention.queries(normed, rotation), seen))
-
-    def write_again(self, state: LayerState, at: Geometry, stride: float) -> None:
-        """See ``Decoder.update_again``."""
-        block = Block(state["block_keys"], state["block_values"], state.get("block_inputs"))
-        state |= self.config.memory.write_again(block, state, self, at, stride)
-
-    def restore(self, state: LayerState, carried: LayerState, at: Geometry) -> None:
-        """See ``Decoder.carry``."""
-        state |= self.config.memory.restore(state, carried, self, at)
-
-    def residual(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Both residuals of the layer: what attention gave [b, t, d] added to ``x``, then the feed-forward."""
-        x = x + self.attention_out_norm(attended)
-        return x + self.ffn_out_norm(self.ffn(self.ffn_norm(x)))
-
-    def _own_block(self, state: LayerState, keys: Tensor, values: Tensor, at: Geometry) -> tuple[Tensor, Tensor]:
-        """Keys and values of the block up to and including the new tokens; what is unfinished is kept in ``state``."""
-        if at.completes and not at.offset:
-            return keys, values
-        if self.config.memory.whole:
-            state["block_keys"] = torch.cat((state["block_keys"], keys), dim=2)
-            state["block_values"] = torch.cat((state["block_values"], values), dim=2)
-            return state["block_keys"], state["block_values"]
-        end = at.offset + at.count
-        for name, new in (("block_keys", keys), ("block_values", values)):
-            if torch.is_grad_enabled():  # the buffer's older contents may be part of a graph
-                state[name] = state[name].clone()
-            state[name][:, :, at.offset : end] = new
-        return state["block_keys"][:, :, :end], state["block_values"][:, :, :end]
-
-    def _own_inputs(self, state: LayerState, normed: Tensor, at: Geometry) -> Tensor | None:
-        """As ``_own_block``, of the normed inputs; ``None`` until the block is complete."""
-        if not at.completes or at.offset:
-            if torch.is_grad_enabled():
-                state["block_inputs"] = state["block_inputs"].clone()
-            state["block_inputs"][:, at.offset : at.offset + at.count] = normed
-            normed = state["block_inputs"]
-        return normed if at.completes else None
 
 
 class Decoder(nn.Module):
@@ -226,9 +98,14 @@ class Decoder(nn.Module):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the config sets: a switch that is added later leaves the names of older runs as they are."""
+        """What the config sets: a switch that is added later leaves the names of older runs as they are.
+
+        And the source of the memory, where another package brings it.
+        """
         defaults = default_of(self.config.attention)
-        return {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
+        own = {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
+        source = source_sha256(type(self.config.memory))
+        return own if source is None else {**own, "memory_source_sha256": source}
 
     def state_bytes(self, tokens: int) -> int:
         """Bytes of one stream's state after so many tokens."""
@@ -271,10 +148,12 @@ class Decoder(nn.Module):
 
         Embeddings, the FAM's among them, are normal with deviation 0.02; matrices keep the scale of what they read, and
         those into the residual stream are scaled down by depth. With ``qkv_bias`` all heads of the first layer but one
-        begin as position heads, see ``_look_back``.
+        begin as position heads, see ``_look_back``. A memory's weights in the layers begin as its module draws them.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
+            if ".memory." in name:
+                continue
             if name.endswith("norm.weight"):
                 nn.init.ones_(weight)
             elif weight.dim() == 1:
@@ -288,6 +167,12 @@ class Decoder(nn.Module):
         if self.config.qkv_bias:
             for head in range(self.config.kv_heads - 1):
                 self._look_back(head, tokens=head + 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for number, layer in enumerate(self._stack):
+                drawn = self.config.memory.layer_module(self.config, number)
+                if drawn is not None and layer.memory is not None:
+                    layer.memory.load_state_dict(drawn.state_dict())
 
     @torch.no_grad()
     def _look_back(self, head: int, tokens: int) -> None:
@@ -460,6 +345,7 @@ class Decoder(nn.Module):
             masks=self._block_masks(local, parts, offset, count + extra),
             origin=self.position_offset,
             rotary=rotary,
+            skipped=None if memory.whole else self.skipped,
             like=like.new_empty(0),
         )
 

@@ -35,7 +35,7 @@ class StreamState:
     @property
     def batch(self) -> int:
         """Number of streams."""
-        return len(self.layers[0]["block_keys"])
+        return len(next(iter(self.layers[0].values())))
 
     @property
     def nbytes(self) -> int:
@@ -116,6 +116,6 @@ def _by_layer(flat: Mapping[str, Tensor]) -> list[LayerState]:
     for i, layer in layers.items():
         if layer.keys() != first.keys():
             raise ValueError(f"layer {i} lacks {min(layer.keys() ^ first.keys())}, or has it alone")
-    if "block_keys" not in first or len({len(t) for layer in layers.values() for t in layer.values()}) != 1:
+    if len({len(tensor) for layer in layers.values() for tensor in layer.values()}) != 1:
         raise ValueError("its tensors are not those of one batch of streams")
     return [layers[i] for i in sorted(layers)]

@@ -201,7 +201,7 @@ class _Step:
                 once = aged.fork()
                 self.model.update_again(once)
                 for new, old in zip(self.model.carried(once), before, strict=True):
-                    change = (new - old).square().mean(dim=(1, 2)) / old.square().mean(dim=(1, 2))
+                    change = (new - old).square().flatten(1).mean(dim=1) / old.square().flatten(1).mean(dim=1)
                     self.losses.add("drift", torch.log(change + LEAST_CHANGE))
             with torch.no_grad():
                 self.model.update_again(aged, stride)
@@ -229,7 +229,7 @@ class _Step:
         if wait:
             rehearse(self.model, state, draw_updates(self.rng, self.phase.waiting))
             for new, old in zip(self.model.carried(state), first, strict=True):
-                turned = 1 - F.cosine_similarity(new, old, dim=-1).mean(dim=1)
+                turned = 1 - F.cosine_similarity(new, old, dim=-1).reshape(len(new), -1).mean(dim=1)
                 self.losses.add("waiting", torch.log(turned + LEAST_TURN))
         return self.model.carried(state)
 

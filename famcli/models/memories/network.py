@@ -50,6 +50,10 @@ class Place(Protocol):
         """Keys [b, g, n, k] that were turned to their positions, turned ``by`` positions further."""
         ...
 
+    def first_moved(self, keys: Tensor, start: int) -> Tensor:
+        """Keys [b, g, n, k] of a block's first tokens, turned to stand one after another from ``start`` on."""
+        ...
+
 
 class Projections(Protocol):
     """A layer's attention, see ``Attention``."""

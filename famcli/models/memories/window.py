@@ -103,7 +103,7 @@ class Window(Memory):
             changed |= {"memory_keys": at.moved(keys, -at.span), "memory_values": values}
         if self.sinks and not at.blocks:
             back = -(self.memory_segments * at.span + self.sinks)
-            changed["sink_keys"] = at.moved(block.keys[:, :, : self.sinks], back)
+            changed["sink_keys"] = at.first_moved(block.keys[:, :, : self.sinks], back)
             changed["sink_values"] = block.values[:, :, : self.sinks].clone()
         if self.stop_gradient:
             changed = {name: tensor.detach() for name, tensor in changed.items()}
