@@ -62,8 +62,9 @@ def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = Fa
     """``value`` as the type hint ``hint`` asks for.
 
     ``hint`` may be made of ``int``, ``float``, ``bool``, ``str``, ``None``, ``Any``, ``Literal``, unions,
-    ``tuple[X, ...]``, ``list[X]``, ``dict[str, X]``, dataclasses and ``TypedDict``; of any other class the value must
-    be an instance already. Whole numbers have at most 64 bits, numbers are finite, ``True`` is no number.
+    ``tuple[X, ...]``, ``list[X]``, ``dict[str, X]``, ``Mapping[str, X]``, dataclasses and ``TypedDict``; of any other
+    class the value must be an instance already. Whole numbers have at most 64 bits, numbers are finite, ``True`` is no
+    number.
 
     Args:
         value: what was read.
@@ -149,7 +150,7 @@ class _Reader:
             if not isinstance(value, list | tuple) or (origin is tuple and not value):
                 raise self.wrong(path, f"a list{' with at least one entry' * (origin is tuple)}{or_none}", value)
             return origin(self.value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
-        if origin is dict:
+        if origin in (dict, Mapping):
             if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
                 raise self.wrong(path, f"a mapping of names{or_none}", value)
             return {name: self.value(arguments[1], item, _inside(path, name)) for name, item in value.items()}

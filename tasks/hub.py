@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
+from famcli.fields import read_fields, read_json
 from famcli.files import write_text
 
 from .files import KINDS, DataFile, expand
@@ -69,11 +69,12 @@ class StoredFile:
     bytes: int
 
 
-class Manifest(NamedTuple):
+@dataclass(frozen=True)
+class Manifest:
     """What was fetched of one revision: its commit, the names that each pattern matched, and the files."""
 
     commit: str
-    patterns: Mapping[str, Sequence[str]]
+    patterns: Mapping[str, list[str]]
     files: Mapping[str, StoredFile]
 
 
@@ -151,17 +152,15 @@ def fetch(hub: HubDataset) -> StoredDataset:
 def _read_manifest(hub: HubDataset) -> Manifest:
     """What was fetched of ``hub``, of whatever split."""
     path = hub.directory / MANIFEST
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: StoredFile(**facts) for name, facts in fields["files"].items()}
-        patterns = {pattern: [str(name) for name in names] for pattern, names in fields["patterns"].items()}
-        if missing := {name for names in patterns.values() for name in names} - set(files):
-            raise ValueError(f"it does not list {missing.pop()}")
-        return Manifest(str(fields["commit"]), patterns, files)
-    except FileNotFoundError:
+    if not path.exists():
         return Manifest("", {}, {})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read: {error!r}", f"remove {hub.directory} and fetch again") from error
+    try:
+        manifest = read_fields(Manifest, read_json(path), str(path), others=True)
+        if missing := {name for names in manifest.patterns.values() for name in names} - manifest.files.keys():
+            raise UserError(f"{path} does not list {printable(missing.pop())}")
+    except UserError as error:
+        raise UserError(error.message, f"remove {hub.directory} and fetch again") from None
+    return manifest
 
 
 def _write_manifest(hub: HubDataset, manifest: Manifest) -> None:

@@ -104,11 +104,14 @@ def test_damaged_baselines_say_what_to_type_and_others_files_are_left_alone(caps
     for text, message in (
         (None, "no baseline"),
         (whole[: len(whole) // 2], "damaged"),
-        (whole.replace('"value"', '"valeu"'), "lacks 'value'"),
+        (whole.replace('"value"', '"valeu"'), "lacks the field 'runs[0].scores[0].value'"),
         (whole.replace('"level": 0.05', '"level": 5'), "a tolerance must be"),
-        (whole.replace('"level": 0.05', '"level": NaN'), "a tolerance must be"),
-        (whole.replace('"context": {', '"context": {}, "other": {'), "not whole"),
-        (whole.replace('"value": ', '"value": NaN, "was": '), "not whole"),
+        (whole.replace('"level": 0.05', '"level": NaN'), "NaN is no number in JSON"),
+        (
+            whole.replace('"context": {', '"context": {}, "other": {'),
+            "lacks the fields 'runs[0].context.",
+        ),
+        (whole.replace('"value": ', '"value": 1e999, "was": '), "'runs[0].scores[0].value' must be finite"),
         ('{"famcli_baseline": 1, "runs": []}', "no scores"),
         (whole.replace('"famcli_baseline": 1', '"famcli_baseline": 99'), "version 99"),
     ):

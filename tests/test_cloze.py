@@ -16,7 +16,7 @@ from famcli.training.cloze import GAP, Cloze, draw_clozes
 from famcli.training.facts import FORMS, draw_fact, draw_filler
 from famcli.training.material import Material, load_documents
 from famcli.training.recipe import KeyPlaces, Mixture, Phase, Recipe
-from famcli.training.streams import KeyInFiller
+from famcli.training.sources import KeyInFiller
 
 TOKENIZER = ByteTokenizer()
 
@@ -119,7 +119,7 @@ def test_facts_are_told_before_they_are_asked_for() -> None:
         assert max(re.split(r"\{\w+\}", line), key=len) in told
 
 
-def test_streams_of_facts_are_half_in_text_and_ask_for_what_they_told() -> None:
+def test_sources_of_facts_are_half_in_text_and_ask_for_what_they_told() -> None:
     corpus = np.array(TOKENIZER.encode("In the beginning. " * 99), np.uint16)
     material = Material(TOKENIZER, corpus)
     places = KeyPlaces(at_once=0.5, soon=0.25, later=0.25)
@@ -128,12 +128,12 @@ def test_streams_of_facts_are_half_in_text_and_ask_for_what_they_told() -> None:
     in_text = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        stream = material.draw("fact", rng, phase, recipe)
-        assert isinstance(stream, KeyInFiller) and stream.asking == "recall"
-        (question,) = stream.ask(stream.known_from, 1, rng)
-        read = TOKENIZER.decode(stream.tokens(0, stream.known_from).tolist())
+        source = material.draw("fact", rng, phase, recipe)
+        assert isinstance(source, KeyInFiller) and source.asking == "recall"
+        (question,) = source.ask(source.known_from, 1, rng)
+        read = TOKENIZER.decode(source.tokens(0, source.known_from).tolist())
         assert TOKENIZER.decode(question.answer.tolist()).strip() in read.splitlines()[-1]
-        in_text += "beginning" in TOKENIZER.decode(stream.tokens(stream.known_from, 40).tolist())
+        in_text += "beginning" in TOKENIZER.decode(source.tokens(source.known_from, 40).tolist())
     assert 30 <= in_text <= 70
     fillers = {draw_filler(np.random.default_rng(seed)) for seed in range(50)}
     assert len(fillers) == 50 and all(3 <= f.count(". ") <= 8 for f in fillers)

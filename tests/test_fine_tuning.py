@@ -270,10 +270,10 @@ def test_first_row_hands_its_memory_to_all() -> None:
     for step in range(99):
         like = model.carried(model.start(3))
         ended = [torch.randn(f.shape, generator=torch.Generator().manual_seed(step)).double() for f in like]
-        streams = list(batch.streams)
+        sources = list(batch.sources)
         batch.end(step, how.phases[0], 48, ended, lost={1})
         batch.begin(step + 1, how.phases[0], first=False)
-        assert not any(new is old for new, old in zip(batch.streams, streams, strict=True))
+        assert not any(new is old for new, old in zip(batch.sources, sources, strict=True))
         assert [row.offset for row in batch.rows] == [0, 0, 0]
         begun = batch.start(model)
         (fresh,) = {flag for layer in begun.layers for flag in layer["fam_initial"].tolist()}

@@ -194,8 +194,9 @@ def test_data_that_is_no_longer_there_names_what_is(repository: FakeHub) -> None
 def test_broken_manifest_is_told(content: str) -> None:
     HUB.directory.mkdir(parents=True)
     (HUB.directory / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(UserError, match=r"manifest\.json (is not valid JSON|must hold|does not list y)") as raised:
         open_data("stories", None, HUB)
+    assert "fetch again" in str(raised.value.hint)
 
 
 def test_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

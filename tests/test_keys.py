@@ -1,4 +1,4 @@
-"""Keys of training streams: where they stand, what they are made of and how they are told."""
+"""Keys of training sources: where they stand, what they are made of and how they are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
-from famcli.training.material import PasskeyStreams
+from famcli.training.material import PasskeySources
 from famcli.training.recipe import KeyPlaces
 
 TOKENIZER = ByteTokenizer()
@@ -14,11 +14,11 @@ TOKENIZER = ByteTokenizer()
 
 def test_keys_stand_where_the_phase_wants_them() -> None:
     def share(places: KeyPlaces) -> list[float]:
-        streams = PasskeyStreams(TOKENIZER)
+        sources = PasskeySources(TOKENIZER)
         rng = np.random.default_rng(0)
         waits = [
-            stream.key_at - len(stream.head)
-            for stream in (streams.draw(rng, places, 100, 32, None) for _ in range(300))
+            source.key_at - len(source.head)
+            for source in (sources.draw(rng, places, 100, 32, None) for _ in range(300))
         ]
         return [sum(w == 0 for w in waits) / 300, sum(0 < w < 300 for w in waits) / 300, max(waits) / 100]
 
@@ -30,19 +30,19 @@ def test_keys_stand_where_the_phase_wants_them() -> None:
 
 def test_keys_may_have_few_digits() -> None:
     def share(few_digits: float) -> float:
-        streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, few_digits=few_digits) for _ in range(300)]
-        return sum(len(set(TOKENIZER.decode(stream.question.answer).strip())) <= 3 for stream in drawn) / 300
+        sources, rng = PasskeySources(TOKENIZER), np.random.default_rng(0)
+        drawn = [sources.draw(rng, KeyPlaces(), 200, 32, None, few_digits=few_digits) for _ in range(300)]
+        return sum(len(set(TOKENIZER.decode(source.question.answer).strip())) <= 3 for source in drawn) / 300
 
     assert share(0.0) < 0.25 < 0.5 < share(0.5) < 0.7 and share(1.0) == 1.0
 
 
 def test_keys_may_be_told_once() -> None:
     def told(share: float) -> list[str]:
-        streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
-        drawn = [streams.draw(rng, KeyPlaces(), 200, 32, None, told_once=share) for _ in range(300)]
-        keys = [TOKENIZER.decode(stream.question.answer).strip() for stream in drawn]
-        lines = [TOKENIZER.decode(stream.key_line).strip() for stream in drawn]
+        sources, rng = PasskeySources(TOKENIZER), np.random.default_rng(0)
+        drawn = [sources.draw(rng, KeyPlaces(), 200, 32, None, told_once=share) for _ in range(300)]
+        keys = [TOKENIZER.decode(source.question.answer).strip() for source in drawn]
+        lines = [TOKENIZER.decode(source.key_line).strip() for source in drawn]
         return [line.replace(key, "KEY") for line, key in zip(lines, keys, strict=True)]
 
     once = ["KEY is the pass key.", "The pass key is KEY."]
@@ -52,23 +52,23 @@ def test_keys_may_be_told_once() -> None:
 
 
 def test_keys_may_stand_across_the_end_of_a_block() -> None:
-    streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
+    sources, rng = PasskeySources(TOKENIZER), np.random.default_rng(0)
     across = KeyPlaces(at_once=0, soon=0, later=0, across=1)
-    drawn = [streams.draw(rng, across, 200, 32, None) for _ in range(300)]
+    drawn = [sources.draw(rng, across, 200, 32, None) for _ in range(300)]
     line = len(TOKENIZER.encode("The pass key is 12345. Remember it. 12345 is the pass key."))
-    begins = {stream.key_at + 1 for stream in drawn if not len(stream.head)}
+    begins = {source.key_at + 1 for source in drawn if not len(source.head)}
     assert min(begins) == 200 - line + 1 and max(begins) == 199
 
 
 def test_keys_may_be_told_on_either_side_of_the_end_of_a_block() -> None:
-    streams, rng = PasskeyStreams(TOKENIZER), np.random.default_rng(0)
+    sources, rng = PasskeySources(TOKENIZER), np.random.default_rng(0)
     between = KeyPlaces(at_once=0, soon=0, later=0, between=1)
     for told_once, ends in ((0.0, range(21, 37)), (1.0, range(5, 23))):
-        drawn = [streams.draw(rng, between, 200, 32, None, told_once=told_once) for _ in range(600)]
-        cut = [(stream, 200 - stream.key_at) for stream in drawn if not len(stream.head)]
-        keys = [TOKENIZER.decode(stream.question.answer).strip() for stream, _ in cut]
-        before = [TOKENIZER.decode(stream.key_line[:end]) for stream, end in cut]
-        after = [TOKENIZER.decode(stream.key_line[end:]) for stream, end in cut]
+        drawn = [sources.draw(rng, between, 200, 32, None, told_once=told_once) for _ in range(600)]
+        cut = [(source, 200 - source.key_at) for source in drawn if not len(source.head)]
+        keys = [TOKENIZER.decode(source.question.answer).strip() for source, _ in cut]
+        before = [TOKENIZER.decode(source.key_line[:end]) for source, end in cut]
+        after = [TOKENIZER.decode(source.key_line[end:]) for source, end in cut]
         assert all(key in told for key, told in zip(keys, before, strict=True))
         assert told_once or all(key in told for key, told in zip(keys, after, strict=True))
         assert {len(told.strip("\n")) for told in before} <= set(ends)

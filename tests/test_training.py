@@ -1,4 +1,4 @@
-"""Training: streams are functions of their seed, side branches stay outside, a killed run ends at the same weights."""
+"""Training: sources are functions of their seed, side branches stay outside, a killed run ends at the same weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from famcli.models.decoder import Decoder
 from famcli.training.batch import Batch
 from famcli.training.loop import Trainer, from_scratch
 from famcli.training.losses import Tally
-from famcli.training.material import Material, PasskeyStreams, draw_repeat
+from famcli.training.material import Material, PasskeySources, draw_repeat
 from famcli.training.optimizers import orthogonalise
 from famcli.training.recipe import KeyPlaces, Mixture, Optimizer, Phase, Recipe
 from famcli.training.rehearsal import rehearse, strides
+from famcli.training.sources import PlainText
 from famcli.training.step import _Step, read_and_ask
-from famcli.training.streams import PlainText
 
 TOKENIZER = ByteTokenizer()
 CORPUS = np.frombuffer(b"It is a truth universally acknowledged. " * 40, np.uint8).astype(np.uint16)
@@ -54,28 +54,28 @@ def trainer(directory: Path, how: Recipe) -> Trainer:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_stream_is_one_prompt_however_it_is_cut(seed: int) -> None:
-    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(seed), KeyPlaces(), 50, 20, None)
-    whole = stream.tokens(0, 2000)
-    cut = np.concatenate([stream.tokens(start, 125) for start in range(0, 2000, 125)])
+    source = PasskeySources(TOKENIZER).draw(np.random.default_rng(seed), KeyPlaces(), 50, 20, None)
+    whole = source.tokens(0, 2000)
+    cut = np.concatenate([source.tokens(start, 125) for start in range(0, 2000, 125)])
     assert (whole == cut).all()
-    text, key = TOKENIZER.decode(whole), TOKENIZER.decode(stream.question.answer).strip()
-    known_from = stream.question.known_from
+    text, key = TOKENIZER.decode(whole), TOKENIZER.decode(source.question.answer).strip()
+    known_from = source.question.known_from
     assert text[:known_from].endswith(f"The pass key is {key}. Remember it. {key} is the pass key.\n")
-    assert text[stream.question.told_from :].startswith(f"{key} is the pass key.\n")
+    assert text[source.question.told_from :].startswith(f"{key} is the pass key.\n")
     assert text.count("pass key is") == 1
     assert "The grass is green." in text[known_from:]
 
 
 def test_key_hides_in_plain_text_as_well() -> None:
-    stream = PasskeyStreams(TOKENIZER).draw(np.random.default_rng(0), KeyPlaces(), 50, 20, PlainText(CORPUS, 7))
-    rest = TOKENIZER.decode(stream.tokens(stream.question.known_from, 400))
+    source = PasskeySources(TOKENIZER).draw(np.random.default_rng(0), KeyPlaces(), 50, 20, PlainText(CORPUS, 7))
+    rest = TOKENIZER.decode(source.tokens(source.question.known_from, 400))
     assert "universally" in rest and "grass" not in rest
 
 
 def test_repeated_strings_repeat() -> None:
-    stream = draw_repeat(np.random.default_rng(1), TOKENIZER)
-    period = len(stream.unit)
-    assert (stream.tokens(0, 100) == stream.tokens(3 * period, 100)).all()
+    source = draw_repeat(np.random.default_rng(1), TOKENIZER)
+    period = len(source.unit)
+    assert (source.tokens(0, 100) == source.tokens(3 * period, 100)).all()
 
 
 def test_questions_leave_the_stream_as_it_was() -> None:
@@ -104,8 +104,8 @@ def test_retention_is_what_updates_change_once_the_key_is_read() -> None:
     for block in range(9):
         before = [layer["fam"] for layer in state.layers]
         state = model.prefill(tokens[:, block * 24 : (block + 1) * 24], state)
-        for row, stream in enumerate(batch.streams):
-            if stream.known_from is not None and stream.known_from <= block * 24:
+        for row, source in enumerate(batch.sources):
+            if source.known_from is not None and source.known_from <= block * 24:
                 pairs = zip(state.layers, before, strict=True)
                 pairs = [(after["fam"][row], old[row]) for after, old in pairs]
                 changes += [((a - b).square() / b.square().mean(-1, True)).mean() for a, b in pairs]
@@ -132,7 +132,7 @@ def test_lost_streams_are_replaced(tmp_path: Path) -> None:
     run = trainer(tmp_path, how)
     run._one_step(Tally())
     carried = [row.carried for row in run.batch.rows]
-    assert carried[3:] == [True, True], "streams that are never asked have nothing to lose"
+    assert carried[3:] == [True, True], "sources that are never asked have nothing to lose"
     assert not all(carried[:3])
 
 

@@ -6,9 +6,9 @@ import importlib.resources
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from famcli.errors import UserError, unknown_name
+from famcli.fields import read_fields, read_yaml
 
 
 @dataclass(frozen=True)
@@ -62,28 +62,53 @@ def load_reference(name: str) -> tuple[Reference, dict[str, str]]:
     """
     if name not in list_references():
         raise unknown_name("reference", name, list_references())
-    import yaml
-
     file = importlib.resources.files("famcli.configs") / "reference" / f"{name}.yaml"
-    fields: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    try:
-        figures = tuple(
-            Figure(
-                table=table["number"],
-                model=model,
-                name=row["name"],
-                # In decimals, so that 11.1 per cent become 0.111 and not the binary number beside it.
-                value=float(Decimal(str(value)) * Decimal(str(table.get("scale", 1)))),
-                task=row.get("task"),
-                metric=row.get("metric"),
-            )
-            for table in fields["tables"]
-            for row in table["rows"]
-            for model, value in zip(table["columns"], row["values"], strict=True)
+    where = f"the reference {file.name}"
+    found = read_fields(_File, read_yaml(file, where), where, others=True)
+    figures = tuple(
+        Figure(
+            table=table.number,
+            model=model,
+            name=row.name,
+            # In decimals, so that 11.1 per cent become 0.111 and not the binary number beside it.
+            value=float(Decimal(str(value)) * Decimal(str(table.scale))),
+            task=row.task,
+            metric=row.metric,
         )
-        return Reference(name, fields["source"], tuple(fields["notes"]), figures), dict(fields["task_notes"])
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"the reference {file.name} is not valid: {error!r}") from error
+        for table in found.tables
+        for row in table.rows
+        for model, value in zip(table.columns, row.values, strict=True)
+    )
+    return Reference(name, found.source, tuple(found.notes), figures), found.task_notes
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    values: list[int | float]
+    task: str | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class _Table:
+    number: int
+    columns: list[str]
+    rows: list[_Row]
+    scale: int | float = 1
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.values) != len(self.columns):
+                raise UserError(f"row {row.name} has {len(row.values)} values for {len(self.columns)} columns")
+
+
+@dataclass(frozen=True)
+class _File:
+    source: str
+    notes: list[str]
+    task_notes: dict[str, str]
+    tables: list[_Table]
 
 
 def reference_for(name: str, scores: Iterable[tuple[str, str]]) -> Reference:

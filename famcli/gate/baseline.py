@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from famcli.compare.cells import Setting
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
 from famcli.evaluation.aggregate import cost
 from famcli.evaluation.journal import Entry
-from famcli.evaluation.record import ModelFields, RunRecord
+from famcli.evaluation.record import ContextFields, ModelFields, RunRecord, TaskFields
+from famcli.fields import from_json, parse_value, read_fields
 from famcli.files import write_text
 from famcli.version import __version__
 
@@ -67,6 +67,14 @@ class Tolerance:
         if kind == "no_significant_drop" and not 0 < amount < 1:
             raise problem
         return cls(kind, amount)
+
+    @classmethod
+    def from_mapping(cls, fields: Mapping[str, Any], where: str) -> Tolerance:
+        """As ``from_json``; raises ``UserError`` with the place ``where``."""
+        try:
+            return cls.from_json(fields)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -205,23 +213,25 @@ def read_baseline(path: Path) -> Baseline:
         text = ""
     if not is_baseline(text):
         raise UserError(f"{path} is not a famcli baseline", "to make one, give another name and add --update")
-    hint = "restore it, or make a new one with --update"
     try:
-        values = json.loads(text)
-        if values[MARK] != VERSION:
-            raise UserError(
-                f"the baseline {path} has version {values[MARK]}; famcli {__version__} reads {VERSION}", hint
-            )
-        runs = tuple(_run(run) for run in values["runs"])
-        if not any(run.scores for run in runs):
-            raise ValueError("it has no scores, so nothing could fail")
-        return Baseline(runs, _gates(values["cost"]) if "cost" in values else None)
-    except json.JSONDecodeError as error:
-        raise UserError(f"the baseline {path} is damaged: it is not JSON (line {error.lineno})", hint) from error
-    except KeyError as error:
-        raise UserError(f"the baseline {path} is damaged: it lacks {error}", hint) from error
-    except (TypeError, AttributeError, ValueError, IndexError) as error:
-        raise UserError(f"the baseline {path} is damaged: {error}", hint) from error
+        return _read(text, f"the baseline {path}")
+    except UserError as error:
+        raise UserError(error.message, "restore it, or make a new one with --update") from error
+
+
+def _read(text: str, where: str) -> Baseline:
+    try:
+        values = from_json(text)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: it is not valid JSON: {error}") from error
+    version = values.get(MARK) if isinstance(values, dict) else None
+    if version != VERSION:
+        raise UserError(f"{where} has version {printable(str(version))}; famcli {__version__} reads {VERSION}")
+    found = read_fields(_File, values, where, others=True)
+    runs = tuple(_run(run, where) for run in found.runs)
+    if not any(run.scores for run in runs):
+        raise UserError(f"{where} is damaged: it has no scores, so nothing could fail")
+    return Baseline(runs, found.cost)
 
 
 def is_baseline(text: str) -> bool:
@@ -265,71 +275,87 @@ def _run_values(run: BaselineRun) -> dict[str, Any]:
     }
 
 
-def _run(values: Mapping[str, Any]) -> BaselineRun:
-    task = values["task"]
-    if not isinstance(task["options"], dict) or not {"max_context", "truncate"} <= values["context"].keys():
-        raise ValueError("a task or a context is not whole")
+@dataclass(frozen=True)
+class _File:
+    runs: list[_RunFile]
+    cost: CostGates | None = None
+
+
+@dataclass(frozen=True)
+class _RunFile:
+    """A run as the file has it; a row of ``samples`` is what ``columns`` there says."""
+
+    run_id: str
+    model: _ModelFile
+    task: TaskFields
+    seed: int
+    limit: int | None
+    context: ContextFields
+    device: str
+    dtype: str
+    finished: str | None
+    scores: list[_ScoreFile]
+    cells: list[dict[str, Any]]
+    samples: list[list[Any]]
+
+
+class _ModelFile(TypedDict):
+    name: str
+    weights_sha256: str
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class _ScoreFile:
+    metric: str
+    cell: dict[str, Setting]
+    value: float
+    n: int
+    tolerance: Tolerance
+
+
+def _run(run: _RunFile, where: str) -> BaselineRun:
     record = RunRecord(
         path=NOWHERE,
-        run_id=values["run_id"],
+        run_id=run.run_id,
         schema_version=0,
         status="finished",
-        model=ModelFields(
-            name=values["model"]["name"],
-            weights_sha256=values["model"]["weights_sha256"],
-            tokenizer=values["model"]["tokenizer"],
-            config={},
-            parameters=0,
-            receptive_field=None,
-            fam=None,
-        ),
-        task=task,
-        seed=values["seed"],
-        limit=values["limit"],
-        context=values["context"],
-        device=values["device"],
-        dtype=values["dtype"],
+        model=ModelFields(**run.model, config={}, parameters=0, receptive_field=None, fam=None),
+        task=run.task,
+        seed=run.seed,
+        limit=run.limit,
+        context=run.context,
+        device=run.device,
+        dtype=run.dtype,
         environment={"python": "", "torch": "", "famcli": "", "git_commit": None, "platform": ""},
         metrics={},
-        cells=values["cells"],
+        cells=run.cells,
         cost=cost([]),
         started="",
-        finished=values["finished"],
+        finished=run.finished,
     )
-    scores = tuple(
-        Score(s["metric"], s["cell"], float(s["value"]), s["n"], Tolerance.from_json(s["tolerance"]))
-        for s in values["scores"]
-    )
+    where = f"{where}, run {run.run_id}"
+    scores = tuple(Score(s.metric, s.cell, s.value, s.n, s.tolerance) for s in run.scores)
     for score in scores:
-        if not math.isfinite(score.value) or not isinstance(score.settings, dict):
-            raise ValueError(f"a score of {score.metric} is not whole")
-        task["metrics"][score.metric]["higher_is_better"]
-    entries = [_entry(row, list(task["metrics"]), record.cells) for row in values["samples"]]
+        if "higher_is_better" not in run.task["metrics"].get(score.metric, {}):
+            raise UserError(f"{where}: its task does not say whether more {printable(score.metric)} is better")
+    entries = [_entry(row, list(run.task["metrics"]), run.cells, where) for row in run.samples]
     return BaselineRun(record, scores, {entry.id: entry for entry in entries})
 
 
-def _entry(row: list[Any], names: list[str], cells: list[dict[str, Any]]) -> Entry:
-    id, document, digest, cell, *columns = row
+def _entry(row: list[Any], names: list[str], cells: list[dict[str, Any]], where: str) -> Entry:
+    if len(row) != 4 + len(names):
+        raise UserError(f"{where}: a sample has {len(row)} columns, not {4 + len(names)}")
+    id, document, digest = (parse_value(text, str, "samples", where) for text in row[:3])
+    if type(row[3]) is not int or not 0 <= row[3] < len(cells):
+        raise UserError(f"{where}: sample {printable(id)} is in no cell")
     scores, weights = dict[str, float](), dict[str, float]()
-    for name, column in zip(names, columns, strict=True):
-        if isinstance(column, list):
-            scores[name], weights[name] = map(float, column)
-        else:
-            scores[name] = float(column)
-    return kept_entry(id, cells[cell], document, digest, scores, weights)
-
-
-def _gates(values: Mapping[str, Any]) -> CostGates:
-    def gate(found: Mapping[str, Any]) -> CostGate:
-        return CostGate(float(found["ratio"]), float(found["factor"]))
-
-    return CostGates(
-        device=values["device"],
-        dtype=values["dtype"],
-        threads=values["threads"],
-        memory=gate(values["memory"]) if values.get("memory") else None,
-        throughput={run: gate(found) for run, found in values["throughput"].items()},
-    )
+    for name, column in zip(names, row[4:], strict=True):
+        if isinstance(column, list) and len(column) == 2:
+            column, weight = column
+            weights[name] = parse_value(weight, float, f"samples.{id}.{name}", where)
+        scores[name] = parse_value(column, float, f"samples.{id}.{name}", where)
+    return kept_entry(id, cells[row[3]], document, digest, scores, weights)
 
 
 def _layout(value: Any, depth: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""How well keys are recalled while training goes on, in streams that are not trained on."""
+"""How well keys are recalled while training goes on, in sources that are not trained on."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def evaluate_recall(model: Decoder, recipe: Recipe, material: Material) -> list[
     """Asks for the same keys in the middle of each block of ``recipe.evaluate_blocks``, counted from 0."""
     model.eval()
     device, size = model.embedding.weight.device, model.config.block_size
-    streams = []
+    sources = []
     for i in range(recipe.evaluate_streams):
         rng = np.random.default_rng((recipe.seed, 4, i))
-        streams.append(material.passkeys.draw(rng, _AT_ONCE, size, recipe.longest_wait, None))
-    state, read, found = model.start(len(streams)), 0, []
+        sources.append(material.passkeys.draw(rng, _AT_ONCE, size, recipe.longest_wait, None))
+    state, read, found = model.start(len(sources)), 0, []
     for updates in sorted(recipe.evaluate_blocks):
         stop = updates * size + size // 2
-        tokens = np.stack([stream.tokens(read, stop - read) for stream in streams])
+        tokens = np.stack([source.tokens(read, stop - read) for source in sources])
         state, read = model.prefill(torch.from_numpy(tokens).to(device), state), stop
-        asked = Asked.of("recall", list(range(len(streams))), [stream.question for stream in streams], device)
+        asked = Asked.of("recall", list(range(len(sources))), [source.question for source in sources], device)
         losses, _, right = asked.score(model, asked.read(model, state.fork()))
         found.append(Recall(updates, sum(right) / len(right), losses.mean().item()))
     model.train()

@@ -62,7 +62,7 @@ class Trainer:
     Args:
         recipe: what to do; its model is that of ``model``, see ``Recipe.with_model``.
         model: where to begin, on the device to train on; it is given adapters where the recipe wants LoRA.
-        material: what streams are drawn from.
+        material: what sources are drawn from.
         directory: where the checkpoint (``checkpoint.safetensors``) and the log are kept.
         base: identifies the weights to begin with, where they are not random.
     """

@@ -12,7 +12,7 @@ from famcli.training.recipe import Phase, Recipe
 
 Loss = Literal["recall", "rehearsal", "text", "filler", "retention", "waiting", "drift", "answer", "segment"]
 """Means that make up a step's loss: of keys; of keys after a rehearsal; of the next tokens of plain text and of
-streams with questions; of what a block, waiting for a key, and a single update change; of answers about documents; of
+rows with questions; of what a block, waiting for a key, and a single update change; of answers about documents; of
 repeated segments."""
 
 AGE_BUCKETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)

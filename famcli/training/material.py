@@ -1,4 +1,4 @@
-"""What streams are drawn from: the words of PassKey, plain text, documents with questions."""
+"""What sources are drawn from: the words of PassKey, plain text, documents with questions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from famcli.fields import from_json, read_fields
 from famcli.task import load_task
 from famcli.training.facts import draw_fact, draw_filler
 from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
-from famcli.training.streams import (
+from famcli.training.sources import (
     Documents,
     DocumentsFrom,
     Filler,
@@ -23,7 +23,7 @@ from famcli.training.streams import (
     PlainText,
     Question,
     SegmentsOfText,
-    Stream,
+    Source,
 )
 
 REPEAT_SEGMENT = "\n[repeat random segment]: "
@@ -35,7 +35,7 @@ theirs."""
 
 
 class Material:
-    """Draws the streams of a recipe.
+    """Draws the sources of a recipe.
 
     Args:
         tokenizer: of the model.
@@ -45,11 +45,11 @@ class Material:
 
     def __init__(self, tokenizer: Tokenizer, corpus: Ids | None = None, documents: Documents | None = None) -> None:
         self.tokenizer, self.corpus, self.documents = tokenizer, corpus, documents
-        self.passkeys = PasskeyStreams(tokenizer)
+        self.passkeys = PasskeySources(tokenizer)
         self.cue = _encode(tokenizer, REPEAT_SEGMENT)
 
-    def draw(self, kind: Kind, rng: np.random.Generator, phase: Phase, recipe: Recipe) -> Stream:
-        """A new stream of ``kind``, decided by ``rng`` alone."""
+    def draw(self, kind: Kind, rng: np.random.Generator, phase: Phase, recipe: Recipe) -> Source:
+        """A new source of ``kind``, decided by ``rng`` alone."""
         if kind == "repeat":
             return draw_repeat(rng, self.tokenizer)
         if kind == "qa":
@@ -70,8 +70,8 @@ class Material:
         return self.passkeys.draw(rng, *places, text, few_digits=phase.few_digits, told_once=phase.told_once)
 
 
-class PasskeyStreams:
-    """Draws ``KeyInFiller`` streams in the words of the PassKey task, and of facts in others."""
+class PasskeySources:
+    """Draws ``KeyInFiller`` sources in the words of the PassKey task, and of facts in others."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -95,7 +95,7 @@ class PasskeyStreams:
         few_digits: float = 0.0,
         told_once: float = 0.0,
     ) -> KeyInFiller:
-        """A stream with a random key; a quarter of them has the description; without it the key line can come early.
+        """A source with a random key; a quarter of them has the description; without it the key line can come early.
 
         Args:
             rng: what decides everything.
@@ -126,7 +126,7 @@ class PasskeyStreams:
     def draw_fact(
         self, rng: np.random.Generator, places: KeyPlaces, block_size: int, longest_wait: int, text: PlainText | None
     ) -> KeyInFiller:
-        """A stream with a random fact, see ``draw``; without ``text`` in random sentences."""
+        """A source with a random fact, see ``draw``; without ``text`` in random sentences."""
         fact = draw_fact(rng)
         wait = self._draw_wait(rng, places, block_size, longest_wait, fact.line, fact.answer)
         filler = text or Filler(self._encode(draw_filler(rng)))
@@ -162,10 +162,10 @@ class PasskeyStreams:
         asked = Question(key_at + len(told), told_from, question, self._encode(f" {answer}\n"))
         return KeyInFiller(head, filler, told, key_at, asked)
 
-    def before_key(self, stream: KeyInFiller, rng: np.random.Generator, count: int) -> Ids:
-        """What may have been read before a stream: [count] tokens of its filler, most often after the description."""
+    def before_key(self, source: KeyInFiller, rng: np.random.Generator, count: int) -> Ids:
+        """What may have been read before a source: [count] tokens of its filler, most often after the description."""
         head = self._head[: None if rng.random() < 0.75 else 0]
-        return np.concatenate((head, stream.filler.tokens(int(rng.integers(0, len(self._unit))), count)))[:count]
+        return np.concatenate((head, source.filler.tokens(int(rng.integers(0, len(self._unit))), count)))[:count]
 
 
 def words_of(task: str, *names: str) -> list[str]:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from famcli.models.decoder import Decoder
 from famcli.models.state import StreamState
-from famcli.training.streams import Asking, Question
+from famcli.training.sources import Asking, Question
 
 LOGITS_AT_ONCE = 1 << 24
 """Most entries of logits that are kept for the gradient; where there are more, a part at a time is computed again."""
@@ -83,7 +83,7 @@ def read_block(
 ) -> tuple[Tensor, StreamState, list[Tensor]]:
     """Reads one block and, in side branches, the questions at places in it.
 
-    A question is asked of a copy of the state: neither it nor its answer enters the stream.
+    A question is asked of a copy of the state: neither it nor its answer enters the row.
 
     Args:
         model: the decoder.

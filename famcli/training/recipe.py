@@ -12,7 +12,7 @@ from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 
 Kind = Literal["passkey", "passkey_in_text", "repeat", "text", "repeat_segment", "qa", "fact"]
-"""The streams a batch may have, see ``Mixture``."""
+"""The sources a batch may have, see ``Mixture``."""
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """Matrices that LoRA can adapt."""
@@ -20,7 +20,7 @@ Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 @dataclass(frozen=True)
 class Mixture:
-    """Streams of each kind in a batch: so many rows of each or, with ``rows``, weights to draw them by.
+    """Sources of each kind in a batch: so many rows of each or, with ``rows``, weights to draw them by.
 
     Attributes:
         passkey: a key in the classic filler.
@@ -33,7 +33,7 @@ class Mixture:
         qa: documents one after another, each with its questions at its end.
         fact: a key, a name, a place or another fact told in one of many ways, half of them in plain text, the others in
             random sentences over and over.
-        rows: rows of the batch; each draws the kind of a new stream by the weights above. 0: those are numbers of rows.
+        rows: rows of the batch; each draws the kind of a new source by the weights above. 0: those are numbers of rows.
     """
 
     passkey: float = 0
@@ -67,7 +67,7 @@ class Mixture:
         return any(getattr(self, kind) for kind in kinds)
 
     def kind(self, row: int, rng: np.random.Generator) -> Kind:
-        """The kind of a stream that ``row`` begins; ``rng`` is drawn from only with weights."""
+        """The kind of a source that ``row`` begins; ``rng`` is drawn from only with weights."""
         kinds: tuple[Kind, ...] = get_args(Kind)
         if self.rows:
             weights = np.array(self.amounts)
@@ -77,7 +77,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class KeyPlaces:
-    """Shares of the keys by where they stand in their stream.
+    """Shares of the keys by where they stand in their source.
 
     Attributes:
         at_once: at the beginning, or right after the description.
@@ -104,7 +104,7 @@ class KeyPlaces:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of steps of one geometry. All rows begin new streams with it.
+    """A stretch of steps of one geometry. All rows begin new sources with it.
 
     Attributes:
         steps: optimiser steps.
@@ -121,12 +121,12 @@ class Phase:
         final_learning_rate: see ``learning_rate``.
         state_passing: probability that a FAM goes on into the next step, detached (random state passing, appendix
             B.2.3).
-        state_passing_from: ``own``: each stream goes on with the FAM it has. ``first``, as in the paper: all streams
+        state_passing_from: ``own``: each row goes on with the FAM it has. ``first``, as in the paper: all sources
             are new at every step, and all begin with the FAM that the first row ended with.
         fam_noise: deviation of Gaussian noise on the FAM after every block, relative to its root mean square.
-        retention: weight of the retention loss, the mean square of what an update changes in the FAM of a stream whose
+        retention: weight of the retention loss, the mean square of what an update changes in the FAM of a row whose
             key was read before the block, against the FAM before its noise: filler should leave a memory as it is.
-        questions: random places in each block at which the streams are asked for what they read, of a step longer than
+        questions: random places in each block at which the rows are asked for what they read, of a step longer than
             the receptive field as many times more; of a document, most questions that are asked at its end.
         key_places: where keys stand.
         few_digits: share of the keys that are made of two or three digits: copying is hardest where a digit recurs and
@@ -139,8 +139,8 @@ class Phase:
         rehearsal: most updates that age a FAM at the end of a step, see ``famcli.training.rehearsal``; 0 is none.
         rehearsal_from: fewest of them.
         rehearsal_weight: of the mean loss of the answers after it.
-        rehearsed_rows: most streams that are rehearsed in a step.
-        waiting: most updates that age the FAM of three in four new streams before their first block is read: keys must
+        rehearsed_rows: most rows that are rehearsed in a step.
+        waiting: most updates that age the FAM of three in four new sources before their first block is read: keys must
             be taken in after any length of filler.
         waiting_weight: of the mean logarithm of how far that has turned the FAM: with no key to hold, it should stay.
         drift: weight of the mean logarithm of what a single update changes in a FAM that holds a key, along up to
@@ -248,8 +248,8 @@ class Recipe:
         answer_loss_weight: of the answers to questions about documents.
         segment_loss_weight: of repeated segments; the paper's value.
         text_loss_weight: of the next tokens of repeated strings and plain text.
-        filler_loss_weight: of the next tokens of streams with a key and of documents.
-        forget_above: a stream whose last answer lost more nats a token than this has lost its key, and is replaced.
+        filler_loss_weight: of the next tokens of sources with a key and of documents.
+        forget_above: a row whose last answer lost more nats a token than this has lost its key: it begins a new source.
         longest_wait: most blocks of filler before a key.
         segment_length: tokens of a segment to repeat.
         position_offset: positions are counted from a number below this, drawn for each step (appendix B.2.2). Attention
@@ -259,7 +259,7 @@ class Recipe:
         autocast: compute in this type where torch.autocast holds it safe.
         checkpoint_every: steps between checkpoints.
         log_every: steps between lines of the log.
-        evaluate_every: steps between evaluations on streams that are not trained on; 0 is never.
+        evaluate_every: steps between evaluations on sources that are not trained on; 0 is never.
         evaluate_blocks: FAM updates after which a key told in the first block is asked for there.
         evaluate_streams: keys.
     """
@@ -330,7 +330,7 @@ class Recipe:
         return sum(phase.steps for phase in self.phases)
 
     def has(self, *kinds: Kind) -> bool:
-        """Some phase has streams of one of ``kinds``."""
+        """Some phase has sources of one of ``kinds``."""
         return any(phase.mixture.has(*kinds) for phase in self.phases)
 
     def phase_at(self, step: int) -> tuple[Phase, float]:

@@ -19,7 +19,7 @@ from famcli.models.decoder import Decoder
 from famcli.models.state import StreamState
 
 CARRY_AGED = 0.5
-"""Probability that a rehearsed FAM is what the streams go on with."""
+"""Probability that a rehearsed FAM is what the rows go on with."""
 
 FEWEST = 16
 """As many updates as this are never taken together."""

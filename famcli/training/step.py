@@ -1,4 +1,4 @@
-"""One optimiser step's loss: dense questions along streams that are read block by block."""
+"""One optimiser step's loss: dense questions along rows that are read block by block."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from famcli.training.losses import Loss, Losses, Tally
 from famcli.training.reading import Asked, Cut, read_block, token_losses
 from famcli.training.recipe import Phase, Recipe
 from famcli.training.rehearsal import CARRY_AGED, add_noise, draw_updates, rehearse, strides
-from famcli.training.streams import Asking, Question, Reading
+from famcli.training.sources import Asking, Question, Reading
 
 LOST = 1.0
 """Nats a token of an answer above which a rehearsed key is lost and teaches nothing."""
 
 WAITING, WAITING_ONCE = 0.75, 0.15
-"""Shares of new streams whose FAM is no fresh one, and whose FAM has read a single block."""
+"""Shares of rows with a new source whose FAM is no fresh one, and whose FAM has read a single block."""
 
 DRIFTS = 16
 """Updates of an ageing memory of which the drift is taken."""
@@ -53,7 +53,7 @@ class Outcome:
 def read_and_ask(model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally) -> Outcome:
     """Reads the next blocks of every row; at random places in each block, asks the rows that know something by then.
 
-    A question is asked in a side branch: neither question nor answer enters the stream, and one sequence teaches recall
+    A question is asked in a side branch: neither question nor answer enters the row, and one sequence teaches recall
     at every distance.
     """
     return _Step(model, batch, recipe, phase, step, tally).run()
@@ -132,7 +132,7 @@ class _Step:
         """
         by_kind: dict[Asking, list[tuple[int, Question]]] = {}
         for row in rows:
-            kind = self.batch.streams[row].asking
+            kind = self.batch.sources[row].asking
             if kind and self.losses.weights[kind]:
                 questions = self.batch.ask(row, ahead, self.phase.questions, self.rng)
                 some = [(row, q) for q in questions if kind != "recall" or self._within_reach(row, q, ahead)]
@@ -158,7 +158,7 @@ class _Step:
             by_row = by_row[len(some) :]
 
     def _keep(self, block: int, memory: list[Tensor], state: StreamState) -> None:
-        """What the block changed in the FAM of streams whose key was read before it."""
+        """What the block changed in the FAM of rows whose key was read before it."""
         holding = self.batch.keys(block * self.phase.block_size) if self.phase.retention else []
         if not holding:
             return
@@ -167,7 +167,7 @@ class _Step:
             self.losses.add("retention", (after[holding] - before[holding]).square() / scale)
 
     def _rehearse(self, state: StreamState) -> None:
-        """Asks the streams whose key was read before the last block twice more, each time after many updates."""
+        """Asks the rows whose key was read before the last block twice more, each time after many updates."""
         size, read = self.phase.block_size, self.phase.block_size * self.phase.blocks
         rows = self.batch.keys(read - size)
         if not rows:
@@ -210,7 +210,7 @@ class _Step:
         return updates
 
     def _wait(self, state: StreamState) -> None:
-        """Ages the FAM of some new streams, as if their key came late in a text; ``state`` is changed in place."""
+        """Ages the FAM of some rows that begin a source, as if their key came late; ``state`` is changed in place."""
         draws = self.rng.random(len(self.batch.rows))
         rows = [row for row in self.batch.waiting() if draws[row] < WAITING]
         once, long = [r for r in rows if draws[r] < WAITING_ONCE], [r for r in rows if draws[r] >= WAITING_ONCE]
@@ -219,7 +219,7 @@ class _Step:
                 self._take_over(state, some, self._aged(some, wait=some is not once))
 
     def _aged(self, rows: list[int], wait: bool) -> list[Tensor]:
-        """The FAM of new streams after a block of filler and, with ``wait``, many updates more."""
+        """The FAM of rows with a new source after a block of filler and, with ``wait``, many updates more."""
         size = self.phase.block_size
         tokens = self.batch.before_keys(rows, self.rng, size)
         with torch.no_grad():

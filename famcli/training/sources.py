@@ -1,4 +1,4 @@
-"""Endless token streams to train on, each a pure function of its seed and of how far it has been read."""
+"""What the rows of a training batch read: texts without end, each a function of its seed and of the place in it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Asking = Literal["recall", "answer", "segment"]
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a stream; both parts are ids [n].
+    """A question about a source; both parts are ids [n].
 
     Attributes:
-        known_from: tokens of the stream to read until it can be answered.
-        told_from: the token of the stream with which what it asks for begins to be told, for the last time.
+        known_from: tokens of the source to read until it can be answered.
+        told_from: the token of the source with which what it asks for begins to be told, for the last time.
     """
 
     known_from: int
@@ -28,8 +28,8 @@ class Question:
     answer: Ids
 
 
-class Stream(Protocol):
-    """A text without end, with perhaps questions about it."""
+class Source(Protocol):
+    """A text without end that a row reads, with perhaps questions about it."""
 
     reading: ClassVar[Reading]
     """The mean loss that its tokens count into."""
@@ -55,7 +55,7 @@ class Stream(Protocol):
 
 
 class Unasked:
-    """A stream that is only read."""
+    """A source that is only read."""
 
     reading: ClassVar[Reading] = "text"
     asking: ClassVar[Asking | None] = None

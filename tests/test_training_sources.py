@@ -1,4 +1,4 @@
-"""Streams with questions, and questions of any lengths asked at once."""
+"""Sources with questions, and questions of any lengths asked at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from famcli.training.losses import Tally
 from famcli.training.material import Material, load_corpus, load_documents
 from famcli.training.reading import Asked, read_block
 from famcli.training.recipe import KeyPlaces, Mixture, Phase, Recipe
+from famcli.training.sources import DocumentsFrom, Question
 from famcli.training.step import _Step
-from famcli.training.streams import DocumentsFrom, Question
 
 TOKENIZER = ByteTokenizer()
 CORPUS = np.frombuffer(bytes(range(256)) * 9, np.uint8).astype(np.uint16)
@@ -59,7 +59,7 @@ def test_answers_of_different_lengths_are_scored_as_if_alone() -> None:
     phase = Phase(steps=1, mixture=Mixture(passkey=12), block_size=8, blocks=1, learning_rate=0.1)
     recipe = Recipe(seed=0, phases=(phase,), model=model.config)
     drawn = [material.draw("passkey", np.random.default_rng(i), phase, recipe) for i in range(12)]
-    questions = [stream.ask(9999, 1, np.random.default_rng(0))[0] for stream in drawn]
+    questions = [source.ask(9999, 1, np.random.default_rng(0))[0] for source in drawn]
     assert len({len(q.answer) for q in questions}) > 1
     questions.append(Question(0, 0, np.arange(30), np.arange(1)))
     rows = [i % 3 for i in range(13)]
@@ -84,31 +84,31 @@ def test_segment_to_repeat_is_one_that_was_read() -> None:
     starts = set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        stream = material.draw("repeat_segment", rng, phase, recipe)
-        (question,) = stream.ask(23, 5, rng)
+        source = material.draw("repeat_segment", rng, phase, recipe)
+        (question,) = source.ask(23, 5, rng)
         assert TOKENIZER.decode(question.text.tolist()).endswith("[repeat random segment]: ")
-        read = stream.tokens(0, 23)
+        read = source.tokens(0, 23)
         (start,) = [i for i in range(4) if (read[i : i + 20] == question.answer).all()]
         assert (question.told_from, question.known_from) == (start, start + 20)
         starts.add(start)
-    assert starts == {0, 1, 2, 3} and stream.known_from == 20
+    assert starts == {0, 1, 2, 3} and source.known_from == 20
 
 
 def test_questions_stand_where_their_document_ends(tmp_path: Path) -> None:
     documents = load_documents(write_records(tmp_path / "qa.jsonl", RECORDS), TOKENIZER)
     for first, seen in ((0, "The sky is blue."), (1, "A cat.\u2028It sat.")):
-        stream = DocumentsFrom(documents, first)
-        places = stream.ends(0, 200)
-        assert places == [p for start in range(0, 200, 7) for p in stream.ends(start, min(start + 7, 200))]
-        text = TOKENIZER.decode(stream.tokens(0, places[0]).tolist())
+        source = DocumentsFrom(documents, first)
+        places = source.ends(0, 200)
+        assert places == [p for start in range(0, 200, 7) for p in source.ends(start, min(start + 7, 200))]
+        text = TOKENIZER.decode(source.tokens(0, places[0]).tolist())
         assert text == seen
         for place in places:
-            for question in stream.ask(place, 5, np.random.default_rng(0)):
+            for question in source.ask(place, 5, np.random.default_rng(0)):
                 answer = TOKENIZER.decode(question.answer.tolist())
-                whole = TOKENIZER.decode(np.concatenate((stream.tokens(0, place), question.text)).tolist())
+                whole = TOKENIZER.decode(np.concatenate((source.tokens(0, place), question.text)).tolist())
                 expected = [q for d, q, a in RECORDS if f" {a}\n" == answer and whole.split("\n\n")[-2] == d]
                 assert len(expected) == 1 and whole.endswith(f"\n\nQuestion: {expected[0]}\nAnswer:")
-                told = stream.tokens(question.told_from, place - question.told_from)
+                told = source.tokens(question.told_from, place - question.told_from)
                 assert TOKENIZER.decode(told.tolist()) == whole.split("\n\n")[-2]
     assert len(DocumentsFrom(documents, 0).ask(16, 1, np.random.default_rng(0))) == 1
 
@@ -123,10 +123,10 @@ def test_a_step_asks_about_every_document_that_ends_in_it(tmp_path: Path) -> Non
     batch.begin(0, phase, first=True)
     step = _Step(model, batch, recipe, phase, 0, Tally())
     outcome = step.run()
-    ends = [stream.ends(0, 56) for stream in batch.streams]
+    ends = [source.ends(0, 56) for source in batch.sources]
     answers = [
         q.answer
-        for s, places in zip(batch.streams, ends, strict=True)
+        for s, places in zip(batch.sources, ends, strict=True)
         for place in places
         for q in s.ask(place, 2, step.rng)
     ]
@@ -169,7 +169,7 @@ def test_keys_beyond_the_receptive_field_are_not_asked_for(
         field_from = ((ahead + question - 1) // 160 + 1) * 160 - field
         for row in rows:
             key = TOKENIZER.decode(batch.ask(row, ahead, 1, step.rng)[0].answer.tolist()).strip()
-            known = TOKENIZER.decode(batch.streams[row].tokens(0, ahead).tolist()).rindex(key) >= field_from
+            known = TOKENIZER.decode(batch.sources[row].tokens(0, ahead).tolist()).rindex(key) >= field_from
             asked, left_out = asked + known, left_out + (not known)
             assert [a.rows for a in ask([row], ahead)] == ([[row]] if known else [])
         return ask(rows, ahead)
