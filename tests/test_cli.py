@@ -119,7 +119,7 @@ def test_models_that_have_learned_no_fam_are_warned_of(capsys: pytest.CaptureFix
     command = ["eval", "--task", "passkey", "--model", "bswa,attention=fam,fam_length=4", "-o", "lengths=400"]
     assert main([*command, "-o", "trials=1", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "have learned no FAM" in captured.err
+    assert "bswa,attention=fam,fam_length=4: no FAM adapter" in captured.err
     assert len(json.loads(captured.out)["runs"]) == 1
 
 
