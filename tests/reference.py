@@ -69,7 +69,7 @@ def read(
         layers.append(latents)
         fams.append(layer_fams)
         if prompt is not None:
-            prompt = layer.read_prompt(prompt)
+            prompt = layer.of_fam.read_prompt(prompt)
     latents = _rms_norm(latents, weights["norm.weight"], config.norm_eps)
     head = weights["embedding.weight" if config.tie_embeddings else "head.weight"]
     return Reading(latents, torch.einsum("btd,vd->btv", latents, head), layers, fams)
@@ -82,6 +82,7 @@ class _Layer:
         self.config, self.skipped = config, skipped
         self.memory: Any = config.memory
         self.weights = weights
+        self.of_fam = self if "memory.q.up" not in weights else _Layer(config, skipped, _merged(weights))
 
     def read(
         self, inputs: Tensor, first: Tensor | None, carries_context: bool, hide_fam: bool
@@ -100,21 +101,22 @@ class _Layer:
         # The first tokens again for every block but the first, just before the oldest key of its window.
         later = torch.arange(1, int(blocks[-1]) + 1).repeat_interleave(sinks)
         copies = torch.arange(sinks).repeat(int(blocks[-1]))
-        keys.append(self._keys(inputs[:, copies], (later - segments) * span - sinks + copies))
+        before = max(segments * span, self.memory.fam_length if config.attention == "fam" else 0)
+        keys.append(self._keys(inputs[:, copies], later * span - before - sinks + copies))
         values.append(self._values(inputs[:, copies]))
         fams = [] if first is None else [first]
         if first is not None:
             for block in range(int(blocks[-1]) + 1):
                 place = torch.arange(-self.memory.fam_length, 0) + block * span
-                keys.append(self._keys(fams[-1], place))
-                values.append(self._values(fams[-1]))
+                keys.append(self.of_fam._keys(fams[-1], place))
+                values.append(self.of_fam._values(fams[-1]))
                 if (block + 1) * config.block_size > length:
                     break  # an unfinished block updates nothing
                 moved = place + span if self.memory.fam_query_position == "current" else place
                 sees = torch.cat([blocks == block, later == block, self._of_block(len(keys) - 2) == block])
-                attended = self._attend(fams[-1], moved, keys, values, sees.expand(self.memory.fam_length, -1))
+                attended = self.of_fam._attend(fams[-1], moved, keys, values, sees.expand(self.memory.fam_length, -1))
                 residual = fams[-1] if block > 0 or carries_context else torch.zeros_like(fams[-1])
-                fams.append(self._finish_fam(attended + residual))
+                fams.append(self.of_fam._finish_fam(attended + residual))
         past = blocks[:, None] - blocks[None, :]
         causal = order[:, None] >= order[None, :]
         sees_tokens = causal & (past <= segments)
@@ -192,6 +194,18 @@ class _Layer:
             torch.einsum("btd,id->bti", normed, self.weights[f"ffn.{name}.weight"]) for name in ("gate_proj", "up_proj")
         )
         return torch.einsum("bti,di->btd", gate / (1 + (-gate).exp()) * up, self.weights["ffn.down_proj.weight"])
+
+
+def _merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A layer's weights as its FAM has them, with its own matrices added."""
+    merged = {name: weight for name, weight in weights.items() if not name.startswith("memory.")}
+    for name in weights:
+        if name.endswith(".up") and name.startswith("memory."):
+            matrix = name.split(".")[1]
+            part = "attention" if matrix in "qkvo" else "ffn"
+            product = torch.einsum("or,ri->oi", weights[name], weights[f"memory.{matrix}.down"])
+            merged[f"{part}.{matrix}_proj.weight"] = merged[f"{part}.{matrix}_proj.weight"] + product
+    return merged
 
 
 def _rms_norm(inputs: Tensor, weight: Tensor, eps: float) -> Tensor:

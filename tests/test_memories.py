@@ -34,6 +34,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"fam-M{m}-N{n}": {"memory_segments": m, "sinks": n} for m in (0, 2) for n in (0, 2)},
     "fam-rms": {"fam_norm": "rms", "fam_scale": 2.5},
     "fam-keep": {"fam_keep_initial": True, "sinks": 1},
+    "fam-rank": {"fam_rank": 2, "memory_segments": 0, "sinks": 1},
+    "fam-rank-no-ffn": {"fam_rank": 2, "fam_ffn": False},
     **{name: {} for name in HOOKS},
     "mixed-M0": {"memory_segments": 0},
     # those of other packages that are installed here, as they are by default
@@ -199,8 +201,9 @@ class TestAnEmptyMemory:
         assert torch.equal(latents_of(bswa, tokens), latents_of(full, tokens))
 
     @pytest.mark.parametrize("norm", ["none", "rms"])
-    @pytest.mark.parametrize("sinks", [0, 2])
-    @pytest.mark.parametrize("segments", [0, 2])
+    @pytest.mark.parametrize(
+        ("segments", "sinks"), [(0, 0), (2, 0), (2, 2)]
+    )  # without segments the sinks precede the FAM
     @torch.no_grad()
     def test_where_the_fam_is_masked_is_bswa(self, segments: int, sinks: int, norm: str) -> None:
         window = {"memory_segments": segments, "sinks": sinks}

@@ -96,7 +96,8 @@ class Adapter:
         """
         file = self.directory / WEIGHTS
         tensors = dict(checkpoint.tensors)
-        for target, parts in self._pairs(list_safetensors(file)).items():
+        pairs = self._pairs(list_safetensors(file)) if self.settings else {}
+        for target, parts in pairs.items():
             name = _decoder_name(target, checkpoint)
             base = tensors.get(name) if name else None
             if name is None or base is None:
@@ -118,7 +119,7 @@ class Adapter:
         return replace(
             checkpoint,
             tensors=tensors | memory,
-            settings=(self.directory / CONFIG,),
+            settings=(self.directory / CONFIG,) if self.settings else (),
             of_memory=frozenset(memory),
         )
 
@@ -144,15 +145,29 @@ class Adapter:
 
 def is_adapter(path: Path) -> bool:
     """``path`` is an adapter's directory and no model's."""
-    return (path / CONFIG).exists() and not (path / "config.json").exists()
+    return any((path / name).exists() for name in (CONFIG, OWN)) and not (path / "config.json").exists()
 
 
 def open_adapter(directory: Path) -> Adapter:
-    """Reads the settings of an adapter and checks that it is a plain LoRA.
+    """Reads the settings of an adapter and checks that it is a plain LoRA, or has weights of a memory alone.
 
     Raises:
         UserError: a file is missing or damaged, or a setting asks for something else than a sum.
     """
+    own = _OwnFields()
+    if (directory / OWN).exists():
+        own = read_fields(_OwnFields, read_json(directory / OWN), str(directory / OWN), others=True)
+    settings = {} if _has_memory_alone(directory) else _lora_settings(directory)
+    base = own.base or settings.get("base_model_name_or_path")
+    return Adapter(directory, base, own.base_sha256, own.model or {}, settings)
+
+
+def _has_memory_alone(directory: Path) -> bool:
+    """The base's matrices stay as they are."""
+    return all((directory / name).exists() for name in (OWN, FAM)) and not (directory / CONFIG).exists()
+
+
+def _lora_settings(directory: Path) -> dict[str, Any]:
     settings = read_json(
         directory / CONFIG, hint="an adapter is a directory that PEFT or `famcli train` wrote", nan=True
     )
@@ -172,11 +187,7 @@ def open_adapter(directory: Path) -> Adapter:
         other = next(iter(sorted(directory.glob("adapter_model.*"))), None)
         why = f": {other.name} can run code when it is opened" if other else ""
         raise UserError(f"{directory / WEIGHTS} is missing{why}", "save the adapter as safetensors")
-    own = _OwnFields()
-    if (directory / OWN).exists():
-        own = read_fields(_OwnFields, read_json(directory / OWN), str(directory / OWN), others=True)
-    base = own.base or settings.get("base_model_name_or_path")
-    return Adapter(directory, base, own.base_sha256, own.model or {}, settings)
+    return settings
 
 
 @dataclass(frozen=True)

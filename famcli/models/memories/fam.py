@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from famcli.errors import UserError
 from famcli.models.memories.base import Block, Part, setting
 from famcli.models.memories.window import Window
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from famcli.models.memories.network import DecoderView, KeysValues, LayerView, Place, Shape, State
+
+
+_OF_ATTENTION = ("q", "k", "v", "o")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,16 @@ class Fam(Window):
         "context (appendix B.1); a pretrained model that is not trained yet needs it",
     )
 
+    fam_rank: int = setting(
+        0,
+        "r: rank of matrices of the FAM's own, added to the layer's projections where the FAM passes and nowhere else, "
+        "so that tokens are read as the base reads them; 0: none, as in the paper",
+    )
+
     def check(self, config: Shape) -> None:
         super().check(config)
+        if self.fam_rank < 0:
+            raise UserError(f"model field 'fam_rank' must be at least 0, not {self.fam_rank}")
         if not 1 <= self.fam_length <= config.block_size:
             raise UserError(
                 f"model field 'fam_length' must be between 1 and block_size ({config.block_size}), "
@@ -67,10 +78,25 @@ class Fam(Window):
         return super().state_values(config) + self.fam_length * (config.width + keys_values)
 
     def reach(self, config: Shape) -> int:
-        return max(super().reach(config), self.fam_length)
+        return max(self.memory_length(config), self.fam_length) + self.sinks
 
     def embeddings(self, config: Shape) -> Mapping[str, int]:
         return {"fam_embedding": self.fam_length}
+
+    def layer_module(self, config: Shape, number: int) -> nn.Module | None:
+        """Its own matrices: of attention, and of the feed-forward where the FAM passes it."""
+        if not self.fam_rank:
+            return None
+        from torch.nn import ModuleDict
+
+        from famcli.models.memories.low_rank import LowRank
+
+        width, ffn = config.width, config.ffn_width
+        heads, kv_heads = config.heads * config.head_width, config.kv_heads * config.head_width
+        sizes = {"q": (width, heads), "k": (width, kv_heads), "v": (width, kv_heads), "o": (heads, width)}
+        if self.fam_ffn:
+            sizes |= {"gate": (width, ffn), "up": (width, ffn), "down": (ffn, width)}
+        return ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in sizes.items()})
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         initial = like.new_ones(batch).bool()
@@ -85,7 +111,7 @@ class Fam(Window):
             layer, at = decoder.layer(number), decoder.place(number)
             layer.restore(state, {"fam": latents.expand(batch, -1, -1), "fam_initial": state["fam_initial"]}, at)
             if number + 1 < len(states):
-                latents = layer.alone(latents, at, -self.fam_length)
+                latents = self._own(layer).alone(latents, at, -self.fam_length)
 
     def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
         """[sinks; segments; FAM]. A stream's sinks see no FAM, so that they are what the pretrained model knows."""
@@ -114,7 +140,21 @@ class Fam(Window):
         kept = self._set(carried["fam"], layer, at)
         return {**kept, "fam_initial": carried.get("fam_initial", _none(state["fam_initial"]))}
 
+    def sink_distance(self, at: Place) -> int:
+        """Its own keys stand before the block too."""
+        return max(super().sink_distance(at), self.fam_length)
+
+    def _own(self, layer: LayerView) -> LayerView:
+        """The layer as the FAM passes it."""
+        if not self.fam_rank:
+            return layer
+        from famcli.models.memories.low_rank import with_own
+
+        parts = {name: f"{'attention' if name in _OF_ATTENTION else 'ffn'}.{name}_proj" for name in layer.memory}
+        return cast("LayerView", with_own(layer, {parts[name]: matrix for name, matrix in layer.memory.items()}))
+
     def _set(self, fam: Tensor, layer: LayerView, at: Place) -> State:
+        layer = self._own(layer)
         keys, values = layer.attention.keys_values(layer.attention_norm(fam), at.turn(-self.fam_length, fam.shape[1]))
         return {"fam": fam, "fam_keys": keys, "fam_values": values}
 
@@ -122,15 +162,15 @@ class Fam(Window):
         """FAM queries see [sinks; previous FAM; whole block]; the first block has the sinks among its own tokens."""
         from torch.nn.functional import rms_norm
 
-        fam, initial = state["fam"], state["fam_initial"]
+        fam, initial, own = state["fam"], state["fam_initial"], self._own(layer)
         start = (at.span if self.fam_query_position == "current" else 0) - self.fam_length
         seen = [(state["fam_keys"], state["fam_values"]), (block.keys, block.values)]
         if self.sinks and at.blocks:
             seen.insert(0, (state["sink_keys"], state["sink_values"]))
-        queries = layer.attention.queries(layer.attention_norm(fam), at.turn(start, self.fam_length))
-        attended = layer.attention.attend(queries, seen)
+        queries = own.attention.queries(own.attention_norm(fam), at.turn(start, self.fam_length))
+        attended = own.attention.attend(queries, seen)
         carried = (fam if self.fam_keep_initial else fam.masked_fill(initial[:, None, None], 0)) / stride
-        fam = layer.residual(carried, attended) if self.fam_ffn else carried + layer.attention_out_norm(attended)
+        fam = own.residual(carried, attended) if self.fam_ffn else carried + own.attention_out_norm(attended)
         if self.fam_norm == "rms":
             fam = self.fam_scale * rms_norm(fam, fam.shape[-1:])
         return {**self._set(fam, layer, at), "fam_initial": _none(initial)}

@@ -26,7 +26,7 @@ class Window(Memory):
 
     State of a layer: ``memory_keys`` and ``memory_values`` [b, g, S, k], the last S tokens of complete blocks, oldest
     first and filled from the end, keys turned to -S .. -1; ``sink_keys`` and ``sink_values`` [b, g, N, k], keys turned
-    to -S-N .. -S-1, just before the oldest key of the window.
+    to the N positions before all others, see ``sink_distance``.
     """
 
     memory_segments: int = setting(3, "M: past blocks whose keys and values stay visible, all of them")
@@ -78,6 +78,10 @@ class Window(Memory):
         kept = (state["memory_keys"][:, :, recent], state["memory_values"][:, :, recent])
         return [*((state["sink_keys"], state["sink_values"]) for _ in sinks), kept]
 
+    def sink_distance(self, at: Place) -> int:
+        """Positions before a block that other keys of the memory take; the sinks stand before them."""
+        return self.memory_segments * at.span
+
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         """The finished block becomes the newest segment, the oldest one drops out; the first block leaves its sinks."""
         from torch import cat
@@ -89,7 +93,7 @@ class Window(Memory):
             values = cat((state["memory_values"], block.values), dim=2)[:, :, -length:].contiguous()
             changed |= {"memory_keys": at.moved(keys, -at.span), "memory_values": values}
         if self.sinks and not at.blocks:
-            back = -(self.memory_segments * at.span + self.sinks)
+            back = -(self.sink_distance(at) + self.sinks)
             changed["sink_keys"] = at.first_moved(block.keys[:, :, : self.sinks], back)
             changed["sink_values"] = block.values[:, :, : self.sinks].clone()
         if self.stop_gradient:
