@@ -120,7 +120,7 @@ class Phase:
             is left out.
         final_learning_rate: see ``learning_rate``.
         state_passing: probability that a FAM goes on into the next step, detached (random state passing, appendix
-            B.2.3).
+            B.2.3). Sinks are not handed on: those of a step are its own first tokens.
         state_passing_from: ``own``: each row goes on with the FAM it has. ``first``, as in the paper: all sources
             are new at every step, and all begin with the FAM that the first row ended with.
         fam_noise: deviation of Gaussian noise on the FAM after every block, relative to its root mean square.
