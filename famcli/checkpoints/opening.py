@@ -63,7 +63,7 @@ def _open_directory(directory: Path) -> Checkpoint:
         name_of, added = _own_name, 0.0
     elif "model_type" in fields:
         config = huggingface.decoder_config(fields, file)
-        tokenizer = HubTokenizer.from_file(directory / "tokenizer.json", fields)
+        tokenizer = HubTokenizer.from_file(directory / "tokenizer.json", huggingface.token_fields(fields))
         name_of, added = huggingface.decoder_name, huggingface.norm_offset(fields)
     else:
         raise UserError(
