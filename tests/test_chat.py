@@ -132,6 +132,42 @@ def test_answers_end_with_any_token_that_ends_a_turn(tmp_path: Path) -> None:
     assert read(tmp_path, eos_token_id=None).end_of_text == 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "stated", "expected"),
+    [
+        ({"eos_token": "<end>"}, 1, {1, 2}),
+        ({"eos_token": "<end>"}, 2, {2}),
+        ({"eos_token": "<end>"}, None, {2}),
+        ({"eos_token": {"__type": "AddedToken", "content": "<end>"}}, [1], {1, 2}),
+        ({"eos_token": "of no tokenizer"}, 1, {1}),
+        ({"eos_token": None}, 1, {1}),
+        ({"eos_token": None}, None, set()),
+        ({"chat_template": CHATML.replace("<|im_end|>", "<end>")}, 1, {1, 2}),
+        ({"chat_template": CHATML.replace("<|im_end|>", "  <end>")}, 1, {1, 2}),
+        ({"chat_template": CHATML.replace("<|im_end|>", "{{ eos_token }}"), "eos_token": "<end>"}, None, {2}),
+        ({"chat_template": CHATML}, 1, {1}),
+        ({"chat_template": "{{ raise_exception('no') }}"}, 1, {1}),
+        ({"chat_template": "{% if messages[2] %}{{ raise_exception('one question') }}{% endif %}" + GEMMA}, 1, {1, 2}),
+        ({"chat_template": "{{ messages[0].content }}<end>"}, 1, {1}),
+    ],
+)
+def test_answers_end_where_any_file_or_the_template_says(
+    tmp_path: Path, settings: dict[str, Any], stated: Any, expected: set[int]
+) -> None:
+    save_bytes_tokenizer(tmp_path, False, **settings)
+    tokenizer = read(tmp_path, eos_token_id=stated)
+    assert tokenizer.answer_ends == expected
+    assert tokenizer.end_of_text == next(iter(expected), None)
+
+
+def test_old_tokenizers_name_their_special_tokens_in_a_file_of_their_own(tmp_path: Path) -> None:
+    save_bytes_tokenizer(tmp_path, False)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "<end>"}))
+    tokenizer = read(tmp_path, bos_token_id=None, eos_token_id=None)
+    assert (tokenizer.text_start, tokenizer.answer_ends, tokenizer.end_of_text) == (0, {2}, 2)
+
+
 @pytest.mark.parametrize("where", ["tokenizer_config.json", "chat_template.jinja", "named"])
 def test_what_stands_beside_a_tokenizer_survives_a_save(tmp_path: Path, where: str) -> None:
     settings: dict[str, Any] = {}

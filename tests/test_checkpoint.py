@@ -216,7 +216,7 @@ def test_pickles_are_refused_and_never_opened(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"hidden_size": ...}, r"config\.json lacks the field 'hidden_size'"),
+        ({"hidden_size": ...}, r"embed_tokens\.weight' is \[50, 32\], expected \[50, 4096\]"),
         ({"num_attention_heads": "four"}, r"config\.json: field 'num_attention_heads'"),
         ({"num_attention_heads": 0}, r"config\.json: field 'num_attention_heads'"),
         ({"model_type": "gpt2"}, r"config\.json: field 'model_type' is 'gpt2'"),

@@ -40,6 +40,23 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen2-sliding": ("qwen2", {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 0}),
     "qwen3": ("qwen3", {"head_dim": 12}),
+    "qwen3-mixed": (
+        "qwen3",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+        },
+    ),
+    "qwen2-last-layers": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "gemma3-mixed": (
+        "gemma3_text",
+        {"sliding_window": 5, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+    ),
+    "mistral-scaled": (
+        "mistral",
+        {"sliding_window": 7, "rope_parameters": {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0}},
+    ),
     "gemma3": ("gemma3_text", {"sliding_window": 5, "sliding_window_pattern": 2, "query_pre_attn_scalar": 11}),
     "gemma3-rope": ("gemma3_text", {"sliding_window": 9, "sliding_window_pattern": 3, "rope_parameters": GEMMA_ROPE}),
     "olmo2": ("olmo2", {"num_key_value_heads": 4}),
@@ -159,11 +176,6 @@ def test_a_window_that_the_family_does_not_have_is_ignored(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (
-            "gemma3_text",
-            {"layer_types": ["full_attention", "full_attention", "sliding_attention"]},
-            "'layer_types' is irr",
-        ),
         ("gemma3_text", {"final_logit_softcapping": 30.0}, "'final_logit_softcapping' is '30.0'"),
         ("qwen3", {"attention_bias": True}, "'attention_bias' is 'True'"),
         ("llama", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 2.0}}, "is incomplete"),

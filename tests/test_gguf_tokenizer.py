@@ -85,6 +85,13 @@ def test_byte_level_tokenizers_come_back(name: str) -> None:
         ({"ggml.pre": "gpt-2", "ggml.add_bos_token": True}, (0,)),
         ({"ggml.pre": "llama-bpe"}, (0,)),
         ({"ggml.pre": "llama-bpe", "ggml.add_bos_token": False}, ()),
+        ({"ggml.pre": "llama3"}, (0,)),
+        ({"ggml.pre": "llama-v3"}, (0,)),
+        ({"ggml.pre": "tekken"}, (0,)),
+        ({"ggml.pre": "tekken", "ggml.add_bos_token": False}, ()),
+        ({"ggml.pre": "qwen2"}, ()),
+        ({"ggml.pre": "dbrx"}, ()),
+        ({"ggml.pre": "smollm"}, ()),
     ],
 )
 def test_prompts_begin_as_the_file_says(given: dict[str, Any], expected: tuple[int, ...]) -> None:
@@ -103,6 +110,45 @@ def test_special_tokens_are_whole_and_no_text_and_unused_ones_are_none() -> None
     assert tokenizer.encode("<think>" + END)[-2:] == [size, 1]
     assert tokenizer.decode([1, size]) == "<think>"
     assert tokenizer.answer_ends == {0, 1}
+
+
+def test_a_text_cannot_begin_with_a_token_that_is_not_named() -> None:
+    fields = tokenizer_fields(byte_level("tekken"), model="gpt2", pre="tekken", eos_token_id=1)
+    with pytest.raises(UserError, match=r"begins with the token 'tokenizer\.ggml\.bos_token_id'"):
+        read_tokenizer(fields, "llama", FILE)
+
+
+@pytest.mark.parametrize(
+    ("named", "last", "expected"),
+    [
+        ({}, [], {1}),
+        ({"eot_token_id": 5}, [], {1, 5}),
+        ({"eom_token_id": 6, "fim_pad_token_id": 7}, [], {1, 6, 7}),
+        ({"eos_token_id": 10**6}, [], {1}),
+        ({}, ["<|im_end|>"], {1, -1}),
+        ({}, ["<|eot_id|>", "<|eom_id|>"], {1, -2, -1}),
+        ({}, ["<end_of_turn>", "<start_of_turn>"], {1, -2}),
+        ({}, ["<|return|>", "<|call|>"], {-2, -1}),
+        ({}, ["<|tool_response>", "</s>"], {1, -2}),
+    ],
+)
+def test_answers_end_where_llama_cpp_ends_them(named: dict[str, int], last: list[str], expected: set[int]) -> None:
+    """Its rules, by id and by text; ids below 0 count from the end. END, token 1, is one of its texts."""
+    original = byte_level("gpt-2")
+    size = original.get_vocab_size() + len(last)
+    fields = tokenizer_fields(original, model="gpt2", pre="gpt-2", **named)
+    fields["ggml.tokens"] = [*fields["ggml.tokens"], *last]
+    assert fields["ggml.tokens"][1] == END
+    tokenizer = read_tokenizer(fields, "llama", FILE)
+    assert tokenizer.answer_ends == {index % size for index in expected}
+
+
+def test_special_tokens_of_sentencepiece_have_llama_2s_ids_unless_named() -> None:
+    _, fields = sentencepiece_fields()
+    bare = {name: value for name, value in fields.items() if not name.endswith("_token_id")}
+    for given in (fields, bare):
+        tokenizer = read_tokenizer(given, "llama", FILE)
+        assert (tokenizer.prompt_start, tokenizer.answer_ends, tokenizer.end_of_text) == ((1,), {2}, 2)
 
 
 def sentencepiece_fields(**options: Any) -> tuple[Any, dict[str, Any]]:

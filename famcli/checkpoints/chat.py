@@ -49,6 +49,24 @@ class ChatTemplate:
             raise UserError(f"the chat template holds the user's text {len(after)} times", "leave out --chat-template")
         return before, after[0]
 
+    def after_answer(self) -> str | None:
+        """What stands between an answer and the text of the user's next turn.
+
+        ``None`` where the template takes no such chat, or shows its texts otherwise than once, as they are.
+        """
+        texts = [f"{_PLACEHOLDER}-{i}" for i in range(3)]
+        roles = ("user", "assistant", "user")
+        turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+        for messages in (turns, turns[:2]):  # one that asks for a single question may still show its answer
+            try:
+                rendered = _render(self.source, messages=messages, add_generation_prompt=False, **self.special_tokens)
+            except UserError:
+                continue
+            _, answered, after = rendered.partition(texts[1])
+            if answered and texts[1] not in after:
+                return after.partition(texts[2])[0]
+        return None
+
 
 def _render(source: str, **variables: Any) -> str:
     """Renders as transformers does: sandboxed, blocks trimmed, with the functions that templates expect."""

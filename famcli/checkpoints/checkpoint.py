@@ -29,6 +29,7 @@ SHAPE_FIELDS = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_widt
 
 _FULL = ("F32", "F64")
 _MEMORY_SEED = 0
+_OF_LAYER = re.compile(r"layers\.(\d{1,9})\.")
 _OF_LAYER_MEMORY = re.compile(r"layers\.\d+\.memory\.")
 
 
@@ -103,31 +104,57 @@ def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
         asked, trained = getattr(config, field), getattr(checkpoint.config, field)
         if asked != trained:
             raise UserError(f"model field '{field}' is {asked}, but the weights in {where} were trained with {trained}")
+    _check_bounds(checkpoint, config)
     for name, shape in _expected_shapes(config).items():
-        stored = checkpoint.tensors.get(name)
         of_memory = name in memory_weights(config)
-        if stored is None:
-            if of_memory:
-                continue
-            raise UserError(f"{where} lacks the tensor '{name}' {list(shape)}")
-        if stored.shape != shape:
-            reason = f"{stored.file}: tensor '{stored.name}' is {list(stored.shape)}, expected {list(shape)}"
-            if rows := _row_field(name, config):
-                trained = stored.shape[0]
-                raise UserError(
-                    f"model field '{rows}' is {shape[0]}, but the weights were trained with {trained}; {reason}"
-                )
-            if of_memory:
-                raise UserError(
-                    f"the memory {config.memory.describe(config)} does not fit: the weights were trained with "
-                    f"'{name}' {list(stored.shape)}; {reason}"
-                )
-            raise UserError(reason)
+        if name in checkpoint.tensors or not of_memory:
+            _check_shape(checkpoint, config, name, shape, of_memory)
     known = _expected_shapes(checkpoint.config).keys() | checkpoint.of_memory
     unexpected = sorted(checkpoint.tensors.keys() - known)
     if unexpected:
         stored = checkpoint.tensors[unexpected[0]]
         raise UserError(f"{stored.file}: unexpected tensor '{stored.name}'")
+
+
+def _check_bounds(checkpoint: Checkpoint, config: ModelConfig) -> None:
+    """Checks layers and widths against tensors before anything is made of their size, be it without memory.
+
+    Raises:
+        UserError: as ``check_fits``.
+    """
+    layers = {int(match[1]) for name in checkpoint.tensors if (match := _OF_LAYER.match(name))}
+    first_absent = next(number for number in range(len(layers) + 1) if number not in layers)
+    if config.layers > first_absent:
+        raise UserError(
+            f"{checkpoint.path} lacks the tensor 'layers.{first_absent}.*'; its config says {config.layers} layers"
+        )
+    for name, shape in {
+        "embedding.weight": (config.vocab_size, config.width),
+        "layers.0.attention.q_proj.weight": (config.heads * config.head_width, config.width),
+        "layers.0.attention.k_proj.weight": (config.kv_heads * config.head_width, config.width),
+        "layers.0.ffn.gate_proj.weight": (config.ffn_width, config.width),
+    }.items():
+        _check_shape(checkpoint, config, name, shape)
+
+
+def _check_shape(
+    checkpoint: Checkpoint, config: ModelConfig, name: str, shape: tuple[int, ...], of_memory: bool = False
+) -> None:
+    stored = checkpoint.tensors.get(name)
+    if stored is None:
+        raise UserError(f"{checkpoint.path} lacks the tensor '{name}' {list(shape)}")
+    if stored.shape == shape:
+        return
+    reason = f"{stored.file}: tensor '{stored.name}' is {list(stored.shape)}, expected {list(shape)}"
+    if rows := _row_field(name, config):
+        trained = stored.shape[0]
+        raise UserError(f"model field '{rows}' is {shape[0]}, but the weights were trained with {trained}; {reason}")
+    if of_memory:
+        raise UserError(
+            f"the memory {config.memory.describe(config)} does not fit: the weights were trained with "
+            f"'{name}' {list(stored.shape)}; {reason}"
+        )
+    raise UserError(reason)
 
 
 def _row_field(weight: str, config: ModelConfig) -> str | None:

@@ -37,12 +37,23 @@ WORD_PATTERNS: dict[str, tuple[str, ...]] = {
 """By ``tokenizer.ggml.pre``, the patterns that cut a text into words, one after the other."""
 _WHOLE_WORDS = ("llama-bpe", "llama3", "llama-v3", "tekken")
 """Where a word that is in the vocabulary is one token, whatever the merges say."""
-_BEGIN = ("llama-bpe", "llama3", "llama-v3")
+_BEGIN = ("llama-bpe", "llama3", "llama-v3", "tekken")
 """Where a text begins with its special token unless the file says otherwise."""
 _COMPOSED = ("qwen2", "deepseek-r1-qwen")
 """Where letters with marks are composed first (NFC)."""
 _KINDS = ("gpt2", "llama")
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+_DEFAULT_IDS = {"llama": {"bos": 1, "eos": 2, "unknown": 0}}
+"""By ``tokenizer.ggml.model``, where a file does not say them. Those llama.cpp has for BPE are of GPT-2 alone."""
+_ENDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+_END_TEXTS = {
+    *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+    *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
+    *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>"),
+    *("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>"),
+    *("<REPO>", "<reponame>", "<|file_sep|>"),
+}
+"""Tokens that end an answer in llama.cpp by their text alone, whether the file names their ids or not."""
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
 _SPACE = "\u2581"
 
@@ -66,6 +77,7 @@ def read_tokenizer(fields: Mapping[str, Any], architecture: str, file: Path) -> 
         )
     tokens = list(_required(fields, "ggml.tokens", file))
     types = list(fields.get("ggml.token_type") or [0] * len(tokens))
+    size = len(tokens)
     while types and types[-1] == _UNUSED:  # rows of the embedding that stand for nothing
         types.pop()
     del tokens[len(types) :]
@@ -74,15 +86,43 @@ def read_tokenizer(fields: Mapping[str, Any], architecture: str, file: Path) -> 
     else:
         tokenizer = _sentencepiece(fields, tokens, architecture.startswith("gemma"), file)
     _add_tokens(tokenizer, tokens, types)
-    names = {name: fields.get(f"ggml.{key}_token_id") for name, key in _SPECIAL.items()}
+    named = _named_tokens(fields, kind, size)
+    names = {name: named[key] for name, key in _SPECIAL.items()}
     begins = kind == "llama" or fields.get("ggml.pre") in _BEGIN
     special = {name: tokens[index] for name, index in names.items() if index is not None and index < len(tokens)}
-    if fields.get("ggml.add_bos_token", begins) and "bos_token" in special:
+    if fields.get("ggml.add_bos_token", begins):
+        if "bos_token" not in special:
+            raise UserError(
+                f"{file}: a text begins with the token 'tokenizer.ggml.bos_token_id', which the file does not name",
+                "give the model's Hugging Face directory instead",
+            )
         _begin_with(tokenizer, special["bos_token"])
     settings = {**special, "chat_template": fields.get("chat_template")}
-    ends = [names["eos_token"], fields.get("ggml.eot_token_id")]
-    ids = {"bos_token_id": names["bos_token"], "eos_token_id": ends}
+    ids = {"bos_token_id": names["bos_token"], "eos_token_id": _ends(named, tokens)}
     return HubTokenizer(tokenizer.to_str(), ids, settings, str(file))
+
+
+def _named_tokens(fields: Mapping[str, Any], kind: str, size: int) -> dict[str, int | None]:
+    """The ids of special tokens by their keys; one that is no token counts as not named, as in llama.cpp."""
+    named: dict[str, int | None] = {}
+    for key in {*_SPECIAL.values(), *_ENDS}:
+        index = fields.get(f"ggml.{key}_token_id")
+        there = isinstance(index, int) and 0 <= index < size
+        named[key] = index if there else _DEFAULT_IDS.get(kind, {}).get(key)
+    return named
+
+
+def _ends(named: Mapping[str, int | None], tokens: Sequence[str]) -> list[int]:
+    """The tokens at which llama.cpp ends an answer, the end of a text first."""
+    ends = [index for key in _ENDS if (index := named[key]) is not None]
+    ends += [index for index, token in enumerate(tokens) if token in _END_TEXTS]
+    texts = {tokens[index] for index in ends if index < len(tokens)}
+    kept = set[str]()
+    if {"<|return|>", "<|call|>"} <= texts or ("<|flush|>" in texts and {"<|call|>", "<|calls|>"} & texts):
+        kept.add("<|end|>")  # there it closes a part of an answer
+    if "<|tool_response>" in texts:
+        kept.add("</s>")  # there it is text
+    return [index for index in dict.fromkeys(ends) if index >= len(tokens) or tokens[index] not in kept]
 
 
 def _byte_level(fields: Mapping[str, Any], tokens: Sequence[str], file: Path) -> Tokenizer:
@@ -131,7 +171,7 @@ def _sentencepiece(fields: Mapping[str, Any], tokens: list[str], gemma: bool, fi
         for cut in range(1, len(tokens[index]))
         if tokens[index][:cut] in vocabulary and tokens[index][cut:] in vocabulary
     ]
-    unknown = tokens[fields.get("ggml.unknown_token_id", 0)]
+    unknown = tokens[_named_tokens(fields, "llama", len(tokens))["unknown"] or 0]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     steps: list[Any] = [normalizers.Replace(" ", _SPACE)]
     back: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class HubTokenizer:
         Args:
             definition: the content of a ``tokenizer.json``.
             fields: of ``config.json``, which says what begins and ends a text (``bos_token_id``, ``eos_token_id``).
-            settings: of ``tokenizer_config.json``: ``chat_template``, and the names of special tokens.
+            settings: of ``tokenizer_config.json``: ``chat_template``, and the names of special tokens, of which
+                ``bos_token`` and ``eos_token`` begin and end a text as well.
             where: what an error names as the place.
 
         Raises:
@@ -48,12 +50,12 @@ class HubTokenizer:
         # Ids may have gaps: what counts is the highest.
         self.vocab_size: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         settings = settings or {}
-        begin, ends = _token_ids(fields, "bos_token_id"), _token_ids(fields, "eos_token_id")
-        self.answer_ends = frozenset(ends)
+        self._special = {name: text for name in _SPECIAL if (text := _text(settings.get(name))) is not None}
+        begin, ends = (self._stated(fields, name) for name in ("bos_token", "eos_token"))
+        self._stated_ends = frozenset(ends)
         self.end_of_text = ends[0] if ends else None
         self._begin = begin[0] if begin else None
         self.text_start = self._begin if begin else self.end_of_text
-        self._special = {name: text for name in _SPECIAL if (text := _text(settings.get(name))) is not None}
         for name, ids in (("bos_token", begin), ("eos_token", ends)):
             if name not in self._special and ids and (text := self._tokenizer.id_to_token(ids[0])) is not None:
                 self._special[name] = text
@@ -63,8 +65,8 @@ class HubTokenizer:
 
     @classmethod
     def from_file(cls, file: Path, fields: Mapping[str, Any]) -> HubTokenizer:
-        """Reads a ``tokenizer.json``, and beside it ``tokenizer_config.json``, ``generation_config.json`` and
-        ``chat_template.jinja`` where they are; ``fields`` are those of ``config.json``.
+        """Reads a ``tokenizer.json``, and beside it ``tokenizer_config.json``, ``special_tokens_map.json``,
+        ``generation_config.json`` and ``chat_template.jinja`` where they are; ``fields`` are those of ``config.json``.
 
         Raises:
             UserError: the file is missing, or one of them cannot be read.
@@ -75,7 +77,7 @@ class HubTokenizer:
             raise UserError(
                 f"cannot read the tokenizer {file}: {error}", "famcli reads tokenizers saved as tokenizer.json"
             ) from error
-        settings = _beside(file, "tokenizer_config.json")
+        settings = {**_beside(file, "special_tokens_map.json"), **_beside(file, "tokenizer_config.json")}
         template = file.with_name("chat_template.jinja")
         if template.exists():
             try:
@@ -108,6 +110,28 @@ class HubTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    @cached_property
+    def answer_ends(self) -> frozenset[int]:
+        """What any of the files calls an end, and what the chat template writes after an answer.
+
+        The template is rendered when a model is first asked, not when it is found: it may be slow or broken.
+        """
+        return self._stated_ends | self._turn_end()
+
+    def _stated(self, fields: Mapping[str, Any], name: str) -> list[int]:
+        """The ids of ``bos_token`` or ``eos_token``, those of ``config.json`` first."""
+        ids = _token_ids(fields, f"{name}_id")
+        named = self._tokenizer.token_to_id(self._special[name]) if name in self._special else None
+        return ids if named is None or named in ids else [*ids, named]
+
+    def _turn_end(self) -> frozenset[int]:
+        """The first special token between an answer and the next turn: models trained on the template write it."""
+        between = self.chat_template.after_answer() if self.chat_template else None
+        if between is None:
+            return frozenset()
+        whole = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.content.strip()}
+        return frozenset([i for i in self.encode(between) if i in whole][:1])
 
     def _prompt_start(self) -> tuple[int, ...]:
         """What ``tokenizer.json`` puts before a text, whatever ``tokenizer_config.json`` says: so does transformers."""

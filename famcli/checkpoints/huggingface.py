@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from famcli.checkpoints.hub_fields import check_known, check_rope, settle, unsupported, value_of
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 
@@ -27,15 +28,8 @@ _REQUIRED = {
     "heads": "num_attention_heads",
     "ffn_width": "intermediate_size",
 }
-# What a file leaves out takes the defaults of transformers, with which it was written. ``None``: as many as heads, or
-# the width divided by them.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "num_key_value_heads": {"mistral": 8, "qwen2": 32, "qwen3": 32, "gemma3_text": 4},
-    "head_dim": {"qwen3": 128, "gemma3_text": 256},
-    "rms_norm_eps": {"olmo2": 1e-5},
-    "rope_theta": {"gemma3_text": 1e6},
-    "tie_word_embeddings": {"gemma3_text": True},
-}
+MOST_LAYERS = 1 << 14
+"""Before anything is made for every layer; how many there are, the tensors say."""
 _LOCAL = ("mistral", "qwen2", "qwen3", "gemma3_text")  # other families may carry the field and ignore it
 _ROPE_TYPES = ("default", "linear", "llama3")
 _ACTIVATIONS = {"silu": "silu", "gelu": "gelu_pytorch_tanh"}
@@ -76,38 +70,43 @@ def decoder_config(fields: Mapping[str, Any], file: Path) -> ModelConfig:
     Raises:
         UserError: a field is missing or asks for something ``Decoder`` does not do.
     """
-    fields = _text_part(fields)
+    whole, fields = fields, _text_part(fields)
     kind = fields.get("model_type")
     if kind not in FAMILIES:
         raise UserError(
             f"{file}: field 'model_type' is '{kind}', a family of models famcli does not read",
             f"it reads {', '.join(FAMILIES)}",
         )
+    for part in (whole, fields):
+        check_known(part, kind, file)
+
+    def given(name: str) -> Any:
+        return value_of(fields, name, kind, file)
+
     for name in _REQUIRED.values():
-        if name not in fields:
-            raise UserError(f"{file} lacks the field '{name}'")
-        if not isinstance(fields[name], int) or fields[name] < 1:
-            raise UserError(f"{file}: field '{name}' must be a whole number of at least 1, not '{fields[name]}'")
-    _refuse_unsupported(fields, file)
-
-    def given(name: str, default: Any = None) -> Any:
-        value = fields.get(name)
-        return _DEFAULTS.get(name, {}).get(kind, default) if value is None else value
-
-    heads = fields["num_attention_heads"]
+        if not isinstance(given(name), int) or isinstance(given(name), bool) or given(name) < 1:
+            raise UserError(f"{file}: field '{name}' must be a whole number of at least 1, not '{given(name)}'")
+    if given("num_hidden_layers") > MOST_LAYERS:
+        raise UserError(f"{file}: field 'num_hidden_layers' is {given('num_hidden_layers')}: no model has so many")
+    activation = "hidden_activation" if kind == "gemma3_text" else "hidden_act"
+    expected = _ACTIVATIONS[FAMILIES[kind].get("activation", "silu")]
+    if given(activation) != expected:
+        raise unsupported(file, activation, given(activation), (expected,))
+    width, heads = given("hidden_size"), given("num_attention_heads")
+    kv_heads, head_width = given("num_key_value_heads"), given("head_dim")
     return ModelConfig.from_mapping(
         {
-            **{ours: fields[theirs] for ours, theirs in _REQUIRED.items()},
+            **{ours: given(theirs) for ours, theirs in _REQUIRED.items()},
             **FAMILIES[kind],
             "attention": "full",
-            "kv_heads": given("num_key_value_heads", heads),
-            "head_width": given("head_dim", fields["hidden_size"] // heads),
-            "norm_eps": given("rms_norm_eps", 1e-6),
-            "tie_embeddings": given("tie_word_embeddings", False),
-            "trained_context": fields.get("max_position_embeddings"),
-            **_rope(fields, given("rope_theta", 10000.0), file),
-            **_local_layers(fields, file),
-            **(_gemma(fields) if kind == "gemma3_text" else {}),
+            "kv_heads": heads if kv_heads is None else kv_heads,
+            "head_width": width // heads if head_width is None else head_width,
+            "norm_eps": given("rms_norm_eps"),
+            "tie_embeddings": given("tie_word_embeddings"),
+            "trained_context": given("max_position_embeddings"),
+            **_rope(fields, given, file),
+            **_local_layers(fields, given, file),
+            **(_gemma(given) if kind == "gemma3_text" else {}),
         },
         str(file),
     )
@@ -118,44 +117,62 @@ def norm_offset(fields: Mapping[str, Any]) -> float:
     return 1.0 if str(fields.get("model_type")).startswith("gemma") else 0.0
 
 
+def token_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a config names special tokens: in the file, or in its part of the language model."""
+    return {**_text_part(fields), **{name: value for name, value in fields.items() if value is not None}}
+
+
 def _text_part(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of the language model; those of Gemma 3 with vision are a part of the file."""
+    """The fields of the language model; those of Gemma 3 with vision are a part of the file.
+
+    Whether its embeddings are tied says the file itself: transformers does not look into the part.
+    """
     text = fields.get("text_config")
-    if fields.get("model_type") == "gemma3" and isinstance(text, Mapping):
-        return {"tie_word_embeddings": fields.get("tie_word_embeddings"), **text, "model_type": "gemma3_text"}
-    return fields
+    if fields.get("model_type") != "gemma3" or not isinstance(text, Mapping):
+        return fields
+    tied = {name: fields[name] for name in ("tie_word_embeddings",) if fields.get(name) is not None}
+    return {
+        **{name: text[name] for name in text if name not in ("tie_word_embeddings",)},
+        **tied,
+        "model_type": "gemma3_text",
+    }
 
 
-def _gemma(fields: Mapping[str, Any]) -> dict[str, Any]:
-    scalar = fields.get("query_pre_attn_scalar") or 256
-    return {"embedding_scale": fields["hidden_size"] ** 0.5, "attention_scale": scalar**-0.5}
+def _gemma(given: Callable[[str], Any]) -> dict[str, Any]:
+    return {"embedding_scale": given("hidden_size") ** 0.5, "attention_scale": given("query_pre_attn_scalar") ** -0.5}
 
 
-def _rope(fields: Mapping[str, Any], theta: float, file: Path) -> dict[str, Any]:
+def _rope(fields: Mapping[str, Any], given: Callable[[str], Any], file: Path) -> dict[str, Any]:
     """Bases and scaling of RoPE, from the one field of transformers 5 or the several of earlier versions."""
     for name in ("rope_parameters", "rope_scaling"):
         if not isinstance(fields.get(name) or {}, Mapping):
             raise UserError(f"{file}: field '{name}' must be an object, not '{fields[name]}'")
-    rope = fields.get("rope_parameters") or {}
-    where = "rope_parameters" if rope else "rope_scaling"
-    local = fields.get("rope_local_base_freq") or (10000.0 if fields["model_type"] == "gemma3_text" else None)
-    if "full_attention" in rope:
-        local = (rope.get("sliding_attention") or {}).get("rope_theta", local)
-        rope = rope["full_attention"]
-    rope = {"rope_theta": theta, **(rope or fields.get("rope_scaling") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    older, newer = fields.get("rope_scaling") or {}, fields.get("rope_parameters") or {}
+    local = None
+    if fields["model_type"] == "gemma3_text":
+        where, newer, local = _gemma_rope(newer, given, file)
+        if older:
+            where, newer = "rope_scaling", {**newer, **older}
+    elif older:
+        settle(file, {"rope_scaling": older, "rope_parameters": newer or older})
+        where, newer = "rope_scaling", older
+    else:
+        where = "rope_parameters"
+    rope = newer
+    check_rope(rope, where, file)
+    theta = settle(file, {f"{where}.rope_theta": rope.get("rope_theta"), "rope_theta": fields.get("rope_theta")})
+    kind = settle(file, {f"{where}.{name}": rope.get(name) for name in ("rope_type", "type")}) or "default"
     if kind not in _ROPE_TYPES:
-        raise _unsupported(file, where, kind, _ROPE_TYPES)
-    scaling: dict[str, Any] = {"rope_theta": rope["rope_theta"], "rope_local_theta": local}
+        raise unsupported(file, where, kind, _ROPE_TYPES)
+    scaling: dict[str, Any] = {"rope_theta": given("rope_theta") if theta is None else theta, "rope_local_theta": local}
     if kind == "default":
         return scaling
     scaling |= {"rope_scaling": kind, "rope_factor": rope.get("factor")}
     if kind == "llama3":
-        original = rope.get("original_max_position_embeddings") or fields.get("max_position_embeddings")
         scaling |= {
             "rope_low_frequency": rope.get("low_freq_factor"),
             "rope_high_frequency": rope.get("high_freq_factor"),
-            "rope_original_context": original,
+            "rope_original_context": rope.get("original_max_position_embeddings") or given("max_position_embeddings"),
         }
     absent = [name for name, value in scaling.items() if value is None and name != "rope_local_theta"]
     if absent:
@@ -163,50 +180,68 @@ def _rope(fields: Mapping[str, Any], theta: float, file: Path) -> dict[str, Any]
     return scaling
 
 
-def _local_layers(fields: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Which layers see a sliding window only."""
-    kind, window, layers = fields["model_type"], fields.get("sliding_window"), fields["num_hidden_layers"]
-    if kind not in _LOCAL or not window or (kind.startswith("qwen") and not fields.get("use_sliding_window")):
-        return {}
-    if kind == "mistral":
-        return {"local_window": window}
-    types = fields.get("layer_types")
-    if types is None and kind.startswith("qwen"):
-        first = fields.get("max_window_layers", 28)
-        types = ["full_attention"] * min(first, layers) + ["sliding_attention"] * max(0, layers - first)
-    every = fields.get("sliding_window_pattern", fields.get("_sliding_window_pattern", 6))
-    if types is not None:
-        every = types.index("full_attention") + 1 if "full_attention" in types else 0
-        regular = ["full_attention" if every and (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
-        if types != regular:
+def _gemma_rope(
+    parts: Mapping[str, Any], given: Callable[[str], Any], file: Path
+) -> tuple[str, Mapping[str, Any], float]:
+    """The place and content of what holds for full layers, and the base of local ones."""
+    for name, part in parts.items():
+        if name not in ("full_attention", "sliding_attention") or not isinstance(part or {}, Mapping):
             raise UserError(
-                f"{file}: field 'layer_types' is irregular; "
-                "famcli reads layers of one type, or full layers at one interval"
+                f"{file}: field 'rope_parameters' of Gemma 3 must hold 'full_attention' and 'sliding_attention', "
+                f"not '{name}'"
             )
-    return {} if every == 1 else {"local_window": window, "global_every": every}
+    where, local = "rope_parameters.sliding_attention", parts.get("sliding_attention") or {}
+    check_rope(local, where, file)
+    if (kind := local.get("rope_type", local.get("type", "default"))) != "default":
+        raise unsupported(file, where, kind, ("default",))
+    theta = local.get("rope_theta", given("rope_local_base_freq"))
+    return "rope_parameters.full_attention", parts.get("full_attention") or {}, theta
 
 
-def _refuse_unsupported(fields: Mapping[str, Any], file: Path) -> None:
-    gemma = fields["model_type"] == "gemma3_text"
-    activation = "hidden_activation" if gemma else "hidden_act"
-    expected = _ACTIVATIONS[FAMILIES[fields["model_type"]].get("activation", "silu")]
-    for name, allowed in (
-        (activation, expected),
-        ("attention_bias", False),
-        ("mlp_bias", False),
-        ("use_bidirectional_attention", False),
-        ("attn_logit_softcapping", None),
-        ("final_logit_softcapping", None),
-        ("quantization_config", None),
-    ):
-        value = fields.get(name, allowed)
-        if value != allowed and not (value is None and allowed is False):
-            raise _unsupported(file, name, value, (allowed,))
+def _local_layers(fields: Mapping[str, Any], given: Callable[[str], Any], file: Path) -> dict[str, Any]:
+    """Which layers see a sliding window only."""
+    kind, layers = fields["model_type"], given("num_hidden_layers")
+    if kind not in _LOCAL:
+        return {}
+    window, types = given("sliding_window"), fields.get("layer_types")
+    if kind == "mistral":
+        return {} if window is None else {"local_window": window}
+    if kind.startswith("qwen") and not given("use_sliding_window"):
+        window = None
+    if types is None and kind == "gemma3_text":
+        every = given("sliding_window_pattern")
+        other = fields.get("_sliding_window_pattern", every)
+        if not isinstance(every, int) or every < 1 or other != every:
+            raise UserError(
+                f"{file}: field 'sliding_window_pattern' is {every} and '_sliding_window_pattern' {other}; "
+                "famcli reads one interval of at least 1"
+            )
+        types = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
+    elif types is None:
+        first = layers if window is None else given("max_window_layers")
+        types = ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
+    known = {"full_attention", "sliding_attention"}
+    if not isinstance(types, list) or len(types) != layers or not all(name in known for name in types):
+        raise UserError(
+            f"{file}: field 'layer_types' must name one of {' and '.join(sorted(known))} for each of {layers} layers"
+        )
+    local = [name == "sliding_attention" for name in types]
+    if window is None and any(local):
+        raise UserError(
+            f"{file}: field 'layer_types' has sliding_attention, and there is no window: field 'sliding_window' is "
+            "null" + (", or 'use_sliding_window' is false" if kind.startswith("qwen") else "")
+        )
+    return local_layers(window, local)
 
 
-def _unsupported(file: Path, name: str, value: Any, allowed: Sequence[Any]) -> UserError:
-    choices = " or ".join(f"'{choice}'" for choice in allowed)
-    return UserError(f"{file}: field '{name}' is '{value}'; famcli reads {choices}")
+def local_layers(window: int | None, local: Sequence[bool]) -> dict[str, Any]:
+    """The fields of ``ModelConfig`` for a window in the layers that are ``local``."""
+    if not any(local):
+        return {}
+    every = local.index(False) + 1 if False in local else 0
+    if list(local) == [not every or (i + 1) % every != 0 for i in range(len(local))]:
+        return {"local_window": window, "global_every": every}
+    return {"local_window": window, "local_layers": "".join("l" if one else "g" for one in local)}
 
 
 def decoder_name(tensor: str, config: ModelConfig) -> str | None:

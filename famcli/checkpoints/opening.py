@@ -7,6 +7,7 @@ safetensors are read: other weight files can run code when they are opened.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +17,12 @@ from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint, check_fits
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
-from famcli.checkpoints.weights import Stored, list_safetensors
+from famcli.checkpoints.weights import SafeTensor, list_safetensors, same_values
 from famcli.errors import UserError
 from famcli.fields import read_fields, read_json
 from famcli.models.config import ModelConfig
+
+logger = logging.getLogger(__name__)
 
 _REFUSED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".npz")
 
@@ -63,23 +66,50 @@ def _open_directory(directory: Path) -> Checkpoint:
         name_of, added = _own_name, 0.0
     elif "model_type" in fields:
         config = huggingface.decoder_config(fields, file)
-        tokenizer = HubTokenizer.from_file(directory / "tokenizer.json", fields)
+        tokenizer = HubTokenizer.from_file(directory / "tokenizer.json", huggingface.token_fields(fields))
         name_of, added = huggingface.decoder_name, huggingface.norm_offset(fields)
     else:
         raise UserError(
             f"{file} has neither the field 'format' (famcli) nor 'model_type' (Hugging Face)",
             f"give a directory that `famcli train` wrote, or one of a {', '.join(huggingface.FAMILIES)} model",
         )
-    tensors: dict[str, Stored] = {}
-    for weights in _weight_files(directory):
+    tensors: dict[str, SafeTensor] = {}
+    own = fields.get("format") == "famcli"
+    for weights in _weight_files(directory, own):
         for stored in list_safetensors(weights):
             try:
                 name = name_of(stored.name, config)
             except KeyError:
                 raise UserError(f"{weights}: unexpected tensor '{stored.name}'") from None
-            if name is not None and not (name == "head.weight" and config.tie_embeddings):
-                tensors[name] = replace(stored, added=added) if name.endswith("norm.weight") else stored
-    return Checkpoint(directory, config, tokenizer, tensors)
+            if name is None:
+                continue
+            if other := tensors.get(name):
+                raise UserError(
+                    f"{weights}: tensor '{stored.name}' is there twice: {other.file} has '{other.name}'",
+                    "keep the one that counts",
+                )
+            tensors[name] = replace(stored, added=added) if name.endswith("norm.weight") else stored
+    return Checkpoint(directory, _with_ties(config, tensors, file), tokenizer, tensors)
+
+
+def _with_ties(config: ModelConfig, tensors: dict[str, SafeTensor], file: Path) -> ModelConfig:
+    """The config, whether its embeddings are tied as transformers decides it; ``tensors`` keeps one of two equal ones.
+
+    The one matrix may have either name. Where there are two that differ, a config that says tied is wrong.
+    """
+    head, embedding = tensors.get("head.weight"), tensors.get("embedding.weight")
+    if not config.tie_embeddings or head is None:
+        return config
+    if embedding is None:
+        tensors["embedding.weight"] = head
+    elif not same_values(embedding, head):
+        logger.warning(
+            "warning: %s says 'tie_word_embeddings', and '%s' in %s differs from '%s'; both count, as in transformers",
+            *(file, head.name, head.file, embedding.name),
+        )
+        return replace(config, tie_embeddings=False)
+    del tensors["head.weight"]
+    return config
 
 
 def _own_name(tensor: str, config: ModelConfig) -> str | None:
@@ -100,25 +130,47 @@ def _own_config(fields: Mapping[str, Any], file: Path) -> tuple[ModelConfig, Tok
     return own.model, tokenizer
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / "model.safetensors.index.json"
-    if not index.exists():
-        single = directory / "model.safetensors"
-        if not single.exists():
-            _refuse_pickles(sorted(directory.iterdir()))
-            raise UserError(f"{single} is missing")
-        return [single]
+def _weight_files(directory: Path, own: bool) -> list[Path]:
+    """The files of the one set of weights that transformers reads; another that lies beside it is named.
+
+    In an ``own`` directory there may be what training keeps to go on from.
+    """
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.exists():
+        read, files = single, [single]
+    elif index.exists():
+        read, files = index, _indexed(index)
+    else:
+        _refuse_pickles(sorted(directory.iterdir()))
+        raise UserError(f"{single} is missing")
+    beside = [*directory.glob("*.safetensors"), *directory.glob("*.gguf")]
+    others = sorted(file.name for file in {*beside} - {*files} if not file.name.startswith("adapter_"))
+    if read is single and index.exists() and _names_in(index) != [single.name]:
+        others.insert(0, index.name)
+    if others and not own:
+        logger.warning(
+            "warning: %s holds several sets of weights: famcli reads %s, as transformers does, and not %s",
+            *(directory, read.name, ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")),
+        )
+    return files
+
+
+def _indexed(index: Path) -> list[Path]:
+    files = []
+    for name in _names_in(index):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(f"{index}: field 'weight_map' names '{name}', which is no safetensors file beside it")
+        if not index.with_name(name).exists():
+            raise UserError(f"{index.with_name(name)} is missing, though {index.name} names it")
+        files.append(index.with_name(name))
+    return files
+
+
+def _names_in(index: Path) -> list[str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{index}: field 'weight_map' must be an object of tensor and file names")
-    files = []
-    for name in sorted(set(map(str, weight_map.values()))):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: field 'weight_map' names '{name}', which is no safetensors file beside it")
-        if not (directory / name).exists():
-            raise UserError(f"{directory / name} is missing, though {index.name} names it")
-        files.append(directory / name)
-    return files
+    return sorted(set(map(str, weight_map.values())))
 
 
 def _refuse_pickles(files: list[Path]) -> None:

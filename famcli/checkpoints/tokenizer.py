@@ -17,14 +17,17 @@ class Tokenizer(Protocol):
     vocab_size: int
     end_of_text: int | None
     """The token that ends a text, where there is one."""
-    answer_ends: frozenset[int]
-    """The tokens that end an answer: ``end_of_text``, and whatever else ends a turn of a chat."""
     text_start: int | None
     """The token that stands before a text that is predicted from its first token on, where there is one."""
     prompt_start: tuple[int, ...]
     """Tokens that stand before every prompt: the beginning of a text, where the model was trained to see it."""
     chat_template: ChatTemplate | None
     """Of models that answer in chats."""
+
+    @property
+    def answer_ends(self) -> frozenset[int]:
+        """The tokens that end an answer: ``end_of_text``, and whatever else ends a turn of a chat."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text``, without special tokens."""

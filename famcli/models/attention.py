@@ -23,10 +23,11 @@ Rotation = tuple[Tensor, Tensor]
 
 def rope_frequencies(config: ModelConfig, local: bool) -> Tensor:
     """RoPE's radians a token [k / 2], in float64; ``llama3`` scaling as in the Llama 3.1 release."""
-    theta = config.rope_local_theta if local and config.rope_local_theta else config.rope_theta
+    own = local and config.rope_local_theta is not None
+    theta = config.rope_local_theta if own and config.rope_local_theta else config.rope_theta
     steps = torch.arange(0, config.head_width, 2, dtype=torch.float64, device="cpu")
     frequencies = theta ** (-steps / config.head_width)
-    if local or config.rope_scaling == "none":
+    if own or config.rope_scaling == "none":
         return frequencies
     if config.rope_scaling == "linear":
         return frequencies / config.rope_factor

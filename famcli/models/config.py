@@ -42,7 +42,7 @@ class ModelConfig:
         rope_theta: base of the RoPE wavelengths; ``rope_local_theta`` that of local layers, where it differs.
         rope_scaling: how the wavelengths of a longer context were made: ``linear`` divides all frequencies by
             ``rope_factor``, ``llama3`` only the slow ones, by the four fields named ``rope_*`` after it. Local layers
-            are not scaled.
+            with a base of their own are not scaled.
         norm_eps: added under the root of every norm.
         norm_placement: of the RMS norms around attention and feed-forward: ``pre`` before each (Llama), ``post`` after
             each (OLMo 2), or ``both`` (Gemma 3).
@@ -54,6 +54,7 @@ class ModelConfig:
         local_window: tokens, its own included, that a token sees in local layers; ``none`` where no layer is local. The
             FAM is seen in every layer: it is no token of the text.
         global_every: with ``local_window`` and n here, layers n, 2n, ... are not local; 0 where all are.
+        local_layers: in place of ``global_every``, a letter a layer: ``l`` where it is local, ``g`` where it is not.
         trained_context: longest text in tokens that ``full`` attention was trained on, where known.
     """
 
@@ -82,6 +83,7 @@ class ModelConfig:
     attention_scale: float | None = None
     local_window: int | None = None
     global_every: int = 0
+    local_layers: str | None = None
     tie_embeddings: bool = True
     trained_context: int | None = None
     memory: Memory = None  # type: ignore[assignment]  # that of ``attention`` with its defaults
@@ -101,6 +103,12 @@ class ModelConfig:
                 raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
         if self.global_every < 0:
             raise UserError(f"model field 'global_every' must be at least 0, not {self.global_every}")
+        if self.local_layers is not None and (
+            set(self.local_layers) - {"l", "g"} or self.layers != len(self.local_layers)
+        ):
+            raise UserError(
+                f"model field 'local_layers' must be {self.layers} letters 'l' or 'g', not {self.local_layers}"
+            )
         if self.rope_low_frequency >= self.rope_high_frequency:
             raise UserError("model field 'rope_low_frequency' must be below rope_high_frequency")
         if self.heads % self.kv_heads:
@@ -113,6 +121,8 @@ class ModelConfig:
 
     def is_local(self, layer: int) -> bool:
         """Layer number ``layer``, counted from 0, sees ``local_window`` tokens and no more."""
+        if self.local_layers is not None:
+            return self.local_window is not None and self.local_layers[layer] == "l"
         return self.local_window is not None and not (self.global_every and (layer + 1) % self.global_every == 0)
 
     @property
