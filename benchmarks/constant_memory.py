@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from famcli.checkpoints.registry import load_model
 from famcli.checkpoints.sources import LoadedModel
 from famcli.evaluation.generation import answer_batch
-from famcli.evaluation.prompts import PromptTokens, prompt_parts
+from famcli.evaluation.prompts import prompt_tokens
 from famcli.task import Generate, load_task
 
 SHORT, LONG = 64 * 1024, 1024 * 1024
@@ -31,7 +31,7 @@ def seconds(model: LoadedModel, length: int) -> float:
     begun = time.perf_counter()
     request = sample.request()
     assert isinstance(request, Generate)
-    prompt = PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None))
+    prompt = prompt_tokens(request, model.tokenizer)
     (reply,) = answer_batch(model.decoder, model.tokenizer, [request], [prompt], None, lambda tokens: None)
     taken = time.perf_counter() - begun
     scores = sample.score(reply.answer)

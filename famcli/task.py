@@ -67,7 +67,7 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the model reads: segments, the document first, tokenised one by one and read one after the other.
+    """What the model reads: segments, the document first; texts beside each other are tokenised as one.
 
     Attributes:
         segments: texts or token ids.
@@ -193,8 +193,8 @@ class Sample:
         reference: the right answer, as a reader of the record should see it.
         request: builds the request when its turn comes, so that a long prompt exists only while it is read.
         score: an answer's value for each of the task's metrics; the answer is of the request's kind.
-        prompt_tokens: tokens of the prompt where they are known without building it; only for a request to generate
-            whose document is not shared.
+        prompt_tokens: tokens of the prompt, with what stands around it (``famcli.seams.special_of``), where they are
+            known without building it; only for a request to generate whose document is not shared.
         document: names the document the sample is about: samples with one name have the same document, and count as one
             cluster where standard errors are estimated. ``None``: the sample stands by itself.
         details: further facts about the sample that reports may need. ``distance`` is the tokens between what is asked

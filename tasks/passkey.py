@@ -1,8 +1,8 @@
 """PassKey: a text names a key once, goes on with filler, and asks for the key (TransformerFAM, Figure 10).
 
 The text is that of landmark attention (Mohtashami and Jaggi 2023, arXiv 2305.16300). Lengths are exact tokens of the
-evaluated tokenizer, question and generation budget included. Fillers are cut from one array of token ids, so that
-even a million tokens cost no tokenising.
+evaluated tokenizer, all that is read (start token and chat template too) and the generation budget included. Fillers
+are cut from one array of token ids, so that even a million tokens cost no tokenising.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from famcli.errors import UserError
 from famcli.metrics.recall import first_digit_run, token_accuracy
+from famcli.seams import Head, join, special_of
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Segment, Task, option
 
 DESCRIPTION = (
@@ -172,17 +173,18 @@ class PassKey(Task):
 class PassKeyText:
     """The parts of the text in one tokenizer's tokens.
 
-    The parts are tokenised one by one: description, filler, key line, filler, question, each but the last ended by a
-    newline; an empty filler is left out with its newline.
+    The parts are description, filler, key line, filler, question, each but the last ended by a newline; an empty filler
+    is left out with its newline. The filler is token ids, and the text between two fillers is tokenised in one piece.
     """
 
     def __init__(self, tokenizer: Encoder) -> None:
         self.tokenizer = tokenizer
-        self.around = len(tokenizer.encode(DESCRIPTION + "\n")) + len(tokenizer.encode(QUESTION))
-        self.newline = len(tokenizer.encode("\n"))
-        self.first_unit = np.asarray(tokenizer.encode(FILLER), dtype=np.int64)
-        self.next_unit = np.asarray(tokenizer.encode(" " + FILLER), dtype=np.int64)
+        self.special = special_of(tokenizer)
+        self.newline = join(Head(None), ("\n",), tokenizer).tokens
+        self.first_unit = join(Head(None), ("\n" + FILLER,), tokenizer).ids[self.newline :]
+        self.next_unit = join(join(Head(), (FILLER,), tokenizer).head, (" " + FILLER,), tokenizer).ids
         self._filler = self.first_unit
+        self._around: dict[tuple[str, bool, bool], int] = {}
 
     def filler(self, tokens: int) -> NDArray[np.int64]:
         """The first ``tokens`` token ids of the filler repeated for ever: a view that all prompts share."""
@@ -192,7 +194,25 @@ class PassKeyText:
 
     def least_length(self, key: str) -> int:
         """The shortest length in tokens with at least one token of filler on either side of the key."""
-        return self.around + self._key_tokens(key) + 2 * (self.newline + 1) + GENERATION_BUDGET
+        return self.around(key, True, True) + 2 + GENERATION_BUDGET
+
+    def around(self, key: str, before: bool, after: bool) -> int:
+        """Tokens of a whole prompt without its fillers, ``before`` and ``after`` the key, where there are any."""
+        if (key, before, after) not in self._around:
+            ids = self._read(key, before, after)[0]
+            self._around[key, before, after] = len(self.special.start) + ids - before - after
+        return self._around[key, before, after]
+
+    def answer(self, key: str) -> list[int]:
+        """The tokens of the key as they go on after the question."""
+        dropped, ids = self._read(key, False, True)[1].then(self.special.answer(f" {key}"), self.tokenizer)
+        return [int(token) for token in ids[dropped:]]
+
+    def _read(self, key: str, before: int, after: int) -> tuple[int, Head]:
+        """Number of tokens of a prompt with what stands around it, and its end."""
+        pieces = self.special.around(self.request(key, before, after).prompt.segments)
+        joined = join(Head(), pieces, self.tokenizer)
+        return joined.tokens, joined.head
 
     def sample(self, draw: Draw) -> Sample:
         before, after = self.split(draw)
@@ -202,18 +222,18 @@ class PassKeyText:
             reference=draw.key,
             prompt_tokens=draw.length - GENERATION_BUDGET,
             request=partial(self.request, draw.key, before, after),
-            score=partial(score, draw.key, self.tokenizer.encode(f" {draw.key}")),
+            score=partial(score, draw.key, self.answer(draw.key)),
             details={"depth": draw.depth, "distance": after + self.newline if after else 0},
         )
 
     def split(self, draw: Draw) -> tuple[int, int]:
         """Tokens of filler before and after the key. Random keys stand inside the filler, at every place alike."""
-        room = draw.length - GENERATION_BUDGET - self.around - self._key_tokens(draw.key)
+        room = draw.length - GENERATION_BUDGET
         if draw.depth == 0 and draw.position != "random":
-            return 0, room - self.newline
+            return 0, room - self.around(draw.key, False, True)
         if draw.depth == 1:
-            return room - self.newline, 0
-        filler = room - 2 * self.newline
+            return room - self.around(draw.key, True, False), 0
+        filler = room - self.around(draw.key, True, True)
         before = 1 + int(draw.depth * (filler - 1))
         return before, filler - before
 
@@ -221,17 +241,11 @@ class PassKeyText:
         segments: list[Segment] = [DESCRIPTION + "\n"]
         if before:
             segments += [self.filler(before), "\n"]
-        segments.append(self._key_line(key))
+        segments.append(KEY_LINE.format(key=key) + "\n")
         if after:
             segments += [self.filler(after), "\n"]
         segments.append(QUESTION)
         return Generate(Prompt(tuple(segments)), GENERATION_BUDGET)
-
-    def _key_line(self, key: str) -> str:
-        return KEY_LINE.format(key=key) + "\n"
-
-    def _key_tokens(self, key: str) -> int:
-        return len(self.tokenizer.encode(self._key_line(key)))
 
 
 def score(key: str, expected: list[int], answer: Generated) -> dict[str, float]:

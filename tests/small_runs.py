@@ -27,6 +27,7 @@ class WordTokenizer:
     text_start: int | None = 0
     prompt_start: tuple[int, ...] = ()
     chat_template = None
+    seams = True
 
     def __init__(self) -> None:
         self.pieces = ["<end>"]

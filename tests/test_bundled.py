@@ -10,7 +10,7 @@ from famcli.tasks.passkey import DESCRIPTION, KEY_LINE, PassKeyText
 
 from famcli.checkpoints.registry import load_model
 from famcli.evaluation.generation import answer_batch
-from famcli.evaluation.prompts import PromptTokens, prompt_parts
+from famcli.evaluation.prompts import prompt_tokens
 from famcli.evaluation.runner import evaluate
 from famcli.metrics.recall import first_digit_run
 from famcli.task import load_task
@@ -66,7 +66,7 @@ def test_fam_takes_in_a_key_told_across_the_end_of_a_block() -> None:
     for key, cut in zip(keys, cuts, strict=True):
         before = size - cut - len(model.tokenizer.encode(DESCRIPTION + "\n" + "\n"))
         requests.append(text.request(key, before, 2 * size - before))
-    prompts = [PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None)) for request in requests]
+    prompts = [prompt_tokens(request, model.tokenizer) for request in requests]
     replies = answer_batch(model.decoder, model.tokenizer, requests, prompts, None, lambda tokens: None)
     assert sum(first_digit_run(r.answer.text) == key for r, key in zip(replies, keys, strict=True)) >= 6
 

@@ -20,10 +20,10 @@ from famcli.checkpoints.registry import load_model
 from famcli.checkpoints.sources import LoadedModel
 from famcli.compare.pairing import comparable
 from famcli.evaluation.identity import context_fields, new_record
-from famcli.evaluation.prompts import NO_SPECIAL_TOKENS
 from famcli.evaluation.record import RunRecord, load_record
 from famcli.files import source_sha256
 from famcli.models.memories import memory_entry_points
+from famcli.seams import NO_SPECIAL_TOKENS
 from famcli.task import Task
 
 TASK = """

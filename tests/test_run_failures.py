@@ -18,7 +18,7 @@ from famcli.checkpoints.sources import LoadedModel
 from famcli.errors import UserError
 from famcli.evaluation import stream
 from famcli.evaluation.generation import answer_batch
-from famcli.evaluation.prompts import PromptTokens, prompt_parts
+from famcli.evaluation.prompts import prompt_tokens
 from famcli.evaluation.runner import evaluate
 from famcli.task import Choose, Generate, Prompt, Read, Sample
 
@@ -28,7 +28,7 @@ def passkey() -> PassKey:
 
 
 def answer(model: LoadedModel, request: Generate | Choose) -> None:
-    prompt = PromptTokens(prompt_parts(request.prompt, model.tokenizer, None, None))
+    prompt = prompt_tokens(request, model.tokenizer)
     answer_batch(model.decoder, model.tokenizer, [request], [prompt], None, lambda tokens: None)
 
 

@@ -24,7 +24,7 @@ from famcli.errors import UserError
 from famcli.evaluation import runner
 from famcli.evaluation.generation import Reply, answer_batch
 from famcli.evaluation.plan import Planned, measure, plan
-from famcli.evaluation.prompts import PromptTokens, prompt_parts
+from famcli.evaluation.prompts import prompt_tokens
 from famcli.evaluation.record import load_record
 from famcli.evaluation.runner import evaluate
 from famcli.task import Generate, Generated, Prompt, Sample
@@ -56,7 +56,7 @@ def ask(decoder: Any, *prompts: str, budget: int = 6, stop: tuple[str, ...] = ()
 def reply_to(
     decoder: Any, requests: list[Generate], advance: Callable[[int], None] = lambda tokens: None
 ) -> list[Reply]:
-    prompts = [PromptTokens(prompt_parts(request.prompt, ByteTokenizer(), None, None)) for request in requests]
+    prompts = [prompt_tokens(request, ByteTokenizer()) for request in requests]
     return answer_batch(decoder, ByteTokenizer(), requests, prompts, None, advance)
 
 

@@ -18,8 +18,9 @@ from famcli.checkpoints.chat import ChatTemplate
 from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
-from famcli.evaluation.prompts import SpecialTokens, special_tokens_of
+from famcli.evaluation.prompts import special_tokens_of
 from famcli.evaluation.runner import evaluate
+from famcli.seams import SpecialTokens
 from famcli.task import Read, Sample, load_task
 
 BEGIN = 2
@@ -68,7 +69,8 @@ def test_documents_are_read_once_between_what_stands_around(tmp_path: Path, chat
             weighed = [line[name]["answer"]["log_likelihoods"] for line in (shared, others)]
             assert weighed[0] == pytest.approx(weighed[1], 1e-5)
     documents = {document for _, document, _, _ in QUESTIONS}
-    rest = sum(len(question) + len(after) + sum(map(len, options)) for _, _, question, options in QUESTIONS)
+    choices = [len(option) - chat for _, _, _, options in QUESTIONS for option in options]  # a turn begins unspaced
+    rest = sum(len(question) + len(after) for _, _, question, _ in QUESTIONS) + sum(choices)
     assert together.cost["tokens_read"] == sum(len(before) + len(document) for document in documents) + rest
 
 
@@ -108,11 +110,11 @@ def test_what_stands_around_is_never_cut(tmp_path: Path, truncate: Any) -> None:
     assert len(prompt) + 5 <= 300 < len(prompt) + 5 + 128
 
 
-def test_prompts_of_known_length_count_what_stands_around(tmp_path: Path) -> None:
+def test_lengths_count_what_stands_around(tmp_path: Path) -> None:
     passkey = load_task("passkey", {"lengths": "300", "trials": "1"})
     record = evaluate(model(), passkey, results=tmp_path, chat_template=True)
     plain = evaluate(small_model(), passkey, results=tmp_path)
-    assert record.cost["tokens_read"] - plain.cost["tokens_read"] == len("<user></user>\n<model>")
+    assert record.cost["tokens_read"] == plain.cost["tokens_read"] == 300 - 10
 
 
 def test_texts_to_predict_are_read_bare(tmp_path: Path) -> None:

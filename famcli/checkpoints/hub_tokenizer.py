@@ -24,6 +24,8 @@ class HubTokenizer:
         definition: the content of ``tokenizer.json``.
     """
 
+    seams = True
+
     def __init__(
         self, definition: str, fields: Mapping[str, Any], settings: Mapping[str, Any] | None = None, where: str = "it"
     ) -> None:

@@ -23,6 +23,8 @@ class Tokenizer(Protocol):
     """Tokens that stand before every prompt: the beginning of a text, where the model was trained to see it."""
     chat_template: ChatTemplate | None
     """Of models that answer in chats."""
+    seams: bool
+    """Whether a joined text may have other tokens than its parts."""
 
     @property
     def answer_ends(self) -> frozenset[int]:
@@ -51,6 +53,7 @@ class ByteTokenizer:
     text_start: int | None = 256
     prompt_start: tuple[int, ...] = ()
     chat_template: ChatTemplate | None = None
+    seams = False
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8"))

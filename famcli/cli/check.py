@@ -174,11 +174,12 @@ def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[Run
     from famcli.evaluation.identity import context_fields, new_record
     from famcli.evaluation.prompts import special_tokens_of
     from famcli.gate.baseline import question
+    from famcli.seams import FramedEncoder
 
     special = special_tokens_of(model.tokenizer, settings.chat_template)
     context = context_fields(model.tokenizer, settings.max_context, settings.truncate, special, settings.chat_template)
     record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
-    samples = task.samples(model.tokenizer, settings.seed, settings.limit)
+    samples = task.samples(FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
     record.cells = [dict(sample.cell) for sample in samples]
     return record, {sample.id: question(sample.reference, sample.cell) for sample in samples}
 

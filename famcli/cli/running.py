@@ -203,9 +203,10 @@ def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
     from famcli.evaluation.plan import measure
     from famcli.evaluation.prompts import special_tokens_of
     from famcli.evaluation.runner import context_of
+    from famcli.seams import FramedEncoder
 
     special = special_tokens_of(source.tokenizer, settings.chat_template)
-    samples = task.samples(source.tokenizer, settings.seed, settings.limit)
+    samples = task.samples(FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
     context = context_of(source.longest_text, settings.max_context, settings.truncate)
     if context:
         measure(samples, source.tokenizer, context, special)

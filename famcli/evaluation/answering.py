@@ -15,8 +15,17 @@ from famcli.evaluation.generation import answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
-from famcli.evaluation.prompts import Context, PromptTokens, SpecialTokens, encode, prompt_parts
+from famcli.evaluation.prompts import (
+    Context,
+    Opening,
+    PromptTokens,
+    encode,
+    open_prompt,
+    prompt_tokens,
+    rest_of,
+)
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
+from famcli.seams import Head, Ids, SpecialTokens
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
 if TYPE_CHECKING:
@@ -41,6 +50,22 @@ class Answered(NamedTuple):
     prompt_sha256: str
     prompt_tokens: int
     state_bytes: int
+
+
+class Shared(NamedTuple):
+    """A document that has been read, up to where the first of its prompts goes on otherwise.
+
+    Attributes:
+        prefix: what was read.
+        opening: the opening of its prompts.
+        ids: the opening's tokens behind what was read; none, where the document is cut.
+        cut: whether it is.
+    """
+
+    prefix: Prefix
+    opening: Opening
+    ids: Ids
+    cut: bool
 
 
 @dataclass(frozen=True)
@@ -68,14 +93,14 @@ class Answering:
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
         self.keeper.begin()
-        prefix = self._read_shared(group) if group.shared_tokens else None
+        shared = self._read_shared(group) if group.shared_tokens else None
         if group.begun:
             self.keeper.earlier = 0.0  # the journal has them: with the answers that are there
         for batch in group.batches:
             requests = [(p, p.sample.request()) for p in batch]
             for _, some in groupby(requests, key=_together):
                 pairs = list(some)
-                answered = list(self._answer(pairs, prefix))
+                answered = list(self._answer(pairs, shared))
                 share = self.keeper.seconds / len(pairs)
                 self.keeper.begin()
                 peak = self.peak_memory()
@@ -83,18 +108,19 @@ class Answering:
                     self._entry(p, request, one, share, peak) for (p, request), one in zip(pairs, answered, strict=True)
                 ]
 
-    def _read_shared(self, group: Group) -> Prefix:
-        request = group.batches[0][0].sample.request()
+    def _read_shared(self, group: Group) -> Shared:
+        first = group.batches[0][0]
+        request = first.sample.request()
         assert not isinstance(request, Read)
-        document = encode(request.prompt.segments[0], self.model.tokenizer)
-        before = np.asarray(self.special.before, np.int64)
-        if self.context:
-            document = self.context.cut(document, group.shared_tokens - len(before))
-        if len(before):
-            document = np.concatenate((before, document))
-        return read_document(self.model.stream, document, self.keeper, self.advance)
+        opening, ids = open_prompt(request.prompt, self.model.tokenizer, self.special)
+        if first.cut_tokens:
+            assert self.context is not None
+            document = self.context.cut(ids[opening.before :], group.shared_tokens - opening.before)
+            ids = np.concatenate((ids[: opening.before], document))
+        prefix = read_document(self.model.stream, ids[: group.shared_tokens], self.keeper, self.advance)
+        return Shared(prefix, opening, ids[group.shared_tokens :].copy(), first.cut_tokens > 0)
 
-    def _answer(self, pairs: Sequence[tuple[Planned, Request]], prefix: Prefix | None) -> Iterator[Answered]:
+    def _answer(self, pairs: Sequence[tuple[Planned, Request]], shared: Shared | None) -> Iterator[Answered]:
         """The answer to each request."""
         tokenizer = self.model.tokenizer
         if isinstance(pairs[0][1], Read):
@@ -103,15 +129,13 @@ class Answering:
                 yield self._predict(p, request)
             return
         requests = [request for _, request in pairs if isinstance(request, Generate | Choose)]
-        prompts = []
-        for (p, _), request in zip(pairs, requests, strict=True):
-            if prefix:  # a long document takes seconds to tokenise, and there may be many questions
-                parts = [encode(segment, tokenizer) for segment in request.prompt.segments[1:]]
-                parts.append(np.asarray(self.special.after, np.int64))
-                prompts.append(PromptTokens(parts, prefix.digest))
-            else:
-                parts = prompt_parts(request.prompt, tokenizer, p.document_tokens, self.context, self.special)
-                prompts.append(PromptTokens(parts))
+        prompts = [
+            self._behind(request, shared)  # a long document takes seconds to tokenise, and there may be many questions
+            if shared
+            else prompt_tokens(request, tokenizer, self.special, p.document_tokens, self.context)
+            for (p, _), request in zip(pairs, requests, strict=True)
+        ]
+        prefix = shared.prefix if shared else None
         for reply in answer_batch(self.model.stream, tokenizer, requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):
@@ -119,6 +143,14 @@ class Answering:
             else:
                 kept = {"token_ids": list(answer.token_ids)}
             yield Answered(answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.state_bytes)
+
+    def _behind(self, request: Generate | Choose, shared: Shared) -> PromptTokens:
+        """What of a prompt has not been read with the document."""
+        head = Head(None) if shared.cut else shared.opening.head
+        rest = rest_of(request, head, self.model.tokenizer, self.special)
+        return PromptTokens(
+            [shared.ids[: len(shared.ids) - rest.dropped], *rest.parts], shared.prefix.digest, rest.options
+        )
 
     def _predict(self, p: Planned, request: Read) -> Answered:
         tokenizer = self.model.tokenizer

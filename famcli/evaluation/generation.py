@@ -83,7 +83,7 @@ def answer_batch(
     if generate:
         answers += _decode(model, tokenizer, generate, last, state)
     else:
-        answers += _weigh(model, tokenizer, choose, last, state, advance)
+        answers += _weigh(model, [prompt.options for prompt in prompts], last, state, advance)
     return [
         Reply(answer, prompt.sha256, before + length, size) for answer, prompt in zip(answers, prompts, strict=True)
     ]
@@ -117,24 +117,22 @@ def _decode(
 
 def _weigh(
     model: StreamModel[Any],
-    tokenizer: Tokenizer,
-    requests: Sequence[Choose],
+    options: Sequence[Sequence[Sequence[int]]],
     tokens: Tensor,
     state: State,
     advance: Callable[[int], None],
 ) -> list[Chosen]:
-    """Log-likelihoods of the options after ``tokens`` [b, 1]; options of one length are read together."""
+    """Log-likelihoods of each row's options after ``tokens`` [b, 1]; options of one length are read together."""
     latents, state = model.read(tokens, state)
     first = _numbers(model.logits(latents[:, -1])).float().log_softmax(-1)
-    options = [[tokenizer.encode(option) for option in request.options] for request in requests]
     found: dict[tuple[int, int], float] = {}
     by_length: dict[int, list[tuple[int, int]]] = {}
     for row, choices in enumerate(options):
         for i, option in enumerate(choices):
             by_length.setdefault(len(option), []).append((row, i))
     for pairs in by_length.values():
-        for start in range(0, len(pairs), len(requests)):
-            some = pairs[start : start + len(requests)]
+        for start in range(0, len(pairs), len(options)):
+            some = pairs[start : start + len(options)]
             ids = torch.tensor([options[row][i] for row, i in some], device=first.device)
             values = _option_likelihoods(model, ids, first[[row for row, _ in some]], state, [row for row, _ in some])
             found.update(zip(some, values, strict=True))

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from famcli.evaluation.aggregate import cost
-from famcli.evaluation.prompts import Side, SpecialTokens
+from famcli.evaluation.prompts import Side
 from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.files import content_sha256, source_sha256, user_path
+from famcli.seams import SpecialTokens, has_seams
 from famcli.task import Task
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, token
         "device": device_type,
         "dtype": record.dtype,
     }
+    if has_seams(tokenizer):  # runs whose texts were cut one by one have other names
+        determined["seams"] = "joined"
     if source := source_sha256(type(stream)):
         determined["model_source_sha256"] = source
     canonical = json.dumps(determined, sort_keys=True, separators=(",", ":"))

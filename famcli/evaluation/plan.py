@@ -5,14 +5,15 @@ The answers do not depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.evaluation.prompts import NO_SPECIAL_TOKENS, Context, SpecialTokens, document_of, encode, option_lengths
+from famcli.evaluation.prompts import Context, Opening, document_of, encode, open_prompt, rest_of
+from famcli.seams import NO_SPECIAL_TOKENS, Head, SpecialTokens
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ class Planned:
         """Tokens read for this sample alone."""
         return self.prompt_tokens - self.shared_tokens + self.option_tokens
 
+    @property
+    def reading(self) -> tuple[str, bool, int]:
+        """The same for all samples that begin with the same document, cut alike; ``("", False, 0)`` of one alone."""
+        if not self.shared_tokens or self.sample.document is None:
+            return "", False, 0
+        return self.sample.document, self.cut_tokens > 0, self.document_tokens or 0
+
 
 @dataclass(frozen=True)
 class Group:
@@ -73,26 +81,41 @@ def measure(
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
             documents.
     """
-    lengths = _Documents(tokenizer)
-    return [_measure(sample, tokenizer, context, special, lengths.tokens) for sample in samples]
+    documents = _Documents(tokenizer, special)
+    planned = [_measure(sample, tokenizer, context, documents) for sample in samples]
+    # What is read once ends where the first of those that share it goes on otherwise.
+    shared: dict[tuple[str, bool, int], int] = {}
+    for p in planned:
+        shared[p.reading] = min(p.shared_tokens, shared.get(p.reading, p.shared_tokens))
+    return [replace(p, shared_tokens=shared[p.reading]) for p in planned]
 
 
 class _Documents:
-    """Lengths of named documents in tokens."""
+    """Named documents, tokenised once: their lengths and ends."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._known: dict[str, tuple[Segment, int]] = {}
+    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+        self.tokenizer, self.special = tokenizer, special
+        self._known: dict[tuple[str, bool], Opening] = {}
+        self._texts: dict[str, Segment] = {}
 
-    def tokens(self, sample: Sample, document: Segment) -> int:
-        if sample.document is None:
-            return len(encode(document, self.tokenizer))
-        if sample.document not in self._known:
-            self._known[sample.document] = (document, len(encode(document, self.tokenizer)))
-        first, tokens = self._known[sample.document]
-        if not _same(first, document):
+    def opening(self, sample: Sample, request: Request) -> Opening:
+        """Of the sample's prompt; of a text to predict, its length."""
+        document = document_of(request)
+        if sample.document is None or document is None:
+            return self._open(request)
+        if not _same(self._texts.setdefault(sample.document, document), document):
             raise UserError(f"sample {sample.id}: another sample has another document of the name '{sample.document}'")
-        return tokens
+        if not (isinstance(request, Read) or _begins(request)):
+            return self._open(request)
+        name = (sample.document, isinstance(request, Read))
+        if name not in self._known:
+            self._known[name] = self._open(request)
+        return self._known[name]
+
+    def _open(self, request: Request) -> Opening:
+        if isinstance(request, Read):
+            return Opening(len(encode(request.text, self.tokenizer)), 0, Head())
+        return open_prompt(request.prompt, self.tokenizer, self.special)[0]
 
 
 def _same(one: Segment, other: Segment) -> bool:
@@ -101,51 +124,54 @@ def _same(one: Segment, other: Segment) -> bool:
     return one is other or np.array_equal(one, other)
 
 
-def _measure(
-    sample: Sample,
-    tokenizer: Tokenizer,
-    context: Context | None,
-    special: SpecialTokens,
-    document_tokens: Callable[[Sample, Segment], int],
-) -> Planned:
+def _measure(sample: Sample, tokenizer: Tokenizer, context: Context | None, documents: _Documents) -> Planned:
     if sample.prompt_tokens is not None and context is None:
-        return Planned(sample, sample.prompt_tokens + len(special))
+        return Planned(sample, sample.prompt_tokens)
     request = sample.request()
+    opening = documents.opening(sample, request)
+    whole, where = opening.tokens - opening.before, f"sample {sample.id}"
     if isinstance(request, Read):
-        special = NO_SPECIAL_TOKENS
-    document, own = document_of(request), _tokens_around(request, tokenizer)
-    options = option_lengths(request, tokenizer)
-    if isinstance(request, Choose) and not all(options or [0]):
+        kept = context.kept(whole, 0, where) if context else whole
+        if not kept:
+            raise UserError(f"{where} has nothing to read: its prompt is empty")
+        return Planned(sample, kept, document_tokens=kept, cut_tokens=whole - kept)
+    rest = rest_of(request, opening.head, tokenizer, documents.special)
+    shared = opening.tokens - rest.dropped
+    around = shared + rest.tokens - whole
+    kept = whole
+    if context:
+        kept = context.kept(whole, around + _answer_tokens(request, rest.options), where)
+    if kept < whole:  # where it was cut, or once was, token ids end, and the question is none of their text
+        rest = rest_of(request, Head(None), tokenizer, documents.special)
+        around = max(around, opening.before + rest.tokens)
+        assert context is not None
+        kept = context.kept(whole, around + _answer_tokens(request, rest.options), where)
+        shared, around = opening.before + kept, opening.before + rest.tokens
+    if not kept + around:
+        raise UserError(f"{where} has nothing to read: its prompt is empty")
+    if isinstance(request, Choose) and not all(rest.options or [0]):
         # It would be the most likely one: certain, as it says nothing.
-        raise UserError(f"sample {sample.id}: an option has no tokens: {list(request.options)}")
-    answer = request.max_new_tokens if isinstance(request, Generate) else max(options, default=0)
-    whole = 0 if document is None else document_tokens(sample, document)
-    kept = context.kept(whole, len(special) + own + answer, f"sample {sample.id}") if context else whole
-    if not kept + own:
-        raise UserError(f"sample {sample.id} has nothing to read: its prompt is empty")
-    named = sample.document is not None and own > 0
+        raise UserError(f"{where}: an option has no tokens: {list(request.options)}")
+    named = sample.document is not None and kept > 0 and _begins(request) and kept + around > shared
     return Planned(
         sample,
-        prompt_tokens=kept + len(special) + own,
-        document_tokens=None if document is None else kept,
-        shared_tokens=len(special.before) + kept if kept and named and _begins(request) else 0,
-        option_tokens=sum(options),
-        requests=max(len(options), 1),
+        prompt_tokens=kept + around,
+        document_tokens=None if request.prompt.document is None else kept,
+        shared_tokens=shared if named else 0,
+        option_tokens=sum(map(len, rest.options)),
+        requests=max(len(rest.options), 1),
         cut_tokens=whole - kept,
     )
+
+
+def _answer_tokens(request: Generate | Choose, options: Sequence[Sequence[int]]) -> int:
+    """The most tokens of an answer."""
+    return request.max_new_tokens if isinstance(request, Generate) else max(map(len, options), default=0)
 
 
 def _begins(request: Request) -> bool:
     """The prompt begins with its document."""
     return not isinstance(request, Read) and request.prompt.document == 0
-
-
-def _tokens_around(request: Request, tokenizer: Tokenizer) -> int:
-    """Tokens of a prompt without its document."""
-    if isinstance(request, Read):
-        return 0
-    segments = enumerate(request.prompt.segments)
-    return sum(len(encode(segment, tokenizer)) for i, segment in segments if i != request.prompt.document)
 
 
 def plan(planned: Iterable[Planned], batch_size: int, done: Collection[str]) -> list[Group]:
@@ -160,16 +186,15 @@ def plan(planned: Iterable[Planned], batch_size: int, done: Collection[str]) -> 
         batch_size: most samples in a batch.
         done: ids of samples that have been answered.
     """
-    groups: dict[tuple[str, int], list[Planned]] = {}
+    groups: dict[tuple[str, bool, int], list[Planned]] = {}
     for p in planned:
-        key = (p.sample.document or "", p.shared_tokens) if p.shared_tokens else ("", 0)
-        groups.setdefault(key, []).append(p)
+        groups.setdefault(p.reading, []).append(p)
     shared = [
-        Group(key[1], _pending(members, batch_size, done), any(p.sample.id in done for p in members))
-        for key, members in groups.items()
-        if key[1]
+        Group(members[0].shared_tokens, _pending(members, batch_size, done), any(p.sample.id in done for p in members))
+        for members in groups.values()
+        if members[0].shared_tokens
     ]
-    alone = Group(0, _pending(groups.get(("", 0), []), batch_size, done))
+    alone = Group(0, _pending(groups.get(("", False, 0), []), batch_size, done))
     return [group for group in (alone, *shared) if group.batches]
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from famcli.evaluation.prompts import Ids
 from famcli.evaluation.stream import StateKeeper, chunks, to_device, token_digest
+from famcli.seams import Ids
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer

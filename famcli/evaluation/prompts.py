@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from famcli.errors import UserError
-from famcli.task import Choose, Prompt, Read, Request, Segment
+from famcli.seams import NO_SPECIAL_TOKENS, Head, Ids, SpecialTokens, join
+from famcli.task import Choose, Generate, Prompt, Read, Request, Segment
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
 
-Ids = NDArray[np.int64]
 Side = Literal["left", "right", "middle"]
 
 CUT_STEP = 128
@@ -73,20 +72,6 @@ class Context:
         return ids[:kept]
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Token ids ``before`` and ``after`` every prompt that is answered; a text that is predicted has none."""
-
-    before: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.before) + len(self.after)
-
-
-NO_SPECIAL_TOKENS = SpecialTokens()
-
-
 def special_tokens_of(tokenizer: Tokenizer, chat: bool) -> SpecialTokens:
     """What a model was trained to see around a prompt.
 
@@ -102,17 +87,12 @@ def special_tokens_of(tokenizer: Tokenizer, chat: bool) -> SpecialTokens:
     if tokenizer.chat_template is None:
         raise UserError("the model's tokenizer has no chat template", "leave out --chat-template")
     before, after = tokenizer.chat_template.around()
-    return SpecialTokens(tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after)))
+    return SpecialTokens(tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after)), (before, after))
 
 
 def encode(segment: Segment, tokenizer: Tokenizer) -> Ids:
     """Token ids [t] of a segment."""
     return np.asarray(tokenizer.encode(segment) if isinstance(segment, str) else segment, dtype=np.int64)
-
-
-def option_lengths(request: Request, tokenizer: Tokenizer) -> list[int]:
-    """Tokens of each option; none where nothing is to be chosen."""
-    return [len(tokenizer.encode(option)) for option in request.options] if isinstance(request, Choose) else []
 
 
 def document_of(request: Request) -> Segment | None:
@@ -123,16 +103,79 @@ def document_of(request: Request) -> Segment | None:
     return None if index is None else request.prompt.segments[index]
 
 
+@dataclass(frozen=True)
+class Opening:
+    """A prompt to the end of its document; of a prompt without one, what stands before every prompt.
+
+    Attributes:
+        tokens: how many it has.
+        before: how many of them stand before the document.
+        head: its end.
+    """
+
+    tokens: int
+    before: int
+    head: Head
+
+
+def open_prompt(prompt: Prompt, tokenizer: Tokenizer, special: SpecialTokens) -> tuple[Opening, Ids]:
+    """The opening of a prompt, and its token ids."""
+    if prompt.document is None:
+        return Opening(len(special.start), len(special.start), Head()), special.start
+    pieces = special.around(prompt.segments)[: prompt.document + 2]
+    joined = join(Head(), pieces, tokenizer)
+    before = join(Head(), pieces[:-1], tokenizer).tokens
+    ids = np.concatenate((special.start, joined.ids))
+    return Opening(len(ids), len(special.start) + before, joined.head), ids
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What follows a prompt's opening.
+
+    Attributes:
+        dropped: how many tokens at the end of the opening are others in the joined text.
+        parts: the tokens of the prompt from there on.
+        options: the tokens of each option behind it.
+    """
+
+    dropped: int
+    parts: list[Ids]
+    options: list[list[int]]
+
+    @property
+    def tokens(self) -> int:
+        """How many there are in ``parts``."""
+        return sum(map(len, self.parts))
+
+
+def rest_of(request: Generate | Choose, head: Head, tokenizer: Tokenizer, special: SpecialTokens) -> Rest:
+    """What follows an opening that ends in ``head``; of one that is cut, in token ids: ``Head(None)``."""
+    document = request.prompt.document
+    pieces = special.around(request.prompt.segments)
+    joined = join(head, pieces if document is None else pieces[document + 2 :], tokenizer)
+    if isinstance(request, Generate):
+        return Rest(joined.dropped, joined.parts, [])
+    dropped, options = joined.head.choices([special.answer(option) for option in request.options], tokenizer)
+    *parts, last = joined.parts or [np.zeros(0, np.int64)]
+    kept = len(last) - dropped
+    return Rest(joined.dropped + max(-kept, 0), [*parts, last[: max(kept, 0)]], options)
+
+
 class PromptTokens:
     """The token ids of a prompt, or of what follows its shared document, handed out in chunks: never joined.
 
     Args:
-        parts: the token ids of its segments.
+        parts: its token ids.
         digest: a hash that has taken in what was read before.
+        options: the token ids of each option behind it, where something is to be chosen.
     """
 
-    def __init__(self, parts: Sequence[Ids], digest: hashlib._Hash | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[Ids], digest: hashlib._Hash | None = None, options: Sequence[Sequence[int]] = ()
+    ) -> None:
         self.parts = parts
+        self.options = options
         self.ends = np.cumsum([len(part) for part in self.parts])
         self._hash = digest.copy() if digest else hashlib.sha256()
 
@@ -156,16 +199,19 @@ class PromptTokens:
         return self._hash.hexdigest()
 
 
-def prompt_parts(
-    prompt: Prompt,
+def prompt_tokens(
+    request: Generate | Choose,
     tokenizer: Tokenizer,
-    kept: int | None,
-    context: Context | None,
     special: SpecialTokens = NO_SPECIAL_TOKENS,
-) -> list[Ids]:
-    """The token ids of a prompt's segments, its document cut to ``kept`` tokens, with what stands around them."""
-    parts = [encode(segment, tokenizer) for segment in prompt.segments]
-    if prompt.document is not None and kept is not None and context is not None:
-        parts[prompt.document] = context.cut(parts[prompt.document], kept)
-    around = [np.asarray(ids, np.int64) for ids in (special.before, special.after)]
-    return [part for part in (around[0], *parts, around[1]) if len(part)]
+    kept: int | None = None,
+    context: Context | None = None,
+) -> PromptTokens:
+    """A whole prompt, its document cut to ``kept`` tokens, if it is to be cut, with what stands around it."""
+    opening, ids = open_prompt(request.prompt, tokenizer, special)
+    if context is None or kept is None or kept == opening.tokens - opening.before:
+        rest = rest_of(request, opening.head, tokenizer, special)
+        parts = [ids[: opening.tokens - rest.dropped], *rest.parts]
+    else:
+        rest = rest_of(request, Head(None), tokenizer, special)
+        parts = [ids[: opening.before], context.cut(ids[opening.before :], kept), *rest.parts]
+    return PromptTokens([part for part in parts if len(part)], options=rest.options)

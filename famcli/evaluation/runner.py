@@ -19,7 +19,8 @@ from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
-from famcli.task import Sample, Task
+from famcli.seams import FramedEncoder
+from famcli.task import Encoder, Sample, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -94,7 +95,7 @@ def evaluate(
     record = new_record(model, task, results, seed, limit, fields)
     if not fresh and (finished := _finished(record.path)):
         return finished
-    samples = _samples(model, task, seed, limit)
+    samples = _samples(FramedEncoder(model.tokenizer, special), task, seed, limit)
     planned = measure(samples, model.tokenizer, context, special)
     with claim(record.path, fresh):
         if finished := _finished(record.path):
@@ -162,8 +163,8 @@ def _earlier(directory: Path) -> RunRecord | None:
         raise UserError(error.message, "--fresh starts over and keeps the damaged run beside the new one") from error
 
 
-def _samples(model: LoadedModel, task: Task, seed: int, limit: int | None) -> list[Sample]:
-    samples = task.samples(model.tokenizer, seed, limit)
+def _samples(tokenizer: Encoder, task: Task, seed: int, limit: int | None) -> list[Sample]:
+    samples = task.samples(tokenizer, seed, limit)
     if not samples:
         raise UserError(f"task {task.name} gives no samples with these options")
     if len({sample.id for sample in samples}) < len(samples):

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from famcli.errors import GO_ON, UserError
-from famcli.evaluation.prompts import Ids
 from famcli.files import temporary_files
 from famcli.models.stream import State
+from famcli.seams import Ids
 
 if TYPE_CHECKING:
     from famcli.models.stream import StreamModel
