@@ -114,7 +114,10 @@ class _Layer:
                     break  # an unfinished block updates nothing
                 moved = place + span if self.memory.fam_query_position == "current" else place
                 sees = torch.cat([blocks == block, later == block, self._of_block(len(keys) - 2) == block])
-                attended = self.of_fam._attend(fams[-1], moved, keys, values, sees.expand(self.memory.fam_length, -1))
+                shown = (
+                    values if not self.memory.fam_null_sink else [self._nulled(values[0]), values[1] * 0, *values[2:]]
+                )
+                attended = self.of_fam._attend(fams[-1], moved, keys, shown, sees.expand(self.memory.fam_length, -1))
                 residual = fams[-1] if block > 0 or carries_context else torch.zeros_like(fams[-1])
                 fams.append(self.of_fam._finish_fam(attended + residual))
         past = blocks[:, None] - blocks[None, :]
@@ -139,6 +142,10 @@ class _Layer:
         keys, values = [self._keys(prompt, place)], [self._values(prompt)]
         attended = self._attend(prompt, place, keys, values, everything) + prompt
         return attended + self._feed_forward(attended)
+
+    def _nulled(self, values: Tensor) -> Tensor:
+        """Values of the tokens, those of the sinks zero."""
+        return torch.cat([values[:, :, : self.memory.sinks] * 0, values[:, :, self.memory.sinks :]], dim=2)
 
     def _of_block(self, count: int) -> Tensor:
         """For each latent of ``count`` FAMs in a row, the block that sees it."""

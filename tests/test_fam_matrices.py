@@ -16,11 +16,14 @@ from famcli.checkpoints.registry import find_model, load_model
 from famcli.errors import UserError
 
 
+@pytest.mark.parametrize("null_sink", [True, False])
 @pytest.mark.parametrize("ffn", [True, False])
 @pytest.mark.parametrize(("segments", "sinks"), [(0, 0), (0, 2), (2, 1)])
 @torch.no_grad()
-def test_any_chunking_equals_the_reference(ffn: bool, segments: int, sinks: int) -> None:
-    config = small_config("fam", fam_rank=2, fam_ffn=ffn, memory_segments=segments, sinks=sinks)
+def test_any_chunking_equals_the_reference(null_sink: bool, ffn: bool, segments: int, sinks: int) -> None:
+    config = small_config(
+        "fam", fam_rank=2, fam_null_sink=null_sink, fam_ffn=ffn, memory_segments=segments, sinks=sinks
+    )
     decoder = small_decoder(config)
     tokens = random_tokens(config, 2, 22)
     expected = reference.read(config, double_weights(decoder), tokens)

@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fam-rms": {"fam_norm": "rms", "fam_scale": 2.5},
     "fam-keep": {"fam_keep_initial": True, "sinks": 1},
     "fam-rank": {"fam_rank": 2, "memory_segments": 0, "sinks": 1},
-    "fam-rank-no-ffn": {"fam_rank": 2, "fam_ffn": False},
+    "fam-rank-null-sink": {"fam_rank": 2, "fam_ffn": False, "fam_null_sink": True, "sinks": 2},
     **{name: {} for name in HOOKS},
     "mixed-M0": {"memory_segments": 0},
     # those of other packages that are installed here, as they are by default

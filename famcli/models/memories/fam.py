@@ -52,6 +52,11 @@ class Fam(Window):
         "context (appendix B.1); a pretrained model that is not trained yet needs it",
     )
 
+    fam_null_sink: bool = setting(
+        False,
+        "the FAM's queries see the sinks with values of zero, so that a latent that looks nowhere else stays as it is; "
+        "tokens see them as they are",
+    )
     fam_rank: int = setting(
         0,
         "r: rank of matrices of the FAM's own, added to the layer's projections where the FAM passes and nowhere else, "
@@ -158,15 +163,24 @@ class Fam(Window):
         keys, values = layer.attention.keys_values(layer.attention_norm(fam), at.turn(-self.fam_length, fam.shape[1]))
         return {"fam": fam, "fam_keys": keys, "fam_values": values}
 
+    def _values(self, block: Block, at: Place) -> Tensor:
+        """The block's values as the FAM's queries see them; the first block has the sinks among its tokens."""
+        if not self.fam_null_sink or at.blocks:
+            return block.values
+        values = block.values.clone()
+        values[:, :, : self.sinks] = 0
+        return values
+
     def _update(self, block: Block, state: State, layer: LayerView, at: Place, stride: float) -> State:
         """FAM queries see [sinks; previous FAM; whole block]; the first block has the sinks among its own tokens."""
         from torch.nn.functional import rms_norm
 
         fam, initial, own = state["fam"], state["fam_initial"], self._own(layer)
         start = (at.span if self.fam_query_position == "current" else 0) - self.fam_length
-        seen = [(state["fam_keys"], state["fam_values"]), (block.keys, block.values)]
+        seen = [(state["fam_keys"], state["fam_values"]), (block.keys, self._values(block, at))]
         if self.sinks and at.blocks:
-            seen.insert(0, (state["sink_keys"], state["sink_values"]))
+            values = state["sink_values"]
+            seen.insert(0, (state["sink_keys"], values * 0 if self.fam_null_sink else values))
         queries = own.attention.queries(own.attention_norm(fam), at.turn(start, self.fam_length))
         attended = own.attention.attend(queries, seen)
         carried = (fam if self.fam_keep_initial else fam.masked_fill(initial[:, None, None], 0)) / stride
