@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from small_models import small_config
 
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
@@ -183,3 +184,27 @@ class TestOverride:
         with pytest.raises(UserError) as caught:
             ModelConfig(**SHAPE).override(fields, "fam-tiny")
         assert all(word in caught.value.message for word in words)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"attention": "fam", "block_size": 10**12},
+        {"attention": "full", "block_size": 10**9},
+        {"attention": "bswa", "block_size": 2**22, "memory_segments": 2},
+        {"attention": "bswa", "block_size": 8, "memory_segments": 10**15},
+    ],
+    ids=str,
+)
+def test_windows_that_no_machine_holds_are_refused_before_anything_is_made(fields: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"would look back at [\d,]+ tokens; famcli makes tables for at most 4,194,304"):
+        small_config(**fields)
+    assert small_config("bswa", block_size=2**20, memory_segments=4).window == 5 * 2**20
+
+
+@pytest.mark.parametrize("letters", ["l", "lgx", "lglg", ""])
+def test_local_layers_are_a_letter_for_each_layer(letters: str) -> None:
+    with pytest.raises(UserError, match="'local_layers' must be 3 letters 'l' or 'g'"):
+        small_config("full", layers=3, local_window=5, local_layers=letters)
+    config = small_config("full", layers=3, local_window=5, local_layers="lgg")
+    assert [config.is_local(number) for number in range(3)] == [True, False, False]

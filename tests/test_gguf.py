@@ -55,6 +55,31 @@ FILES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"rope.freq_base_swa": 1e4},
     ),
     "olmo2": ("olmo2", {}, {}),
+    "linear-without-type": ("llama", {"rope_parameters": LINEAR}, {"rope.scaling.type": ...}),
+    "linear-by-its-old-name": (
+        "llama",
+        {"rope_parameters": LINEAR},
+        {"rope.scaling.type": ..., "rope.scaling.factor": ..., "rope.scale_linear": 2.0},
+    ),
+    "linear-under-both-names": ("qwen2", {"rope_parameters": LINEAR}, {"rope.scale_linear": 3.0}),
+    "a-factor-of-no-scaling": ("llama", {}, {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}),
+    "a-factor-of-nothing": ("llama", {}, {"rope.scaling.factor": 0.0}),
+    "no-base": ("llama", {}, {"rope.freq_base": ...}),
+    "gemma3-mixed": (
+        "gemma3_text",
+        {**GEMMA, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        {"attention.sliding_window_pattern": [False, True, False]},
+    ),
+    "gemma3-all-local": (
+        "gemma3_text",
+        {**GEMMA, "layer_types": ["sliding_attention"] * 3},
+        {"attention.sliding_window_pattern": 0},
+    ),
+    "notes": (
+        "llama",
+        {},
+        {"vocab_size": 50, "rope.scaling.finetuned": False, "attention.causal": True, "logit_scale": 1.0},
+    ),
 }
 
 
@@ -81,6 +106,43 @@ def test_logits_are_those_of_transformers(
         expected = model(tokens).logits
     assert expected.std() > 0.2
     assert distance(logits(decoder, tokens), expected) < 1e-4
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("pattern", [None, 4, [True, True, True, False, True], [False, True, False, True, True]])
+def test_olmo_3_is_written_as_olmo_2_with_windows(tmp_path: Path, scaled: bool, pattern: Any) -> None:
+    """Its local layers are not scaled."""
+    from transformers import Olmo3Config, Olmo3ForCausalLM
+
+    local = pattern if isinstance(pattern, list) else [True, True, True, False, True]
+    plain = {"rope_type": "default", "rope_theta": 500.0}
+    torch.manual_seed(0)
+    config = Olmo3Config(
+        **{"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 5, "sliding_window": 5},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2, "pad_token_id": 0},
+        layer_types=["sliding_attention" if one else "full_attention" for one in local],
+        rope_parameters={"full_attention": dict(LINEAR if scaled else plain), "sliding_attention": dict(plain)},
+    )
+    model = Olmo3ForCausalLM(config).eval()
+    model.config.head_dim = 8
+    windows = {"attention.sliding_window": 5, "attention.sliding_window_pattern": ... if pattern is None else pattern}
+    save_as_gguf(model, tmp_path / "model.gguf", "olmo2", **windows)
+    checkpoint, decoder = load(tmp_path / "model.gguf")
+    assert (checkpoint.config.rope_scaling, checkpoint.config.rope_theta) == ("linear" if scaled else "none", 500.0)
+    tokens = random_tokens(checkpoint.config, 2, 40)
+    with torch.no_grad():
+        expected = model(tokens).logits
+    assert expected.std() > 0.2
+    assert distance(logits(decoder, tokens), expected) < 1e-4
+
+
+def test_gemma_without_a_window_has_no_local_layer(tmp_path: Path) -> None:
+    model = save_hub_model(tmp_path / "hub", "gemma3_text", **{**GEMMA, "layer_types": ["full_attention"] * 3})
+    save_as_gguf(model, tmp_path / "model.gguf", "gemma3_text", **{"attention.sliding_window": ...})
+    checkpoint, decoder = load(tmp_path / "model.gguf")
+    tokens = random_tokens(checkpoint.config, 2, 40)
+    with torch.no_grad():
+        assert distance(logits(decoder, tokens), model(tokens).logits) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0"])
@@ -135,12 +197,80 @@ def test_directory_of_one_file_is_that_file(tmp_path: Path) -> None:
         ({"feed_forward_length": 64}, r"'blk\.0\.ffn_\w+\.weight' is \[\d+, \d+\], expected"),
         ({"block_count": 2}, r"unexpected tensor 'blk\.2\."),
         ({"block_count": 4}, r"lacks the tensor 'layers\.3\."),
+        ({"block_count": 2**31}, r"'llama\.block_count' is 2147483648, and the file holds \d+ tensors"),
+        ({"block_count": "three"}, r"has no number in the field 'llama\.block_count'"),
+        ({"embedding_length": 2**31}, r"'token_embd\.weight' is \[50, 32\], expected \[50, 2147483648\]"),
+        ({"attention.head_count": 2**31, "attention.head_count_kv": 2**31}, r"'blk\.0\.attn_q\.weight' is"),
+        ({"attention.scale": 0.1}, r"'llama\.attention\.scale' is none that famcli knows"),
+        ({"logit_scale": 0.5}, r"'llama\.logit_scale' is 0\.5"),
+        ({"final_logit_softcapping": 30.0}, r"'llama\.final_logit_softcapping' is 30\.0"),
+        ({"rope.scaling.attn_factor": 1.2}, r"'llama\.rope\.scaling\.attn_factor' is 1\.2"),
+        ({"rope.scaling.yarn_ext_factor": 1.0}, r"'llama\.rope\.scaling\.yarn_ext_factor' is none"),
+        ({"rope.dimension_sections": [1, 1]}, r"'llama\.rope\.dimension_sections' is none"),
+        ({"attention.causal": False}, r"'llama\.attention\.causal' is False"),
+        ({"attention.sliding_window": 16}, r"'llama\.attention\.sliding_window' is none"),
     ],
 )
 def test_what_cannot_be_read_rightly_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     save_as_gguf(save_hub_model(tmp_path / "hub"), tmp_path / "model.gguf", "llama", **changes)
     with pytest.raises(UserError, match=message):
         open_checkpoint(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("gemma3_text", {"attention.sliding_window_pattern": [True, False]}, "is of 2 layers, and the model has 3"),
+        ("gemma3_text", {"attention.sliding_window_pattern": "every"}, "must be a whole number or a list, not every"),
+        ("olmo2", {"attention.sliding_window": 5, "rope.freq_base_swa": 7.0}, r"'olmo2\.rope\.freq_base_swa' is 7\.0"),
+    ],
+)
+def test_windows_that_cannot_be_read_rightly_are_refused(
+    tmp_path: Path, kind: str, changes: dict[str, Any], message: str
+) -> None:
+    save_as_gguf(save_hub_model(tmp_path / "hub", kind), tmp_path / "model.gguf", kind, **changes)
+    with pytest.raises(UserError, match=message):
+        open_checkpoint(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("general.name", "x", True),
+        ("general.base_model.0.name", "x", True),
+        ("general.type", "model", True),
+        ("general.type", "adapter", False),
+        ("quantize.imatrix.file", "x", True),
+        ("mradermacher.quantized_at", "x", True),
+        ("tokenizer.chat_template.tool_use", "x", True),
+        ("tokenizer.ggml.fim_pre_token_id", 3, True),
+        ("tokenizer.ggml.add_eos_token", False, True),
+        ("tokenizer.ggml.add_eos_token", True, False),
+        ("tokenizer.ggml.precompiled_charsmap", [1, 2], False),
+        ("tokenizer.ggml.fold_case", True, False),
+        ("llama.attention.sliding_window", 2048, True),
+    ],
+)
+def test_a_field_is_known_or_refused_by_name(tmp_path: Path, field: str, value: Any, allowed: bool) -> None:
+    model = save_hub_model(tmp_path / "hub")
+    save_as_gguf(model, tmp_path / "model.gguf", "llama")
+    read = gguf.GGUFReader(tmp_path / "model.gguf")
+    skipped = ("GGUF.", "general.architecture")
+    fields = {name: part.contents() for name, part in read.fields.items() if not name.startswith(skipped)}
+    tensors = {tensor.name: tensor.data for tensor in read.tensors}
+    write_gguf(tmp_path / "again.gguf", "llama", {**fields, field: value}, tensors)
+    if allowed:
+        assert open_checkpoint(tmp_path / "again.gguf").config == open_checkpoint(tmp_path / "model.gguf").config
+    else:
+        with pytest.raises(UserError, match=f"'{field}' is"):
+            open_checkpoint(tmp_path / "again.gguf")
+
+
+def test_no_field_of_llama_cpp_is_both_applied_and_harmless() -> None:
+    from famcli.checkpoints.gguf_fields import APPLIED, HARMLESS, OF_WINDOWS, SETTLED
+
+    lists = [APPLIED, OF_WINDOWS, HARMLESS, set(SETTLED)]
+    assert sum(map(len, lists)) == len(set().union(*lists))
 
 
 def test_rope_that_is_not_scaled_as_in_llama_3_is_refused(tmp_path: Path) -> None:

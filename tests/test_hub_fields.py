@@ -12,7 +12,7 @@ import pytest
 from hub_models import KINDS
 from transformers import AutoConfig, Gemma3Config, GenerationConfig
 
-from famcli.checkpoints.hub_fields import DEFAULTS
+from famcli.checkpoints.hub_fields import APPLIED, DEFAULTS, SETTLED
 from famcli.checkpoints.huggingface import decoder_config
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
@@ -145,14 +145,17 @@ def test_every_field_of_a_config_class_is_known(kind: str) -> None:
         ({"rope_scaling": {"rope_type": "linear", "factor": 2.0, "beta": 1}}, r"'rope_scaling\.beta' is none"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, r"'rope_parameters\.partial_rotary_factor' is none"),
         ({"num_hidden_layers": 10**9}, "'num_hidden_layers' is 1000000000"),
-        ({"vocab_size": True}, "'vocab_size' must be a whole number"),
+        ({"vocab_size": True}, "'vocab_size' must be a number, not True"),
+        ({"vocab_size": 50.0}, "'vocab_size' must be a whole number of at least 1"),
+        ({"rms_norm_eps": float("nan")}, "'rms_norm_eps' must be a number above 0, not nan"),
+        ({"tie_word_embeddings": "no"}, "'tie_word_embeddings' must be true or false"),
     ],
 )
 def test_what_may_change_the_result_is_refused_by_name(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ours({**BASE["llama"], **fields})
     part = {"model_type": "gemma3", "text_config": {**BASE["gemma3_text"], **fields}}
-    if "rope" not in str(fields):
+    if not re.search("rope|tie", str(fields)):
         with pytest.raises(UserError, match=message):
             ours(part)
 
@@ -164,11 +167,11 @@ def test_what_may_change_the_result_is_refused_by_name(fields: dict[str, Any], m
         ("qwen3", {"layer_types": ["full_attention"] * 6}, "for each of 7 layers"),
         ("gemma3_text", {"layer_types": ["chunked_attention"] * 7}, "must name one of full_attention and sliding"),
         ("gemma3_text", {"sliding_window": None}, "'sliding_window' is null"),
-        ("gemma3_text", {"sliding_window_pattern": 0}, "'sliding_window_pattern' is 0"),
+        ("gemma3_text", {"sliding_window_pattern": 0}, "'sliding_window_pattern' must be a whole number"),
         ("gemma3_text", {"sliding_window_pattern": 3, "_sliding_window_pattern": 2}, "'_sliding_window_pattern' 2"),
         ("gemma3_text", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "of Gemma 3 must hold"),
         ("gemma3_text", {"head_dim": None}, "'head_dim' is null"),
-        ("mistral", {"sliding_window": 0}, "'local_window' must be at least 1"),
+        ("mistral", {"sliding_window": 0}, "'sliding_window' must be a whole number of at least 1, not 0"),
     ],
 )
 def test_windows_that_say_nothing_are_refused(kind: str, fields: dict[str, Any], message: str) -> None:
@@ -207,3 +210,39 @@ def test_gemma_with_vision_is_tied_as_its_file_says(outer: Any, inner: Any, tied
     fields = {"model_type": "gemma3", "text_config": {**BASE["gemma3_text"], "tie_word_embeddings": inner}}
     assert ours({**fields, "tie_word_embeddings": outer}).tie_embeddings is tied
     assert ours(fields if outer is None else {**fields, "tie_word_embeddings": outer}).tie_embeddings is tied
+
+
+ODD: tuple[Any, ...] = (
+    None,
+    "x",
+    -1,
+    0,
+    1.5,
+    True,
+    [],
+    {},
+    float("inf"),
+    float("nan"),
+    10**30,
+    [[]],
+    {"a": []},
+    "\ud800",
+)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gemma3"])
+def test_a_value_of_any_type_is_read_or_named(kind: str) -> None:
+    base = BASE.get(kind) or {"model_type": kind, "text_config": BASE["gemma3_text"]}
+    refused = 0
+    for name in (*APPLIED, *SETTLED, "text_config"):
+        for value in (
+            *ODD,
+            *({name: value} for name in ("rope_type", "rope_theta", "full_attention") for value in ODD),
+        ):
+            for fields in ({**base, name: value}, {**base, "text_config": {**BASE["gemma3_text"], name: value}}):
+                try:
+                    ours(fields)
+                except UserError as error:
+                    refused += 1
+                    assert error.message.startswith("config.json"), error.message
+    assert refused > 500

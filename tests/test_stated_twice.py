@@ -103,6 +103,7 @@ def other_weights(directory: Path) -> Tensors:
         ("consolidated.safetensors", "model.safetensors"),
         ("model-00001-of-00002.safetensors", "model.safetensors"),
         ("model.Q8_0.gguf", "model.safetensors"),
+        ("pytorch_model.bin", "model.safetensors"),
         ("consolidated.00.safetensors", "model.safetensors.index.json"),
     ],
 )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint
+from famcli.checkpoints.gguf_fields import check_known
 from famcli.checkpoints.gguf_tokenizer import read_tokenizer
 from famcli.checkpoints.weights import Stored
 from famcli.errors import UserError
@@ -44,6 +45,8 @@ _TENSORS = {
 }
 _LLAMA3 = {"rope_low_frequency": 1.0, "rope_high_frequency": 4.0, "rope_original_context": 8192}
 """Of all Llama 3.x releases; a file holds their effect only, as ``rope_freqs.weight``."""
+_GLOBAL_EVERY = {"gemma3": 6, "olmo2": 4}
+"""Architectures with local layers, and the interval of those that are not, where the file names none."""
 _GEMMA_27B_LAYERS = 62
 _VALUES_AT_ONCE = 2**22
 
@@ -100,6 +103,8 @@ def open_gguf(file: Path) -> Checkpoint:
             f"{file} is one of {fields.get('split.count')} parts",
             "join them: llama-gguf-split --merge FIRST_PART WHOLE",
         )
+    windows = fields.architecture in _GLOBAL_EVERY
+    check_known(reader.fields, fields.get, fields.architecture, windows, file)
     headers = {tensor.name: tensor for tensor in reader.tensors}
     config = _config(fields, headers)
     tensors: dict[str, Stored] = {}
@@ -177,7 +182,9 @@ class _Fields:
         if isinstance(value, list) and len(set(value)) == 1:
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            what = "lacks" if value is None else "has several values in"
+            what = (
+                "lacks" if value is None else "has several values in" if isinstance(value, list) else "has no number in"
+            )
             raise UserError(f"{self.file} {what} the field '{self.architecture}.{name}'")
         return value
 
@@ -200,12 +207,13 @@ def _interleaved_heads(fields: _Fields, config: ModelConfig, name: str) -> int:
 
 def _config(fields: _Fields, headers: Mapping[str, Any]) -> ModelConfig:
     file = fields.file
-    for name in ("expert_count", "attn_logit_softcapping", "final_logit_softcapping"):
-        if fields.of(name):
-            full = f"{fields.architecture}.{name}"
-            raise UserError(f"{file}: field '{full}' is {fields.of(name)}; famcli reads models without it")
     if "token_embd.weight" not in headers:
         raise UserError(f"{file} lacks the tensor 'token_embd.weight'")
+    if fields.number("block_count") > len(headers):
+        raise UserError(
+            f"{file}: field '{fields.architecture}.block_count' is {fields.number('block_count')}, and the file holds "
+            f"{len(headers)} tensors"
+        )
     width, heads = fields.number("embedding_length"), fields.number("attention.head_count")
     rotated = fields.number("rope.dimension_count", 0)
     head_width = fields.number("attention.key_length", rotated or width // heads)
@@ -227,11 +235,12 @@ def _config(fields: _Fields, headers: Mapping[str, Any]) -> ModelConfig:
             "kv_heads": fields.number("attention.head_count_kv", heads),
             "head_width": head_width,
             "ffn_width": fields.number("feed_forward_length"),
-            "rope_theta": fields.number("rope.freq_base", 1e6 if gemma else 1e4),
+            "rope_theta": fields.number("rope.freq_base", 1e4),
             "norm_eps": fields.number("attention.layer_norm_rms_epsilon"),
             "tie_embeddings": "output.weight" not in headers,
             "trained_context": fields.of("context_length"),
             **_linear_scaling(fields),
+            **(_windows(fields) if fields.architecture in _GLOBAL_EVERY else {}),
             **(_gemma(fields, width, heads, head_width) if gemma else {}),
         },
         str(file),
@@ -242,12 +251,15 @@ def _config(fields: _Fields, headers: Mapping[str, Any]) -> ModelConfig:
 
 
 def _linear_scaling(fields: _Fields) -> dict[str, Any]:
-    kind, factor = fields.of("rope.scaling.type", "none"), fields.of("rope.scaling.factor", 1.0)
+    """A factor without a type is linear; a factor of 0 is none."""
+    kind, factor = fields.of("rope.scaling.type", "linear"), fields.of("rope.scaling.factor")
+    if factor is None:
+        factor = fields.of("rope.scale_linear", 0.0)  # its old name
     if kind not in ("none", "linear"):
         raise UserError(
             f"{fields.file}: field '{fields.architecture}.rope.scaling.type' is '{kind}'; famcli reads none or linear"
         )
-    return {"rope_scaling": "linear", "rope_factor": factor} if kind == "linear" and factor != 1 else {}
+    return {"rope_scaling": "linear", "rope_factor": factor} if kind == "linear" and factor not in (0, 1) else {}
 
 
 def _llama3_scaling(config: ModelConfig, divisors: Any, file: Path) -> ModelConfig:
@@ -265,23 +277,34 @@ def _gemma(fields: _Fields, width: int, heads: int, head_width: int) -> dict[str
     """What is written in llama.cpp and not in its files: Gemma 3 of 27B scales its scores otherwise."""
     largest = fields.number("block_count") == _GEMMA_27B_LAYERS
     return {
-        "rope_local_theta": fields.number("rope.freq_base_swa", 1e4),
-        "local_window": fields.number("attention.sliding_window"),
-        "global_every": _global_every(fields),
         "embedding_scale": width**0.5,
         "attention_scale": (width / heads if largest else head_width) ** -0.5,
     }
 
 
-def _global_every(fields: _Fields) -> int:
-    """The interval of layers that are not local; the file has the number, or says of each layer whether it is local."""
-    pattern = fields.of("attention.sliding_window_pattern", 6)
+def _windows(fields: _Fields) -> dict[str, Any]:
+    """Local layers: the file has an interval of those that are not, or says of each layer whether it is local.
+
+    They have a base of their own, and are not scaled; OLMo 2's have the base of all.
+    """
+    window, layers = fields.number("attention.sliding_window", 0), fields.number("block_count")
+    pattern = fields.of("attention.sliding_window_pattern", _GLOBAL_EVERY[fields.architecture])
     if not isinstance(pattern, list):
-        return int(pattern)
-    every = pattern.index(False) + 1 if False in pattern else 0
-    if pattern != [not every or (i + 1) % every != 0 for i in range(len(pattern))]:
+        if isinstance(pattern, bool) or not isinstance(pattern, int) or pattern < 0:
+            raise _wrong_pattern(fields, f"must be a whole number or a list, not {pattern}")
+        pattern = [not pattern or (i + 1) % pattern != 0 for i in range(layers)]
+    if len(pattern) != layers:
+        raise _wrong_pattern(fields, f"is of {len(pattern)} layers, and the model has {layers}")
+    base = 1e4 if fields.architecture == "gemma3" else fields.number("rope.freq_base", 1e4)
+    theta = fields.number("rope.freq_base_swa", base)
+    if fields.architecture != "gemma3" and theta != base:
         raise UserError(
-            f"{fields.file}: field '{fields.architecture}.attention.sliding_window_pattern' is irregular; "
-            "famcli reads layers of one type, or full layers at one interval"
+            f"{fields.file}: field '{fields.architecture}.rope.freq_base_swa' is {theta} and "
+            f"'{fields.architecture}.rope.freq_base' {base}; famcli reads models of this family with one base"
         )
-    return every
+    found = huggingface.local_layers(window, [bool(local) for local in pattern]) if window else {}
+    return {**found, "rope_local_theta": theta} if found else {}
+
+
+def _wrong_pattern(fields: _Fields, what: str) -> UserError:
+    return UserError(f"{fields.file}: field '{fields.architecture}.attention.sliding_window_pattern' {what}")

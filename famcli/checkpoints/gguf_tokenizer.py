@@ -75,6 +75,7 @@ def read_tokenizer(fields: Mapping[str, Any], architecture: str, file: Path) -> 
             f"{file}: field 'tokenizer.ggml.model' is '{kind}'; famcli reads {' or '.join(_KINDS)}",
             "give the model's Hugging Face directory instead",
         )
+    _check_lists(fields, file)
     tokens = list(_required(fields, "ggml.tokens", file))
     types = list(fields.get("ggml.token_type") or [0] * len(tokens))
     size = len(tokens)
@@ -100,6 +101,21 @@ def read_tokenizer(fields: Mapping[str, Any], architecture: str, file: Path) -> 
     settings = {**special, "chat_template": fields.get("chat_template")}
     ids = {"bos_token_id": names["bos_token"], "eos_token_id": _ends(named, tokens)}
     return HubTokenizer(tokenizer.to_str(), ids, settings, str(file))
+
+
+def _check_lists(fields: Mapping[str, Any], file: Path) -> None:
+    """Makes sure that the lists of a vocabulary are of their types, and of one length."""
+    size = len(_required(fields, "ggml.tokens", file))
+    for name, kind in (("tokens", str), ("merges", str), ("token_type", int), ("scores", float)):
+        values = fields.get(f"ggml.{name}")
+        if values is None:
+            continue
+        if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+            raise UserError(f"{file}: field 'tokenizer.ggml.{name}' must be a list of type {kind.__name__}")
+        if name != "merges" and len(values) != size:
+            raise UserError(
+                f"{file}: field 'tokenizer.ggml.{name}' has {len(values)} entries, and 'tokenizer.ggml.tokens' {size}"
+            )
 
 
 def _named_tokens(fields: Mapping[str, Any], kind: str, size: int) -> dict[str, int | None]:

@@ -7,6 +7,7 @@ model another one.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 _OF_HEADS = ("num_key_value_heads", "head_dim")
 """Where ``null`` says: as many as heads, or the width divided by them. Left out, a family may mean a number."""
+_SWITCHES = ("tie_word_embeddings", "use_sliding_window")
+_DECIMALS = ("rms_norm_eps", "rope_theta", "rope_local_base_freq", "query_pre_attn_scalar")
 _WITHOUT_NULL = {"qwen3": ("head_dim",), "gemma3_text": _OF_HEADS}
 
 APPLIED = frozenset(
@@ -181,12 +184,28 @@ def value_of(fields: Mapping[str, Any], name: str, kind: str, file: Path) -> Any
     """A field, or its default in the family; ``None`` for a number that follows from the heads.
 
     Raises:
-        UserError: it is ``null`` where that says nothing.
+        UserError: it is not of its type, or ``null`` where that says nothing.
     """
-    value = fields[name] if name in fields else DEFAULTS[kind].get(name)
-    nullable = (*_OF_HEADS, "sliding_window")
-    if value is None and name in fields and (name not in nullable or name in _WITHOUT_NULL.get(kind, ())):
-        raise UserError(f"{file}: field '{name}' is null", f"leave it out for {DEFAULTS[kind].get(name)}")
+    default = DEFAULTS[kind].get(name)
+    value = fields.get(name, default)
+    if value is None:
+        of_none = (*_OF_HEADS, "sliding_window")
+        if name in fields and (name not in of_none or name in _WITHOUT_NULL.get(kind, ())):
+            raise UserError(f"{file}: field '{name}' is null", f"leave it out for {default}")
+        return None
+    if name in _SWITCHES:
+        must, right = "true or false", isinstance(value, bool)
+    elif name in ("hidden_act", "hidden_activation"):
+        must, right = "text", isinstance(value, str)
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        must, right = "a number", False
+    elif name in _DECIMALS:
+        must, right = "a number above 0", 0 < value < math.inf
+    else:
+        least = 0 if name == "max_window_layers" else 1
+        must, right = f"a whole number of at least {least}", isinstance(value, int) and value >= least
+    if not right:
+        raise UserError(f"{file}: field '{name}' must be {must}, not {printable(repr(value))}")
     return value
 
 

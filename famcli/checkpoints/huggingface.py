@@ -72,7 +72,7 @@ def decoder_config(fields: Mapping[str, Any], file: Path) -> ModelConfig:
     """
     whole, fields = fields, _text_part(fields)
     kind = fields.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(
             f"{file}: field 'model_type' is '{kind}', a family of models famcli does not read",
             f"it reads {', '.join(FAMILIES)}",
@@ -83,9 +83,6 @@ def decoder_config(fields: Mapping[str, Any], file: Path) -> ModelConfig:
     def given(name: str) -> Any:
         return value_of(fields, name, kind, file)
 
-    for name in _REQUIRED.values():
-        if not isinstance(given(name), int) or isinstance(given(name), bool) or given(name) < 1:
-            raise UserError(f"{file}: field '{name}' must be a whole number of at least 1, not '{given(name)}'")
     if given("num_hidden_layers") > MOST_LAYERS:
         raise UserError(f"{file}: field 'num_hidden_layers' is {given('num_hidden_layers')}: no model has so many")
     activation = "hidden_activation" if kind == "gemma3_text" else "hidden_act"
@@ -203,25 +200,24 @@ def _local_layers(fields: Mapping[str, Any], given: Callable[[str], Any], file: 
     kind, layers = fields["model_type"], given("num_hidden_layers")
     if kind not in _LOCAL:
         return {}
-    window, types = given("sliding_window"), fields.get("layer_types")
+    types = fields.get("layer_types")
+    windowless = kind.startswith("qwen") and not given("use_sliding_window")
+    window = None if windowless else given("sliding_window")
     if kind == "mistral":
         return {} if window is None else {"local_window": window}
-    if kind.startswith("qwen") and not given("use_sliding_window"):
-        window = None
     if types is None and kind == "gemma3_text":
         every = given("sliding_window_pattern")
-        other = fields.get("_sliding_window_pattern", every)
-        if not isinstance(every, int) or every < 1 or other != every:
+        if (other := fields.get("_sliding_window_pattern", every)) != every:
             raise UserError(
                 f"{file}: field 'sliding_window_pattern' is {every} and '_sliding_window_pattern' {other}; "
-                "famcli reads one interval of at least 1"
+                "famcli reads one interval"
             )
         types = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
     elif types is None:
         first = layers if window is None else given("max_window_layers")
         types = ["full_attention" if i < first else "sliding_attention" for i in range(layers)]
     known = {"full_attention", "sliding_attention"}
-    if not isinstance(types, list) or len(types) != layers or not all(name in known for name in types):
+    if not isinstance(types, list) or len(types) != layers or not all(name in known for name in map(str, types)):
         raise UserError(
             f"{file}: field 'layer_types' must name one of {' and '.join(sorted(known))} for each of {layers} layers"
         )

@@ -143,7 +143,7 @@ def _weight_files(directory: Path, own: bool) -> list[Path]:
     else:
         _refuse_pickles(sorted(directory.iterdir()))
         raise UserError(f"{single} is missing")
-    beside = [*directory.glob("*.safetensors"), *directory.glob("*.gguf")]
+    beside = [file for kind in ("*.safetensors", "*.gguf", "pytorch_model*.bin") for file in directory.glob(kind)]
     others = sorted(file.name for file in {*beside} - {*files} if not file.name.startswith("adapter_"))
     if read is single and index.exists() and _names_in(index) != [single.name]:
         others.insert(0, index.name)

@@ -25,6 +25,10 @@ _POSITIVE = (
 )
 
 
+LONGEST_REACH = 1 << 22
+"""Most positions whose rotations are made, a gigabyte or two of them: whoever asks for more has mistyped."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape and attention of a decoder (pre-RMSNorm, SwiGLU, RoPE, grouped-query heads).
@@ -118,6 +122,11 @@ class ModelConfig:
         if self.memory.name != self.attention:
             raise UserError(f"model field 'attention' is {self.attention}, and its memory is {self.memory.name}")
         self.memory.check(self)
+        if (reach := max(self.memory.reach(self), self.block_size)) > LONGEST_REACH:
+            raise UserError(
+                f"model field 'block_size' is {self.block_size}, and a block would look back at {reach:,} tokens; "
+                f"famcli makes tables for at most {LONGEST_REACH:,}"
+            )
 
     def is_local(self, layer: int) -> bool:
         """Layer number ``layer``, counted from 0, sees ``local_window`` tokens and no more."""
