@@ -211,15 +211,17 @@ class Sample:
     details: Mapping[str, int | str | float] = field(default_factory=dict)
 
 
-def option(default: str, help: str, parse: Callable[[str], T]) -> T:
+def option(default: str, help: str, parse: Callable[[str], T], *, added: bool = False) -> T:
     """A field of a task's ``Options``.
 
     Args:
         default: the value used where none is given, written as a user would.
         help: one line for ``famcli list tasks``.
         parse: turns text into the value; raises ``ValueError`` saying what the option must be.
+        added: it came to a task that had runs. At its default a record does not have it: the runs stay what they were.
     """
-    value: Any = field(default=parse(default), metadata={"help": help, "default": default, "parse": parse})
+    metadata = {"help": help, "default": default, "parse": parse, "added": added}
+    value: Any = field(default=parse(default), metadata=metadata)
     return value  # type: ignore[no-any-return]  # a dataclass takes the field for its default
 
 
@@ -279,6 +281,13 @@ class Task(ABC):
                     f"for example -o {name}={fields[name].metadata['default']}",
                 ) from None
         return cls(cls.Options(**values))
+
+    def recorded_options(self) -> dict[str, Any]:
+        """The options as a run record has them, see ``option``."""
+        left_out = {f.name for f in dataclasses.fields(self.options) if f.metadata.get("added")}
+        values = dataclasses.asdict(self.options)
+        defaults = {f.name: f.default for f in dataclasses.fields(self.options)}
+        return {name: v for name, v in values.items() if name not in left_out or v != defaults[name]}
 
     @classmethod
     def option_help(cls) -> list[OptionHelp]:

@@ -55,7 +55,7 @@ class NarrativeQA(QuestionTask[Question]):
 
     def read(self, rows: Iterator[Row]) -> Questions[Question]:
         """See ``QuestionTask.read``: rows of the hub's schema, or of SCROLLS."""
-        return read_by_schema(rows, MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
+        return read_by_schema(map(_not_released, rows), MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
 
     def request(self, question: Question, tokenizer: Encoder) -> Generate:
         """One line."""
@@ -69,6 +69,17 @@ class NarrativeQA(QuestionTask[Question]):
             "bleu_1": sentence_bleu(answer.text, question.references, max_order=1),
             "bleu_4": sentence_bleu(answer.text, question.references, max_order=4),
         }
+
+
+def _not_released(row: Row) -> Row:
+    """The row, if it is not of the tables that the authors publish, which lack the stories."""
+    if "document_id" in row.fields and "document" not in row.fields:
+        raise DataError(
+            f"{row.where}: this is a table of NarrativeQA's release (documents.csv, qaps.csv, summaries.csv), and the "
+            "stories are not in it",
+            f"--data hub has them ({HUB.repo}); or give rows with 'document' (id, text), 'question', 'answers'",
+        )
+    return row
 
 
 def _best(measure: Callable[[str, str], float], prediction: str, question: Question) -> float:

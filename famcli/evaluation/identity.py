@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def _task_fields(task: Task) -> TaskFields:
     described = TaskFields(
         name=task.name,
         version=task.version,
-        options=asdict(task.options),
+        options=task.recorded_options(),
         template_sha256=hashlib.sha256(task.template.encode()).hexdigest(),
         data=_data(task),
         metrics={
