@@ -87,11 +87,13 @@ class Generate:
         prompt: what is read first.
         max_new_tokens: the generation budget in tokens, at least 1.
         stop: strings that end the answer; it is cut before the first of them.
+        skip_blank_lines: white space before the answer does not count: no stop string ends it there.
     """
 
     prompt: Prompt
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    skip_blank_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,15 @@ Request: TypeAlias = Generate | Choose | Read
 
 @dataclass(frozen=True)
 class Generated:
-    """The answer to ``Generate``: its text, and the token ids it was decoded from (end of text left out)."""
+    """The answer to ``Generate``: its text, and the token ids it was decoded from (end of text left out).
+
+    ``cut``: the budget ended it, where a stop string was to. ``thinking_tokens``: those of thoughts before it.
+    """
 
     text: str
     token_ids: tuple[int, ...]
+    cut: bool = False
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True)

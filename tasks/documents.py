@@ -64,6 +64,25 @@ class QuestionOptions(DocumentOptions):
     )
 
 
+def parse_flag(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text.strip().lower() not in ("true", "false"):
+        raise ValueError("true or false")
+    return text.strip().lower() == "true"
+
+
+def skip_blank_lines() -> bool:
+    """The option of a task whose answers are one line."""
+    return option("false", "whether blank lines before an answer are no end of it", parse_flag, added=True)
+
+
+@dataclass(frozen=True)
+class LineOptions(QuestionOptions):
+    """Options of a task that asks about documents and is answered in a line."""
+
+    skip_blank_lines: bool = skip_blank_lines()
+
+
 class DocumentTask(Task):
     """A task on the rows of a data set.
 

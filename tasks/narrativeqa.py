@@ -13,6 +13,7 @@ from famcli.metrics.text_overlap import rouge_l, sentence_bleu, token_f1
 from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Scores
 
 from .documents import (
+    LineOptions,
     Question,
     Questions,
     QuestionTask,
@@ -52,6 +53,8 @@ class NarrativeQA(QuestionTask[Question]):
     summary = "questions about whole books and film scripts, answered in free text"
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), MetricSpec("bleu_1"), MetricSpec("bleu_4"))
     hub = HUB
+    Options = LineOptions
+    options: LineOptions
 
     def read(self, rows: Iterator[Row]) -> Questions[Question]:
         """See ``QuestionTask.read``: rows of the hub's schema, or of SCROLLS."""
@@ -59,7 +62,12 @@ class NarrativeQA(QuestionTask[Question]):
 
     def request(self, question: Question, tokenizer: Encoder) -> Generate:
         """One line."""
-        return Generate(self.prompt(question), generation_budget(tokenizer, ANSWER_CHARACTERS), stop=("\n",))
+        return Generate(
+            self.prompt(question),
+            generation_budget(tokenizer, ANSWER_CHARACTERS),
+            ("\n",),
+            self.options.skip_blank_lines,
+        )
 
     def score(self, question: Question, answer: Generated) -> Scores:
         """See the class."""

@@ -59,7 +59,12 @@ def new_record(
 
 
 def context_fields(
-    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, special: SpecialTokens, chat: bool
+    tokenizer: Tokenizer,
+    max_context: int | None,
+    truncate: Side | None,
+    special: SpecialTokens,
+    chat: bool,
+    thinking: int | None = None,
 ) -> ContextFields:
     """What the record says of prompts; a model without special tokens or a chat template has the bound alone."""
     fields = ContextFields(max_context=max_context, truncate=truncate)
@@ -67,6 +72,10 @@ def context_fields(
         fields |= {"before": list(special.before), "after": list(special.after)}
     if chat and tokenizer.chat_template:
         fields["chat_template_sha256"] = tokenizer.chat_template.sha256
+    if special.arguments:
+        fields["chat_template_args"] = dict(special.arguments)
+    if thinking:
+        fields["thinking"] = thinking
     return fields
 
 
