@@ -7,10 +7,10 @@ behind a question, is cut here as it would be in the joined text, without cuttin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 Piece = str | Ids
 
+THINK, ANSWER = "<think>", "</think>"
+"""What opens and closes the thoughts of a model before its answer."""
 WINDOW = 1024
 """Characters before a seam that are looked at first; more where they do not settle how it is cut."""
 SETTLED = 8
@@ -45,14 +47,21 @@ class SpecialTokens:
     Attributes:
         before, after: the ids, where they stand by themselves.
         texts: both as the text of a chat template, which is cut together with the prompt; ``None`` without one.
+        arguments: what the template was given.
     """
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     texts: tuple[str, str] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.before) + len(self.after)
+
+    @property
+    def thinks(self) -> bool:
+        """The chat template ends in the beginning of a thought."""
+        return self.texts is not None and self.texts[1].rstrip().endswith(THINK)
 
     @property
     def start(self) -> Ids:

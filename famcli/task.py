@@ -87,11 +87,13 @@ class Generate:
         prompt: what is read first.
         max_new_tokens: the generation budget in tokens, at least 1.
         stop: strings that end the answer; it is cut before the first of them.
+        skip_blank_lines: white space before the answer does not count: no stop string ends it there.
     """
 
     prompt: Prompt
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    skip_blank_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,15 @@ Request: TypeAlias = Generate | Choose | Read
 
 @dataclass(frozen=True)
 class Generated:
-    """The answer to ``Generate``: its text, and the token ids it was decoded from (end of text left out)."""
+    """The answer to ``Generate``: its text, and the token ids it was decoded from (end of text left out).
+
+    ``cut``: the budget ended it, where a stop string was to. ``thinking_tokens``: those of thoughts before it.
+    """
 
     text: str
     token_ids: tuple[int, ...]
+    cut: bool = False
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,15 +218,17 @@ class Sample:
     details: Mapping[str, int | str | float] = field(default_factory=dict)
 
 
-def option(default: str, help: str, parse: Callable[[str], T]) -> T:
+def option(default: str, help: str, parse: Callable[[str], T], *, added: bool = False) -> T:
     """A field of a task's ``Options``.
 
     Args:
         default: the value used where none is given, written as a user would.
         help: one line for ``famcli list tasks``.
         parse: turns text into the value; raises ``ValueError`` saying what the option must be.
+        added: it came to a task that had runs. At its default a record does not have it: the runs stay what they were.
     """
-    value: Any = field(default=parse(default), metadata={"help": help, "default": default, "parse": parse})
+    metadata = {"help": help, "default": default, "parse": parse, "added": added}
+    value: Any = field(default=parse(default), metadata=metadata)
     return value  # type: ignore[no-any-return]  # a dataclass takes the field for its default
 
 
@@ -279,6 +288,13 @@ class Task(ABC):
                     f"for example -o {name}={fields[name].metadata['default']}",
                 ) from None
         return cls(cls.Options(**values))
+
+    def recorded_options(self) -> dict[str, Any]:
+        """The options as a run record has them, see ``option``."""
+        left_out = {f.name for f in dataclasses.fields(self.options) if f.metadata.get("added")}
+        values = dataclasses.asdict(self.options)
+        defaults = {f.name: f.default for f in dataclasses.fields(self.options)}
+        return {name: v for name, v in values.items() if name not in left_out or v != defaults[name]}
 
     @classmethod
     def option_help(cls) -> list[OptionHelp]:

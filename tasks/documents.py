@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, count
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from famcli.task import DataError, Encoder, Prompt, Request, Sample, Scores, Task, option
 
 from .hub import HubDataset, fetch
 from .rows import Row
 from .sources import Dataset, no_hub_data, open_data
+from .splits import ALL, parse_split
 
 Position = Literal["after", "before", "both"]
 
@@ -49,6 +50,9 @@ class DocumentOptions:
     """Options of a task with data."""
 
     data: str = option("", "sample, hub, or paths with commas between; empty: what was fetched before", parse_data)
+    split: str = option(
+        "", "train, validation, test or all, where the data has several; empty: the task's own", parse_split, added=True
+    )
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,25 @@ class QuestionOptions(DocumentOptions):
     question_position: Literal["after", "before", "both"] = option(
         "after", "where the question stands: after the document, before it, or both", parse_position
     )
+
+
+def parse_flag(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text.strip().lower() not in ("true", "false"):
+        raise ValueError("true or false")
+    return text.strip().lower() == "true"
+
+
+def skip_blank_lines() -> bool:
+    """The option of a task whose answers are one line."""
+    return option("false", "whether blank lines before an answer are no end of it", parse_flag, added=True)
+
+
+@dataclass(frozen=True)
+class LineOptions(QuestionOptions):
+    """Options of a task that asks about documents and is answered in a line."""
+
+    skip_blank_lines: bool = skip_blank_lines()
 
 
 class DocumentTask(Task):
@@ -72,6 +95,20 @@ class DocumentTask(Task):
     texts: ClassVar[tuple[str, ...]] = ()
     Options = DocumentOptions
     options: DocumentOptions
+    asked_split: str | None = None
+    """The split that was asked for: an option of that name may have a default."""
+
+    def __init__(self, options: DocumentOptions) -> None:
+        super().__init__(options)
+        if self.hub and options.split and options.split != ALL:
+            self.hub = dataclasses.replace(self.hub, split=options.split)  # type: ignore[misc]  # an option chooses it
+
+    @classmethod
+    def from_options(cls, given: Mapping[str, str]) -> Self:
+        """See ``Task.from_options``."""
+        task = super().from_options(given)
+        task.asked_split = task.options.split if given.get("split") else None
+        return task
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -80,7 +117,7 @@ class DocumentTask(Task):
         Raises:
             UserError: the option ``data`` names nothing that can be read.
         """
-        return open_data(self.name, self.options.data or None, self.hub, self.texts)
+        return open_data(self.name, self.options.data or None, self.hub, self.texts, self.asked_split)
 
     def provenance(self) -> Mapping[str, Any]:
         """See ``Task.provenance``: the fields of ``sources.Provenance``.

@@ -34,11 +34,21 @@ from .rows import Row
 
 logger = logging.getLogger(__name__)
 
-JSONL, CSV, PARQUET, TEXT, ZIP = "JSONL", "CSV", "parquet", "text", "zip"
+JSONL, JSON, CSV, PARQUET, TEXT, ZIP = "JSONL", "JSON", "CSV", "parquet", "text", "zip"
 KINDS = {".jsonl": JSONL, ".jsonl.gz": JSONL, ".csv": CSV, ".csv.gz": CSV, ".parquet": PARQUET, ".zip": ZIP}
+RELEASED = {
+    "*.htmlstripped.train": JSONL,
+    "*.htmlstripped.dev": JSONL,
+    "*.htmlstripped.test": JSONL,
+    "qasper-*.json": JSON,
+}
+"""Files as the authors of QuALITY and Qasper publish them, by the pattern of their names."""
 NO_DATA = ("", ".md")
 """Extensions of files beside data that nobody takes for data: README.md, LICENSE."""
-READABLE = "famcli reads .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet and a .zip of them"
+READABLE = (
+    "famcli reads .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet, QuALITY's *.htmlstripped.dev, Qasper's qasper-*.json and "
+    "a .zip of them"
+)
 PARQUET_BATCH = 16
 """Rows decoded together: a single row of NarrativeQA holds a whole book."""
 
@@ -71,7 +81,13 @@ class DataFile:
 
         A text is one row with the fields ``path`` and ``text``.
         """
-        readers = {JSONL: self._json_lines, CSV: self._csv_rows, PARQUET: self._parquet_rows, TEXT: self._whole_text}
+        readers = {
+            JSONL: self._json_lines,
+            JSON: self._json_object,
+            CSV: self._csv_rows,
+            PARQUET: self._parquet_rows,
+            TEXT: self._whole_text,
+        }
         with self._explained():
             yield from readers[self.kind]()
 
@@ -103,6 +119,14 @@ class DataFile:
                 if not line.isspace():
                     where = f"{self.label}, line {number}"
                     yield Row(_parse_object(line, where), where, self.name)
+
+    def _json_object(self) -> Iterator[Row]:
+        """The values of one object, each of which has its name as its ``id``."""
+        with self._open() as stream:
+            for name, fields in _parse_object(stream.read(), self.label).items():
+                if not isinstance(fields, dict):
+                    raise DataError(f"{self.label}: field '{name}' must be an object")
+                yield Row({"id": name, **fields}, f"{self.label}, '{name}'", self.name)
 
     def _csv_rows(self) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # a field may hold a book
@@ -273,7 +297,8 @@ def _kind(name: str, texts: Sequence[str]) -> str | None:
         return None
     if any(fnmatchcase(parts[-1], pattern) for pattern in texts):
         return TEXT
-    return next((kind for suffix, kind in KINDS.items() if parts[-1].endswith(suffix)), None)
+    released = (kind for pattern, kind in RELEASED.items() if fnmatchcase(parts[-1], pattern))
+    return next((kind for suffix, kind in KINDS.items() if parts[-1].endswith(suffix)), next(released, None))
 
 
 def _parse_object(line: bytes, where: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from famcli.metrics.text_overlap import rouge_l, sentence_bleu, token_f1
 from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Scores
 
 from .documents import (
+    LineOptions,
     Question,
     Questions,
     QuestionTask,
@@ -52,14 +53,21 @@ class NarrativeQA(QuestionTask[Question]):
     summary = "questions about whole books and film scripts, answered in free text"
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), MetricSpec("bleu_1"), MetricSpec("bleu_4"))
     hub = HUB
+    Options = LineOptions
+    options: LineOptions
 
     def read(self, rows: Iterator[Row]) -> Questions[Question]:
         """See ``QuestionTask.read``: rows of the hub's schema, or of SCROLLS."""
-        return read_by_schema(rows, MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
+        return read_by_schema(map(_not_released, rows), MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
 
     def request(self, question: Question, tokenizer: Encoder) -> Generate:
         """One line."""
-        return Generate(self.prompt(question), generation_budget(tokenizer, ANSWER_CHARACTERS), stop=("\n",))
+        return Generate(
+            self.prompt(question),
+            generation_budget(tokenizer, ANSWER_CHARACTERS),
+            ("\n",),
+            self.options.skip_blank_lines,
+        )
 
     def score(self, question: Question, answer: Generated) -> Scores:
         """See the class."""
@@ -69,6 +77,17 @@ class NarrativeQA(QuestionTask[Question]):
             "bleu_1": sentence_bleu(answer.text, question.references, max_order=1),
             "bleu_4": sentence_bleu(answer.text, question.references, max_order=4),
         }
+
+
+def _not_released(row: Row) -> Row:
+    """The row, if it is not of the tables that the authors publish, which lack the stories."""
+    if "document_id" in row.fields and "document" not in row.fields:
+        raise DataError(
+            f"{row.where}: this is a table of NarrativeQA's release (documents.csv, qaps.csv, summaries.csv), and the "
+            "stories are not in it",
+            f"--data hub has them ({HUB.repo}); or give rows with 'document' (id, text), 'question', 'answers'",
+        )
+    return row
 
 
 def _best(measure: Callable[[str, str], float], prediction: str, question: Question) -> float:

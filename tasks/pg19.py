@@ -70,7 +70,7 @@ def parse_split(text: str) -> str:
 class PG19Options(DocumentOptions):
     """Options of ``PG19``."""
 
-    split: str = option("validation", "split of the data on the hub: validation (the paper's) or test", parse_split)
+    split: str = option("validation", "split of the data: validation (the paper's) or test", parse_split)
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,6 @@ class PG19(DocumentTask):
         licence="Apache-2.0; the books are in the public domain in the US",
         citation="Rae et al. 2019, Compressive Transformers for Long-Range Sequence Modelling, arXiv 1911.05507",
     )
-
-    def __init__(self, options: PG19Options) -> None:
-        super().__init__(options)
-        self.hub = dataclasses.replace(self.hub, split=options.split)  # type: ignore[misc]  # an option chooses the split
 
     @cached_property
     def books(self) -> list[Book]:

@@ -14,6 +14,7 @@ from famcli.metrics.text_overlap import rouge_l, token_f1
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Scores, Weighted
 
 from .documents import (
+    LineOptions,
     Question,
     Questions,
     QuestionTask,
@@ -72,6 +73,8 @@ class Qasper(QuestionTask[PaperQuestion]):
     summary = "questions about whole scientific papers, answered in free text"
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), *(MetricSpec(f"f1_{kind}") for kind in KINDS))
     hub = HUB
+    Options = LineOptions
+    options: LineOptions
 
     def read(self, rows: Iterator[Row]) -> Questions[PaperQuestion]:
         """See ``QuestionTask.read``: papers of the hub's schema, or rows of SCROLLS."""
@@ -79,7 +82,12 @@ class Qasper(QuestionTask[PaperQuestion]):
 
     def request(self, question: PaperQuestion, tokenizer: Encoder) -> Generate:
         """One line."""
-        return Generate(self.prompt(question), generation_budget(tokenizer, ANSWER_CHARACTERS), stop=("\n",))
+        return Generate(
+            self.prompt(question),
+            generation_budget(tokenizer, ANSWER_CHARACTERS),
+            ("\n",),
+            self.options.skip_blank_lines,
+        )
 
     def score(self, question: PaperQuestion, answer: Generated) -> Scores:
         """See the class."""

@@ -18,6 +18,7 @@ from famcli.errors import UserError
 from .files import DataFile, list_files
 from .hub import HubDataset, fetch, find_stored
 from .rows import Row
+from .splits import ALL, SPLITS, VALIDATION, of_one_split, split_of
 
 HUB, SAMPLE = "hub", "sample"
 SAMPLES = Path(__file__).parent / "samples"
@@ -66,7 +67,13 @@ class Dataset:
         return dataclasses.asdict(self.provenance)
 
 
-def open_data(task_name: str, data: str | None, hub: HubDataset | None = None, texts: Sequence[str] = ()) -> Dataset:
+def open_data(
+    task_name: str,
+    data: str | None,
+    hub: HubDataset | None = None,
+    texts: Sequence[str] = (),
+    split: str | None = None,
+) -> Dataset:
     """The rows to evaluate ``task_name`` on.
 
     Args:
@@ -75,6 +82,7 @@ def open_data(task_name: str, data: str | None, hub: HubDataset | None = None, t
             of ``hub``. Of a directory that has a folder named like the task, the folder is meant.
         hub: the task's data on the hub, if there is any. ``--data hub`` downloads it where it is not on this machine.
         texts: patterns of the names of plain text files that are rows with ``path`` and ``text``, e.g. ``*.thy``.
+        split: the split of files at a path that was asked for; ``None`` takes that of ``hub`` where there are several.
 
     Raises:
         UserError: there is no such data, or a file cannot be read or holds no rows.
@@ -83,11 +91,17 @@ def open_data(task_name: str, data: str | None, hub: HubDataset | None = None, t
         return _dataset("sample", task_name, None, _sample_files(task_name, texts))
     if data and data != HUB:
         paths = _paths(data, task_name)
-        files = [file for path in paths for file in list_files(path, texts)]
+        given = [(path.resolve().name if len(paths) > 1 else "", list_files(path, texts)) for path in paths]
+        named = [(file, split_of(file, folder)) for folder, files in given for file in files]
         name = ",".join(sorted(path.resolve().name for path in paths))
+        files, taken = of_one_split(named, split, hub.split if hub else VALIDATION, name)
+        if taken:
+            name = f"{name}:{taken}"
         return _dataset("path", name, None, sorted(files, key=lambda file: file.label))
     if hub is None:
         raise no_hub_data(task_name, texts)
+    if split == ALL:
+        raise UserError(f"-o split={ALL} is for files", f"say which split of {hub.repo}: {', '.join(SPLITS)}")
     stored = find_stored(hub)
     if stored is None:
         if not data:

@@ -17,7 +17,7 @@ from famcli.metrics.segmentation import unicode_tokens
 from famcli.metrics.text_overlap import chrf, rouge_l
 from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Weighted
 
-from .documents import DocumentTask, unique_ids
+from .documents import DocumentOptions, DocumentTask, skip_blank_lines, unique_ids
 from .hub import HubDataset
 from .rows import Row
 
@@ -59,6 +59,13 @@ class Article:
     summary: str
 
 
+@dataclass(frozen=True)
+class XLSumOptions(DocumentOptions):
+    """Options of ``XLSum``."""
+
+    skip_blank_lines: bool = skip_blank_lines()
+
+
 class XLSum(DocumentTask):
     """Asks for a summary of each article in the article's language.
 
@@ -71,6 +78,8 @@ class XLSum(DocumentTask):
     summary = "one-sentence summaries of news articles in eleven languages"
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("chrf"))
     template = "{document}" + REQUEST
+    Options = XLSumOptions
+    options: XLSumOptions
     hub = HubDataset(
         repo="csebuetnlp/xlsum",
         revision="refs/convert/parquet",
@@ -103,7 +112,7 @@ class XLSum(DocumentTask):
                 id=article.id,
                 cell={"language": article.language},
                 reference=article.summary,
-                request=partial(request, article, tokenizer),
+                request=partial(request, article, tokenizer, self.options.skip_blank_lines),
                 score=partial(score, article.summary, 1 / counts[article.language]),
                 document=article.id,
             )
@@ -149,10 +158,11 @@ class XLSum(DocumentTask):
         )
 
 
-def request(article: Article, tokenizer: Encoder) -> Generate:
+def request(article: Article, tokenizer: Encoder, skip_blank_lines: bool = False) -> Generate:
     """The article, then what is asked; the answer is one line."""
     asked = REQUEST.format(language=article.language.capitalize())
-    return Generate(Prompt((article.text, asked), document=0), generation_budget(article.text, tokenizer), ("\n",))
+    prompt = Prompt((article.text, asked), document=0)
+    return Generate(prompt, generation_budget(article.text, tokenizer), ("\n",), skip_blank_lines)
 
 
 def generation_budget(article: str, tokenizer: Encoder) -> int:

@@ -17,7 +17,7 @@ from famcli.errors import UserError
 from famcli.evaluation.plan import measure, plan
 from famcli.evaluation.prompts import CUT_STEP, Context, Side
 from famcli.evaluation.runner import evaluate
-from famcli.task import Choose, Generate, Prompt, Read, Request, Sample, Weighted
+from famcli.task import Choose, Generate, Prompt, Read, Request, Sample, Weighted, load_task
 
 
 @given(
@@ -82,6 +82,37 @@ def test_what_does_not_fit_is_an_error_unless_it_may_be_cut(tmp_path: Path) -> N
     without = Asks([Sample("y", {}, "", lambda: Generate(Prompt(("a" * 50,)), 5), lambda answer: {"length": 1.0})])
     with pytest.raises(UserError, match="sample y takes 55 tokens"):
         evaluate(small_model(), without, results=tmp_path, max_context=54, truncate="left")
+
+
+def test_a_cell_that_does_not_fit_is_left_out_with_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    full = small_model(attention="full", trained_context=500)
+    passkey = load_task("passkey", {"lengths": "400,500,501", "position": "start,random", "trials": "2"})
+    record = evaluate(full, passkey, results=tmp_path)
+    cells = [(cell["length"], cell["position"], cell["n"]) for cell in record.cells]
+    assert cells == [(length, position, 2) for length in (400, 500) for position in ("start", "random")]
+    assert record.status == "finished" and len(answers(record.path)) == 8
+    told = [line.getMessage() for line in caplog.records if "left out" in line.getMessage()]
+    assert [line.split(" is left out: ")[0].rpartition(": ")[2] for line in told] == [
+        "length 501, position start",
+        "length 501, position random",
+    ]
+    assert "takes 501 tokens, more than the context of 500" in told[0]
+    caplog.clear()
+    assert evaluate(full, passkey, results=tmp_path).cells == record.cells, "a finished run is shown"
+
+
+def test_hints_offer_only_what_helps(tmp_path: Path) -> None:
+    full = small_model(attention="full", trained_context=500)
+    for task in (load_task("passkey", {"lengths": "501,1k"}), Asks([asked("x", "", "\n" + "why" * 200, ())])):
+        with pytest.raises(UserError, match="more than the context of 500") as error:
+            evaluate(full, task, results=tmp_path)
+        assert error.value.hint == "ask for shorter prompts, or raise --max-context"
+    with pytest.raises(UserError, match="more than the context of 500") as error:
+        evaluate(full, load_task("passkey", {"lengths": "500"}), results=tmp_path, thinking=9)
+    assert error.value.hint == "ask for shorter prompts, or raise --max-context, or think less than --strip-thinking 9"
+    with pytest.raises(UserError, match="more than the context of 500") as error:
+        evaluate(full, Asks([asked("x", story(7, 500), "\nwhy?", ())]), results=tmp_path)
+    assert "--truncate left, right or middle" in str(error.value.hint)
 
 
 def test_a_text_by_itself_is_read_up_to_the_bound(tmp_path: Path) -> None:

@@ -7,11 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
 
 _PLACEHOLDER = "famcli-prompt-7f3a"
+_OURS = {"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now"}
 TODAY = datetime(2024, 7, 26)
 """The date for templates that state one: a run must ask the same tomorrow. It is the default of Llama 3's own."""
 
@@ -33,17 +37,27 @@ class ChatTemplate:
         """Hex digest of ``source``."""
         return hashlib.sha256(self.source.encode()).hexdigest()
 
-    def around(self) -> tuple[str, str]:
+    def around(self, arguments: Mapping[str, Any] | None = None) -> tuple[str, str]:
         """What stands before and after the text of one user turn that waits for its answer.
 
         The text itself never passes through the template: a long document is not copied, and is read once for all
         questions. A template that trims its text therefore trims nothing here.
 
+        Args:
+            arguments: variables of the template by name, such as ``enable_thinking``.
+
         Raises:
-            UserError: the template cannot be rendered, or does not hold the text exactly once.
+            UserError: the template cannot be rendered, does not hold the text exactly once, or has no such variable.
         """
+        given = dict(arguments or {})
+        if unknown := [name for name in given if name not in self.variables()]:
+            known = ", ".join(sorted(self.variables() - self.special_tokens.keys() - _OURS))
+            raise UserError(
+                f"the chat template has no variable '{printable(unknown[0])}'",
+                f"--chat-template-arg takes one of: {printable(known)}" if known else "leave out --chat-template-arg",
+            )
         turn = {"role": "user", "content": _PLACEHOLDER}
-        rendered = _render(self.source, messages=[turn], add_generation_prompt=True, **self.special_tokens)
+        rendered = _render(self.source, messages=[turn], add_generation_prompt=True, **{**self.special_tokens, **given})
         before, *after = rendered.split(_PLACEHOLDER)
         if len(after) != 1:
             raise UserError(f"the chat template holds the user's text {len(after)} times", "leave out --chat-template")
@@ -67,9 +81,34 @@ class ChatTemplate:
                 return after.partition(texts[2])[0]
         return None
 
+    def variables(self) -> set[str]:
+        """The names that the template takes from outside.
+
+        Raises:
+            UserError: it is no template.
+        """
+        import jinja2.meta
+
+        environment = _environment()
+        try:
+            return set(jinja2.meta.find_undeclared_variables(environment.parse(self.source)))
+        except jinja2.TemplateError as error:
+            raise _not_rendered(error) from error
+
 
 def _render(source: str, **variables: Any) -> str:
-    """Renders as transformers does: sandboxed, blocks trimmed, with the functions that templates expect."""
+    try:
+        return _environment().from_string(source).render(tools=None, documents=None, **variables)
+    except Exception as error:  # templates are programs of others: whatever one of them raises
+        raise _not_rendered(error) from error
+
+
+def _not_rendered(error: Exception) -> UserError:
+    return UserError(f"the chat template cannot be rendered: {error}", "leave out --chat-template")
+
+
+def _environment() -> SandboxedEnvironment:
+    """As that of transformers: sandboxed, blocks trimmed, with the functions that templates expect."""
     import jinja2
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -95,7 +134,4 @@ def _render(source: str, **variables: Any) -> str:
     )
     environment.filters["tojson"] = to_json
     environment.globals |= {"raise_exception": refuse, "strftime_now": TODAY.strftime}
-    try:
-        return environment.from_string(source).render(tools=None, documents=None, **variables)
-    except Exception as error:  # templates are programs of others: whatever one of them raises
-        raise UserError(f"the chat template cannot be rendered: {error}", "leave out --chat-template") from error
+    return environment

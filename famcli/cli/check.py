@@ -176,8 +176,10 @@ def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[Run
     from famcli.gate.baseline import question
     from famcli.seams import FramedEncoder
 
-    special = special_tokens_of(model.tokenizer, settings.chat_template)
-    context = context_fields(model.tokenizer, settings.max_context, settings.truncate, special, settings.chat_template)
+    chat = settings.chat_template
+    special = special_tokens_of(model.tokenizer, chat, settings.chat_arguments)
+    bounds = settings.max_context, settings.truncate
+    context = context_fields(model.tokenizer, *bounds, special, chat, settings.strip_thinking)
     record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
     samples = task.samples(FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
     record.cells = [dict(sample.cell) for sample in samples]

@@ -126,6 +126,9 @@ def _print_record(record: RunRecord, screen: Console) -> None:
         )
     if cost["tokens_cut"]:
         table.add_row("cut", f"{cost['tokens_cut']:,} tokens of documents, {record.context['truncate']}")
+    for name, what in (("answers_empty", "empty answers"), ("answers_cut", "cut at the budget")):
+        if count := cost.get(name):
+            table.add_row(what, f"{count} of {record.samples} answers")
     table.add_row("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")
     table.add_row("run record", escape(str(record.path / "run.json")))
     screen.print(table)

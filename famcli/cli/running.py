@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from famcli.task import Task
 
 
+THINKING_TOKENS = 2048
+"""Of ``--strip-thinking`` without a number."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What all runs of one command share; see the options of ``run_options``."""
@@ -31,10 +36,23 @@ class RunSettings:
     max_context: int | None
     truncate: Side | None
     chat_template: bool
+    chat_template_args: tuple[str, ...]
+    strip_thinking: int | None
     device_map: str | None
     seed: int
     fresh: bool
     output: Path
+
+    @property
+    def chat_arguments(self) -> dict[str, Any]:
+        """The variables of the chat template: JSON where a value is some, else text."""
+        found = {}
+        for name, text in parse_options(self.chat_template_args).items():
+            try:
+                found[name] = json.loads(text)
+            except ValueError:
+                found[name] = text
+        return found
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,21 @@ def run_options(function: Function) -> Function:
         ),
         click.option(
             "--chat-template", is_flag=True, help="Ask every question as one user turn of the model's chat template."
+        ),
+        click.option(
+            "--chat-template-arg",
+            "chat_template_args",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A variable of the chat template, e.g. enable_thinking=false.",
+        ),
+        click.option(
+            "--strip-thinking",
+            type=click.IntRange(min=1),
+            is_flag=False,
+            flag_value=THINKING_TOKENS,
+            metavar="[TOKENS]",
+            help=f"What stands in <think>...</think> is no part of an answer; at most {THINKING_TOKENS} tokens.",
         ),
         click.option("--seed", type=int, default=0, show_default=True),
         click.option("--fresh", is_flag=True, help="Start over where there is such a run already."),
@@ -205,9 +238,9 @@ def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
     from famcli.evaluation.runner import context_of
     from famcli.seams import FramedEncoder
 
-    special = special_tokens_of(source.tokenizer, settings.chat_template)
+    special = special_tokens_of(source.tokenizer, settings.chat_template, settings.chat_arguments)
     samples = task.samples(FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
-    context = context_of(source.longest_text, settings.max_context, settings.truncate)
+    context = context_of(source.longest_text, settings.max_context, settings.truncate, settings.strip_thinking or 0)
     if context:
         measure(samples, source.tokenizer, context, special)
 
@@ -231,7 +264,7 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
     from famcli.cli.progress import make_progress
     from famcli.evaluation.runner import evaluate
 
-    return evaluate(
+    record = evaluate(
         model,
         task,
         results=settings.output,
@@ -240,7 +273,29 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
         max_context=settings.max_context,
         truncate=settings.truncate,
         chat_template=settings.chat_template,
+        chat_arguments=settings.chat_arguments,
+        thinking=settings.strip_thinking,
         batch_size=settings.batch_size,
         fresh=fresh or settings.fresh,
         progress=make_progress(f"{model.name} on {task.name}"),
     )
+    for warning in _answer_warnings(record, task, settings):
+        click.echo(f"warning: {model.name} on {task.name}: {warning}", err=True)
+    return record
+
+
+def _answer_warnings(record: RunRecord, task: Task, settings: RunSettings) -> Iterator[str]:
+    """What may be wrong with many answers for one reason, which is no lack of memory."""
+    empty, cut = record.cost.get("answers_empty", 0), record.cost.get("answers_cut", 0)
+    thinks = [] if settings.strip_thinking else ["--strip-thinking"]
+    if settings.chat_template:
+        thinks.append("--chat-template-arg enable_thinking=false")
+    ways = [f"{' or '.join(thinks)} if the model thinks first"] if thinks else []
+    if empty:
+        can_skip = any(help.name == "skip_blank_lines" for help in task.option_help())
+        if can_skip and not task.options.skip_blank_lines and not settings.strip_thinking:
+            ways.insert(0, "-o skip_blank_lines=true if the model begins with a line break")
+        yield f"{empty} of {record.samples} answers are empty; {', '.join(ways) or 'see samples.jsonl'}"
+    elif cut and 2 * cut >= record.samples:
+        way = ways[0] if ways else "see samples.jsonl"
+        yield f"{cut} of {record.samples} answers were cut at the budget of tokens; {way}"

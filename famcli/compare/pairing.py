@@ -45,12 +45,13 @@ def facts(record: RunRecord) -> dict[str, str]:
     """What runs must have in common to be compared, in words.
 
     An option that cells are named after (``lengths`` makes cells of one ``length`` each) is none of it: cells of one
-    name are alike. Neither is how many samples they have, nor where the data lies, only what it is. The tokenizer
+    name are alike. Neither is how many samples they have, nor where the data lies and what it is a split of, only what
+    it is. The tokenizer
     counts where lengths are counted in tokens: in cells of one ``length``, and in texts that were cut. Models may each
     have a chat template of their own, but all or none of them.
     """
     task, settings = record.task, cell_names(record)
-    cells = settings | {f"{name}s" for name in settings} | {"data", HOW_MANY}
+    cells = settings | {f"{name}s" for name in settings} | {"data", "split", HOW_MANY}
     found = {
         "task": task["name"],
         "task version": str(task["version"]),
@@ -63,6 +64,8 @@ def facts(record: RunRecord) -> dict[str, str]:
         "truncation": record.context["truncate"] or "none",
         "chat template": "yes" if "chat_template_sha256" in record.context else "no",
     }
+    if thinking := record.context.get("thinking"):
+        found["thinking"] = str(thinking)
     if source := task.get("source_sha256"):
         found["task source"] = source[:8]
     if "length" in settings or record.context["truncate"]:

@@ -55,9 +55,10 @@ def cost(entries: Sequence[Entry]) -> Cost:
     shared = {(entry.document, entry.shared_tokens) for entry in entries if entry.shared_tokens}
     own = sum(entry.prompt_tokens - entry.shared_tokens + entry.option_tokens for entry in entries)
     read = own + sum(tokens for _, tokens in shared)
-    generated = sum(len(entry.answer.get("token_ids", ())) for entry in entries)
+    texts = [entry for entry in entries if "token_ids" in entry.answer]
+    generated = sum(len(entry.answer["token_ids"]) + entry.answer.get("thinking_tokens", 0) for entry in texts)
     seconds = math.fsum(entry.seconds for entry in entries)
-    return Cost(
+    told = Cost(
         tokens_read=read,
         tokens_read_alone=sum(entry.prompt_tokens * entry.requests + entry.option_tokens for entry in entries),
         tokens_cut=sum(entry.cut_tokens for entry in entries),
@@ -67,3 +68,8 @@ def cost(entries: Sequence[Entry]) -> Cost:
         peak_memory_bytes=max((entry.peak_memory_bytes for entry in entries), default=0),
         state_bytes=max((entry.state_bytes for entry in entries), default=0),
     )
+    if empty := sum(not entry.output.strip() for entry in texts):
+        told["answers_empty"] = empty
+    if cut := sum(bool(entry.answer.get("cut")) for entry in texts):
+        told["answers_cut"] = cut
+    return told

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.evaluation.generation import answer_batch
+from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
@@ -77,6 +78,7 @@ class Answering:
         task: whose samples these are.
         context: the bound on prompts, if there is one.
         special: what stands around every prompt.
+        thinking: the most tokens of thoughts before an answer; ``None`` takes them for the answer.
         keeper: keeps the state of a long document on the way.
         advance: called with the number of tokens after each chunk.
         peak_memory: most memory used so far, in bytes.
@@ -86,6 +88,7 @@ class Answering:
     task: Task
     context: Context | None
     special: SpecialTokens
+    thinking: int | None
     keeper: StateKeeper
     advance: Callable[[int], None]
     peak_memory: Callable[[], int]
@@ -136,12 +139,16 @@ class Answering:
             for (p, _), request in zip(pairs, requests, strict=True)
         ]
         prefix = shared.prefix if shared else None
-        for reply in answer_batch(self.model.stream, tokenizer, requests, prompts, prefix, self.advance):
+        thinking = Thinking(self.thinking, self.special.thinks) if self.thinking else None
+        ask = partial(answer_batch, self.model.stream, tokenizer, thinking=thinking)
+        for reply in ask(requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):
                 kept = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
             else:
                 kept = {"token_ids": list(answer.token_ids)}
+                kept |= {"cut": True} if answer.cut else {}
+                kept |= {"thinking_tokens": answer.thinking_tokens} if answer.thinking_tokens else {}
             yield Answered(answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.state_bytes)
 
     def _behind(self, request: Generate | Choose, shared: Shared) -> PromptTokens:

@@ -14,6 +14,7 @@ from torch import Tensor
 from famcli.errors import UserError
 from famcli.evaluation.prompts import PromptTokens
 from famcli.evaluation.stream import Prefix, to_device
+from famcli.seams import ANSWER, THINK
 from famcli.task import Choose, Chosen, Generate, Generated
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ class Reply:
     state_bytes: int
 
 
+@dataclass(frozen=True)
+class Thinking:
+    """How thoughts are told from the answer that follows them: they stand between ``<think>`` and ``</think>``.
+
+    Attributes:
+        tokens: the most of them.
+        open: the prompt ends inside of one.
+    """
+
+    tokens: int
+    open: bool
+
+
 @torch.no_grad()  # not inference mode: what the decoder keeps from here on must stay usable in training
 def answer_batch(
     model: StreamModel[Any],
@@ -46,6 +60,8 @@ def answer_batch(
     prompts: Sequence[PromptTokens],
     prefix: Prefix | None,
     advance: Callable[[int], None],
+    *,
+    thinking: Thinking | None = None,
 ) -> list[Reply]:
     """Answers requests of one kind whose prompts are equally long, as one batch.
 
@@ -59,6 +75,7 @@ def answer_batch(
         prompts: one a row; what follows the ``prefix``.
         prefix: a document that all prompts begin with, and that has been read.
         advance: called with the number of tokens after each chunk.
+        thinking: thoughts before an answer are no part of it; ``None`` takes all for the answer.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks, or the model gives no numbers.
@@ -81,7 +98,8 @@ def answer_batch(
         raise ValueError("a batch needs requests of one kind")
     answers: list[Generated | Chosen] = []
     if generate:
-        answers += _decode(model, tokenizer, generate, last, state)
+        growing = [_GrowingAnswer(request, tokenizer, thinking) for request in generate]
+        answers += _decode(model, tokenizer, growing, last, state)
     else:
         answers += _weigh(model, [prompt.options for prompt in prompts], last, state, advance)
     return [
@@ -100,10 +118,9 @@ def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, model: Stream
 
 
 def _decode(
-    model: StreamModel[Any], tokenizer: Tokenizer, requests: Sequence[Generate], tokens: Tensor, state: State
+    model: StreamModel[Any], tokenizer: Tokenizer, growing: Sequence[_GrowingAnswer], tokens: Tensor, state: State
 ) -> list[Generated]:
     """Decodes after ``tokens`` [b, 1]. Rows that are done are read on beside the others: rows do not meet."""
-    growing = [_GrowingAnswer(request, tokenizer) for request in requests]
     while True:
         latents, state = model.read(tokens, state)
         scores = _numbers(model.logits(latents[:, -1]))[:, : tokenizer.vocab_size]
@@ -173,28 +190,64 @@ def _numbers(logits: Tensor) -> Tensor:
 class _GrowingAnswer:
     """The answer of one stream while it grows."""
 
-    def __init__(self, request: Generate, tokenizer: Tokenizer) -> None:
+    def __init__(self, request: Generate, tokenizer: Tokenizer, thinking: Thinking | None) -> None:
         self.request = request
         self.tokenizer = tokenizer
+        self.thinking = thinking
         self.ids: list[int] = []
-        self.done = False
+        self.start: int | None = None if thinking else 0
+        """Where in ``ids`` the answer begins; ``None`` before that is known."""
+        self.thinks = thinking is not None and thinking.open
+        self.done = self.ended = False
 
     def add(self, token: int) -> None:
         if self.done:
             return
         if token in self.tokenizer.answer_ends:
-            self.done = True
+            self.done = self.ended = True
             return
         self.ids.append(token)
-        self.done = len(self.ids) >= self.request.max_new_tokens or self._stop() is not None
+        if self.start is None and self.thinking:
+            self._think()
+            self.done = self.start is None and len(self.ids) >= self.thinking.tokens
+        if self.start is not None:
+            self.ended = self._stop() is not None
+            self.done = self.ended or len(self.ids) - self.start >= self.request.max_new_tokens
 
     def generated(self) -> Generated:
-        return Generated(self.tokenizer.decode(self.ids)[: self._stop()], tuple(self.ids))
+        if self.start is None and self.thinks:
+            return Generated("", (), cut=not self.ended, thinking_tokens=len(self.ids))
+        start = self.start or 0
+        text, begin = self._text()
+        cut = not self.ended and bool(self.request.stop)
+        return Generated(text[begin : self._stop()], tuple(self.ids[start:]), cut, start)
+
+    def _think(self) -> None:
+        """Finds out whether the answer begins with a thought, and where that ends."""
+        if not self.thinks:
+            text = self.tokenizer.decode(self.ids).lstrip()
+            if text.startswith(THINK) or self._ends_with(THINK):
+                self.thinks = True
+            elif not THINK.startswith(text):
+                self.start = 0
+        elif ANSWER in self.tokenizer.decode(self.ids[-2 * len(ANSWER) :]) or self._ends_with(ANSWER):
+            self.start = len(self.ids)
+
+    def _ends_with(self, mark: str) -> bool:
+        """The mark may be a special token, which is no text when it is decoded."""
+        ids = self.tokenizer.encode(mark)
+        return self.ids[-len(ids) :] == ids
+
+    def _text(self) -> tuple[str, int]:
+        """The answer so far, and where in it the white space before it ends, if that does not count."""
+        text = self.tokenizer.decode(self.ids[self.start or 0 :])
+        skipped = self.request.skip_blank_lines or self.thinking is not None
+        return text, len(text) - len(text.lstrip()) if skipped else 0
 
     def _stop(self) -> int | None:
         """Where in the text the first stop string begins."""
         if not self.request.stop:
             return None
-        text = self.tokenizer.decode(self.ids)
-        places = [text.find(stop) for stop in self.request.stop]
+        text, begin = self._text()
+        places = [text.find(stop, begin) for stop in self.request.stop]
         return min((place for place in places if place >= 0), default=None)

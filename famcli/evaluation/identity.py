@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,12 @@ def new_record(
 
 
 def context_fields(
-    tokenizer: Tokenizer, max_context: int | None, truncate: Side | None, special: SpecialTokens, chat: bool
+    tokenizer: Tokenizer,
+    max_context: int | None,
+    truncate: Side | None,
+    special: SpecialTokens,
+    chat: bool,
+    thinking: int | None = None,
 ) -> ContextFields:
     """What the record says of prompts; a model without special tokens or a chat template has the bound alone."""
     fields = ContextFields(max_context=max_context, truncate=truncate)
@@ -67,6 +72,10 @@ def context_fields(
         fields |= {"before": list(special.before), "after": list(special.after)}
     if chat and tokenizer.chat_template:
         fields["chat_template_sha256"] = tokenizer.chat_template.sha256
+    if special.arguments:
+        fields["chat_template_args"] = dict(special.arguments)
+    if thinking:
+        fields["thinking"] = thinking
     return fields
 
 
@@ -79,7 +88,7 @@ def _task_fields(task: Task) -> TaskFields:
     described = TaskFields(
         name=task.name,
         version=task.version,
-        options=asdict(task.options),
+        options=task.recorded_options(),
         template_sha256=hashlib.sha256(task.template.encode()).hexdigest(),
         data=_data(task),
         metrics={

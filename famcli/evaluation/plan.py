@@ -5,14 +5,14 @@ The answers do not depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.evaluation.prompts import Context, Opening, document_of, encode, open_prompt, rest_of
+from famcli.evaluation.prompts import Context, DoesNotFitError, Opening, document_of, encode, open_prompt, rest_of
 from famcli.seams import NO_SPECIAL_TOKENS, Head, SpecialTokens
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
@@ -73,21 +73,42 @@ class Group:
 
 
 def measure(
-    samples: Sequence[Sample], tokenizer: Tokenizer, context: Context | None, special: SpecialTokens = NO_SPECIAL_TOKENS
+    samples: Sequence[Sample],
+    tokenizer: Tokenizer,
+    context: Context | None,
+    special: SpecialTokens = NO_SPECIAL_TOKENS,
+    left_out: Callable[[str], None] = lambda message: None,
 ) -> list[Planned]:
     """What each sample takes, special tokens included; every document is tokenised once, and its length kept.
+
+    A cell some of whose samples do not fit, so that nothing can be cut, is left out as long as others are there;
+    ``left_out`` is told.
 
     Raises:
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
             documents.
     """
     documents = _Documents(tokenizer, special)
-    planned = [_measure(sample, tokenizer, context, documents) for sample in samples]
+    planned, misfits = [], dict[str, DoesNotFitError]()
+    for sample in samples:
+        try:
+            planned.append(_measure(sample, tokenizer, context, documents))
+        except DoesNotFitError as error:
+            misfits.setdefault(_cell(sample), error)
+    planned = [p for p in planned if _cell(p.sample) not in misfits]
+    if misfits and not planned:
+        raise next(iter(misfits.values()))
+    for cell, misfit in misfits.items():
+        left_out(f"{cell or 'what is in no cell'} is left out: {misfit.message}; {misfit.hint}")
     # What is read once ends where the first of those that share it goes on otherwise.
     shared: dict[tuple[str, bool, int], int] = {}
     for p in planned:
         shared[p.reading] = min(p.shared_tokens, shared.get(p.reading, p.shared_tokens))
     return [replace(p, shared_tokens=shared[p.reading]) for p in planned]
+
+
+def _cell(sample: Sample) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sample.cell.items())
 
 
 class _Documents:
@@ -131,7 +152,7 @@ def _measure(sample: Sample, tokenizer: Tokenizer, context: Context | None, docu
     opening = documents.opening(sample, request)
     whole, where = opening.tokens - opening.before, f"sample {sample.id}"
     if isinstance(request, Read):
-        kept = context.kept(whole, 0, where) if context else whole
+        kept = replace(context, thinking=0).kept(whole, 0, where) if context else whole
         if not kept:
             raise UserError(f"{where} has nothing to read: its prompt is empty")
         return Planned(sample, kept, document_tokens=kept, cut_tokens=whole - kept)

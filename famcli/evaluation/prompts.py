@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,10 @@ CUT_STEP = 128
 """A cut document keeps a multiple of this number of tokens: questions of nearly one length still share it."""
 
 
+class DoesNotFitError(UserError):
+    """A sample is beyond the context, and nothing of it can be cut."""
+
+
 @dataclass(frozen=True)
 class Context:
     """The most tokens that a prompt and its answer may take.
@@ -29,35 +33,41 @@ class Context:
     Attributes:
         tokens: the bound.
         truncate: which part of a document that is too long is cut; ``None`` makes it an error.
+        thinking: room for thoughts before an answer.
     """
 
     tokens: int
     truncate: Side | None
+    thinking: int = 0
 
     def kept(self, document: int, rest: int, where: str) -> int:
         """How many tokens of a document are read.
 
         Args:
             document: its tokens.
-            rest: tokens of question and answer, which are never cut.
+            rest: tokens of question and answer, which are never cut; those of thoughts are added here.
             where: the sample, for the error.
 
         Raises:
             UserError: it does not fit and may not be cut, or nothing of it would be left.
         """
+        rest += self.thinking
+        fewer = f", or think less than --strip-thinking {self.thinking}" if self.thinking else ""
         room = self.tokens - rest
         if document <= room:
             return document
-        if self.truncate is None or not document:
+        too_long = f"{where} takes {document + rest:,} tokens, more than the context of {self.tokens:,}"
+        if not document:
+            raise DoesNotFitError(too_long, f"ask for shorter prompts, or raise --max-context{fewer}")
+        if self.truncate is None:
             raise UserError(
-                f"{where} takes {document + rest:,} tokens, more than the context of {self.tokens:,}",
-                "cut documents with --truncate left, right or middle, or raise --max-context",
+                too_long, f"cut documents with --truncate left, right or middle, or raise --max-context{fewer}"
             )
         kept = room // CUT_STEP * CUT_STEP if rest and room >= CUT_STEP else room  # a text by itself shares nothing
         if kept < 1:
             raise UserError(
                 f"{where}: question and answer alone take {rest:,} tokens of a context of {self.tokens:,}",
-                "raise --max-context",
+                f"raise --max-context{fewer}",
             )
         return kept
 
@@ -72,22 +82,26 @@ class Context:
         return ids[:kept]
 
 
-def special_tokens_of(tokenizer: Tokenizer, chat: bool) -> SpecialTokens:
+def special_tokens_of(tokenizer: Tokenizer, chat: bool, arguments: Mapping[str, Any] | None = None) -> SpecialTokens:
     """What a model was trained to see around a prompt.
 
     Args:
         tokenizer: the model's; it may put special tokens in front (``prompt_start``).
         chat: put the prompt as one user turn into the tokenizer's chat template, which has its own beginning.
+        arguments: of the chat template.
 
     Raises:
-        UserError: there is no chat template, or it cannot be used.
+        UserError: there is no chat template, or it cannot be used so.
     """
+    if arguments and not chat:
+        raise UserError("--chat-template-arg is given without a chat template", "add --chat-template")
     if not chat:
         return SpecialTokens(before=tokenizer.prompt_start)
     if tokenizer.chat_template is None:
         raise UserError("the model's tokenizer has no chat template", "leave out --chat-template")
-    before, after = tokenizer.chat_template.around()
-    return SpecialTokens(tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after)), (before, after))
+    before, after = tokenizer.chat_template.around(arguments)
+    ids = tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after))
+    return SpecialTokens(*ids, (before, after), arguments or {})
 
 
 def encode(segment: Segment, tokenizer: Tokenizer) -> Ids:

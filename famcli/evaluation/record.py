@@ -63,13 +63,16 @@ class _SpecialTokenFields(TypedDict, total=False):
     before: list[int]
     after: list[int]
     chat_template_sha256: str
+    chat_template_args: dict[str, Any]
+    thinking: int
 
 
 class ContextFields(_SpecialTokenFields):
     """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut.
 
     Where special tokens or a chat template stand around every prompt: their token ids ``before`` and ``after`` it, and
-    the template's hash.
+    the template's hash; ``chat_template_args`` that it was given; ``thinking``, the most tokens of thoughts, which are
+    no part of an answer.
     """
 
     max_context: int | None
@@ -86,8 +89,16 @@ class Environment(TypedDict):
     platform: str
 
 
-class Cost(TypedDict):
+class _AnswerFields(TypedDict, total=False):
+    answers_empty: int
+    answers_cut: int
+
+
+class Cost(_AnswerFields):
     """What the answers cost, over all processes of the run.
+
+    Of generated answers, where there are any: how many are empty, and how many were cut at the budget, though a stop
+    string was to end them.
 
     ``tokens_read`` are tokens of prompts and options, a document counted once for all samples that share it;
     ``tokens_read_alone`` is what a harness would read that asks each question, and weighs each option, by itself;

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -24,6 +26,8 @@ from famcli.task import Encoder, Sample, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
+
+logger = logging.getLogger(__name__)
 
 CPU_ROWS, CUDA_ROWS = 16, 64
 CPU_STATE_BYTES = 2 * 1024**3
@@ -55,6 +59,8 @@ def evaluate(
     max_context: int | None = None,
     truncate: Side | None = None,
     chat_template: bool = False,
+    chat_arguments: Mapping[str, Any] | None = None,
+    thinking: int | None = None,
     batch_size: int | None = None,
     fresh: bool = False,
     progress: Progress | None = None,
@@ -77,6 +83,8 @@ def evaluate(
             length it was trained on, where that is known.
         truncate: which part of a document beyond ``max_context`` is cut; ``None`` makes it an error.
         chat_template: put every prompt as one user turn into the model's chat template; texts to predict are read bare.
+        chat_arguments: variables of the chat template.
+        thinking: thoughts before an answer, up to this number of tokens, are no part of it; nor is white space.
         batch_size: samples answered together. ``None`` is 16, on CUDA 64, or as many as keep the stream states within
             2 GiB, on CUDA within a quarter of the free memory.
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
@@ -89,14 +97,15 @@ def evaluate(
     for name, value in (("limit", limit), ("batch size", batch_size), ("max context", max_context)):
         if value is not None and value < 1:
             raise UserError(f"the {name} must be at least 1, not {value}")
-    context = context_of(model.stream.longest_text, max_context, truncate)
-    special = special_tokens_of(model.tokenizer, chat_template)
-    fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template)
+    context = context_of(model.stream.longest_text, max_context, truncate, thinking or 0)
+    special = special_tokens_of(model.tokenizer, chat_template, chat_arguments)
+    fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template, thinking)
     record = new_record(model, task, results, seed, limit, fields)
     if not fresh and (finished := _finished(record.path)):
         return finished
     samples = _samples(FramedEncoder(model.tokenizer, special), task, seed, limit)
-    planned = measure(samples, model.tokenizer, context, special)
+    planned = measure(samples, model.tokenizer, context, special, partial(_tell, model, task))
+    fitting = {p.sample.id for p in planned}
     with claim(record.path, fresh):
         if finished := _finished(record.path):
             return finished
@@ -111,20 +120,27 @@ def evaluate(
             task=task,
             context=context,
             special=special,
+            thinking=thinking,
             keeper=StateKeeper(record.path),
             advance=progress.advance if progress else lambda tokens: None,
             peak_memory=lambda: _peak_memory(model.device),
         )
         _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
-        aggregate(record, task, [journal.entries[sample.id] for sample in samples])
+        aggregate(record, task, [journal.entries[sample.id] for sample in samples if sample.id in fitting])
         record.status, record.finished = "finished", now()
         record.save()
         answering.keeper.forget()
     return record
 
 
-def context_of(longest: int | None, max_context: int | None, truncate: Side | None) -> Context | None:
-    """The bound on prompts and answers that a model and the user's wishes make; see ``evaluate``.
+def _tell(model: LoadedModel, task: Task, message: str) -> None:
+    logger.warning("warning: %s on %s: %s", model.name, task.name, message)
+
+
+def context_of(
+    longest: int | None, max_context: int | None, truncate: Side | None, thinking: int = 0
+) -> Context | None:
+    """The bound on prompts, thoughts and answers that a model and the user's wishes make; see ``evaluate``.
 
     Raises:
         UserError: something is to be cut, and nothing says at what length.
@@ -136,7 +152,7 @@ def context_of(longest: int | None, max_context: int | None, truncate: Side | No
                 "--truncate needs the length to cut at: this model reads texts of any length", "add --max-context N"
             )
         return None
-    return Context(bound, truncate)
+    return Context(bound, truncate, thinking)
 
 
 def _finished(directory: Path) -> RunRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from typing import Any
 
@@ -32,6 +33,10 @@ def rerun_command(record: RunRecord) -> str:
         words += [name, str(value)] if value is not None else []
     if "chat_template_sha256" in context:
         words.append("--chat-template")
+    for name, value in context.get("chat_template_args", {}).items():
+        words += ["--chat-template-arg", f"{name}={json.dumps(value)}"]
+    if thinking := context.get("thinking"):
+        words += ["--strip-thinking", str(thinking)]
     return shlex.join([*words, "--output", str(record.path.parent), "--fresh"])
 
 
