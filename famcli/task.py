@@ -240,6 +240,11 @@ class OptionHelp(NamedTuple):
     help: str
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The ``Options`` of a task that has none."""
+
+
 class Task(ABC):
     """A benchmark.
 
@@ -251,7 +256,7 @@ class Task(ABC):
         template: the words around the data in every prompt; its hash is part of a run's identity.
         training_words: parts of ``template`` by name, for those who train a model on prompts like the task's; empty
             where the task offers none.
-        Options: a frozen dataclass whose fields are made by ``option``.
+        Options: a frozen dataclass whose fields are made by ``option``; may be left out.
         hub: where its data lies on the hub, for listings; ``None`` where none is there.
         options: this task's options.
     """
@@ -262,7 +267,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[MetricSpec, ...]]
     template: ClassVar[str] = ""
     training_words: ClassVar[Mapping[str, str]] = {}
-    Options: ClassVar[type[Any]]
+    Options: ClassVar[type[Any]] = NoOptions
     hub: ClassVar[Any] = None
 
     def __init__(self, options: Any) -> None:
@@ -362,6 +367,10 @@ def load_task(name: str, options: Mapping[str, str]) -> Task:
     entries = _entry_points()
     if name not in entries:
         raise unknown_name("task", name, entries)
+    if others := {entry.value for entry in entry_points(group=ENTRY_POINT_GROUP, name=name)} - {entries[name].value}:
+        raise UserError(
+            f"two packages install a task '{name}': {entries[name].value} and {min(others)}", "uninstall one of them"
+        )
     return _load(entries[name]).from_options(options)
 
 
@@ -381,4 +390,8 @@ def _load(entry: EntryPoint) -> type[Task]:
         raise UserError(f"task '{entry.name}' ({entry.value}) does not load: {error!r}") from error
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise UserError(f"task '{entry.name}' ({entry.value}) is not a famcli.task.Task")
+    lacking = [name for name in ("name", "version", "summary", "metrics") if not hasattr(task, name)]
+    if lacking or not dataclasses.is_dataclass(task.Options):
+        why = f"lacks {', '.join(lacking)}" if lacking else "has Options that are no dataclass"
+        raise UserError(f"task '{entry.name}' ({entry.value}) {why}")
     return task

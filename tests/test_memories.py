@@ -162,7 +162,7 @@ def with_weights_of(decoder: Decoder, config: ModelConfig) -> Decoder:
 class TestAnEmptyMemory:
     """What a memory adds is all that it changes: without it, its model is one of plain BSWA.
 
-    Bit for bit, but for rounding where keys that nobody sees stand in one softmax or matrix with the others.
+    Bit for bit, or within rounding where keys that nobody sees stand in one softmax or matrix with the others.
     """
 
     @pytest.mark.parametrize(
@@ -344,8 +344,8 @@ class TestRegistration:
             ("made_memories:Mixd", r"memory 'odd' \(made_memories:Mixd\) cannot be imported: .*Mixd"),
             ("no_such_package:Mixed", "cannot be imported: No module named 'no_such_package'"),
             ("made_memories:Mixed", "made_memories:Mixed calls itself 'mixed'"),
-            ("made_memories:setting", "is no dataclass that extends Memory"),
-            ("famcli.models.state:StreamState", "is no dataclass that extends Memory"),
+            ("made_memories:setting", r"is no @dataclass\(frozen=True\) that extends Memory"),
+            ("famcli.models.state:StreamState", r"is no @dataclass\(frozen=True\) that extends Memory"),
         ],
     )
     def test_a_broken_memory_is_named_and_hides_no_other(
@@ -360,5 +360,6 @@ class TestRegistration:
     def test_two_packages_cannot_give_one_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         install(monkeypatch, MADE[0], MADE[0], EntryPoint("fam", "made_memories:Mixed", ENTRY_POINT_GROUP))
         with pytest.raises(UserError, match=r"two packages install a memory 'fam': .* made_memories:Mixed") as caught:
-            small_config("bswa")
+            small_config("fam")
         assert caught.value.hint == "uninstall one of them"
+        assert small_config("bswa").memory.name == "bswa"

@@ -181,6 +181,28 @@ class TestSaveAndLoad:
             state.save(tmp_path / "state.safetensors")
         assert same(StreamState.load(tmp_path / "state.safetensors"), state)
 
+    @pytest.mark.parametrize(
+        "other",
+        [
+            small_config("bswa", memory_segments=1),
+            small_config("bswa", memory_segments=2, block_size=8),
+            small_config("bswa", memory_segments=2, sinks=1),
+            small_config("fam", memory_segments=2),
+            small_config("full"),
+        ],
+        ids=lambda c: c.memory.describe(c),
+    )
+    def test_the_state_of_a_model_of_another_shape_is_refused(self, other: ModelConfig, tmp_path: Path) -> None:
+        path = tmp_path / "state.safetensors"
+        own = small_config("bswa", memory_segments=2)
+        state_at(small_decoder(own), 14).save(path)
+        assert small_decoder(own).load_state(path)[0].tokens_read == 14
+        for decoder in (small_decoder(other), small_decoder(own, torch.bfloat16)):
+            with pytest.raises(UserError, match="state of a model of another shape"):
+                decoder.load_state(path)
+        state_at(small_decoder(other), 14).save(path)
+        assert small_decoder(other).load_state(path)[0].tokens_read == 14  # a state that grows, too
+
     def test_a_failed_save_leaves_the_old_file_and_no_other(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

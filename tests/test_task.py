@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from famcli.errors import UserError
-from famcli.task import Task, available_tasks, load_task
+from famcli.task import MetricSpec, Sample, Task, available_tasks, load_task
 from famcli.training.material import words_of
 
 PLUGIN = """
@@ -103,6 +104,29 @@ def test_two_plugins_of_one_name_are_told_apart(tmp_path: Path, caplog: pytest.L
     load_task("passkey", {})
     assert "two plugins are called 'demo'" in caplog.text
     assert "famcli_other_plugin:Demo" in caplog.text
+    with pytest.raises(UserError, match=r"two packages install a task 'demo': .*Demo and .*Demo"):
+        load_task("demo", {})
+
+
+def test_a_task_without_options_is_a_task_and_one_that_lacks_what_it_needs_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Plain(Task):
+        name, version, summary, metrics = "plain", 1, "no options", (MetricSpec("accuracy"),)
+
+        def samples(self, tokenizer: object, seed: int, limit: int | None) -> list[Sample]:
+            return []
+
+    class Nameless(Task):
+        pass
+
+    kinds = {"plain": Plain, "nameless": Nameless}
+    monkeypatch.setattr(EntryPoint, "load", lambda entry: kinds[entry.name])
+    monkeypatch.setattr(
+        "famcli.task.entry_points", lambda **_: [EntryPoint(n, f"m:{n}", "famcli.tasks") for n in kinds]
+    )
+    assert list(available_tasks()) == ["plain"] and available_tasks()["plain"].option_help() == []
+    assert "task 'nameless' (m:nameless) lacks name, version, summary, metrics" in caplog.text
 
 
 @pytest.mark.usefixtures("installed")

@@ -166,6 +166,8 @@ class ModelConfig:
         except UserError as error:
             raise UserError(f"{where}: {error.message}", error.hint) from None
         own, of_memory = _own_fields(), _hints(kind)
+        if clash := sorted(own.keys() & of_memory.keys()):
+            raise UserError(f"memory '{kind.name}' has a field '{clash[0]}', which is one of the network's")
         values: dict[str, Any] = {}
         memory: dict[str, Any] = {}
         for name, value in fields.items():

@@ -118,9 +118,18 @@ class Decoder(nn.Module):
         state, metadata, extra = StreamState.load_with(path, self.device)
         with torch.no_grad():
             own = self.start(1)
-        if [layer.keys() for layer in state.layers] != [layer.keys() for layer in own.layers]:
-            raise UserError(f"{path} is the state of another model")
+        if self._shapes_of(state) != self._shapes_of(own):
+            raise UserError(f"{path} is the state of a model of another shape, memory or dtype")
         return state, metadata, extra
+
+    def _shapes_of(self, state: StreamState) -> list[dict[str, tuple[object, ...]]]:
+        """What the tensors of a state are, whatever the number of streams, and of tokens where the state grows."""
+
+        def shape(name: str, tensor: Tensor) -> tuple[object, ...]:
+            grows = self.config.memory.whole and name.startswith("block_")
+            return (tensor.shape[1::2] if grows else tensor.shape[1:], tensor.dtype)
+
+        return [{name: shape(name, tensor) for name, tensor in layer.items()} for layer in state.layers]
 
     def layer(self, number: int) -> Layer:
         """The layer of this number, counted from 0."""
@@ -144,7 +153,7 @@ class Decoder(nn.Module):
         self._masks: dict[bool, tuple[tuple[object, ...], list[Tensor] | None]] = {}
 
     def initialise(self, seed: int) -> None:
-        """Draws all weights anew.
+        """Draws all weights.
 
         Embeddings, the FAM's among them, are normal with deviation 0.02; matrices keep the scale of what they read, and
         those into the residual stream are scaled down by depth. With ``qkv_bias`` all heads of the first layer but one

@@ -101,6 +101,6 @@ class StreamModel(Protocol[S]):
         """What ``State.save`` wrote: the state on ``device``, the texts, and the tensors on the processor.
 
         Raises:
-            UserError: the file is missing, damaged, or of another model.
+            UserError: the file is missing, damaged, or of a model of another shape.
         """
         ...

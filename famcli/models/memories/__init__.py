@@ -14,20 +14,11 @@ ENTRY_POINT_GROUP = "famcli.memories"
 
 @lru_cache(maxsize=1)
 def memory_entry_points() -> dict[str, EntryPoint]:
-    """Every memory that is installed, by name.
-
-    Raises:
-        UserError: two packages give one name.
-    """
+    """Every memory that is installed, by name; ``memory_kind`` refuses a name that two packages give."""
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name in found and entry.value != found[entry.name].value:
-            raise UserError(
-                f"two packages install a memory '{entry.name}': {found[entry.name].value} and {entry.value}",
-                "uninstall one of them",
-            )
-        found[entry.name] = entry
-    return dict(sorted(found.items()))
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+        found.setdefault(entry.name, entry)
+    return found
 
 
 def memory_kind(name: object) -> type[Memory]:
@@ -40,12 +31,21 @@ def memory_kind(name: object) -> type[Memory]:
     if not isinstance(name, str) or name not in entries:
         error = unknown_name("memory", str(name), entries)
         raise UserError(f"{error.message}: field 'attention' must be one of {', '.join(entries)}", error.hint)
+    named = {entry.value for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name}
+    others = named - {entries[name].value}
+    if others:
+        raise UserError(
+            f"two packages install a memory '{name}': {entries[name].value} and {min(others)}", "uninstall one of them"
+        )
     try:
         kind = entries[name].load()
     except Exception as error:
         raise UserError(f"memory '{name}' ({entries[name].value}) cannot be imported: {error}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Memory) and dataclasses.is_dataclass(kind)):
-        raise UserError(f"memory '{name}': {entries[name].value} is no dataclass that extends {Memory.__qualname__}")
+    if not (isinstance(kind, type) and issubclass(kind, Memory) and "__dataclass_fields__" in vars(kind)):
+        raise UserError(f"memory '{name}': {entries[name].value} is no @dataclass(frozen=True) that extends Memory")
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING:
+            raise UserError(f"memory '{name}': its field '{field.name}' has no default", "make it with setting(...)")
     if kind.name != name:
         raise UserError(f"memory '{name}': {entries[name].value} calls itself '{kind.name}'")
     return kind
