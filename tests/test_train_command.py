@@ -34,6 +34,8 @@ FAM = {
     "fam_scale": 1.0,
     "fam_ffn": True,
     "fam_keep_initial": False,
+    "fam_null_sink": False,
+    "fam_rank": 0,
 }
 
 
