@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +31,40 @@ KEY_LINE = "The pass key is {key}. Remember it. {key} is the pass key."
 FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 QUESTION = "What is the pass key? The pass key is"
 
+
+@dataclass(frozen=True)
+class Wording:
+    """How a key is told and asked for; ``{key}`` stands for it, ``{name}`` for whose it is."""
+
+    line: str
+    question: str
+
+    @property
+    def names(self) -> bool:
+        """Keys have names, so that one of several can be asked for."""
+        return "{name}" in self.line
+
+
+WORDINGS = {
+    "classic": Wording(KEY_LINE, QUESTION),
+    "named": Wording(
+        "The pass key of {name} is {key}. Remember it. {key} is the pass key of {name}.",
+        "What is the pass key of {name}? The pass key of {name} is",
+    ),
+    "locker": Wording("You will find the bag in locker {key}.", "In which locker is the bag? The bag is in locker"),
+    "flight": Wording(
+        "{name} flies home tomorrow. The booking number is {key}.",
+        "What is the booking number of {name}'s flight? The booking number is",
+    ),
+    "lottery": Wording(
+        "The winning lottery number was {key}, as the newspaper wrote.",
+        "Which number won the lottery? The winning number was",
+    ),
+}
+"""Ways of telling a key and asking for it. Recipes train on none of them but the classic one."""
+
+NAMES = ("Agnes", "Bruno", "Carmen", "David", "Emil", "Fatima", "Gustav", "Helen", "Ivan", "Julia", "Karim", "Laura")
+
 GENERATION_BUDGET = 10
 """New tokens allowed for the answer, as in the original script; part of a sample's length."""
 
@@ -38,6 +73,7 @@ GRID_DEPTHS = (0, 25, 50, 75, 100)
 
 POSITIONS = ("start", "random", "grid")
 LARGEST_KEY_DIGITS = GENERATION_BUDGET - 1
+MOST_KEYS = len(NAMES)
 UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
 
@@ -72,6 +108,20 @@ def parse_key_digits(text: str) -> int:
     return int(text)
 
 
+def parse_wording(text: str) -> str:
+    """One of ``WORDINGS``."""
+    if text not in WORDINGS:
+        raise ValueError(f"one of {', '.join(WORDINGS)}")
+    return text
+
+
+def parse_keys(text: str) -> int:
+    """A number of keys, each with a name of its own."""
+    if not re.fullmatch("0*[1-9][0-9]?", text) or int(text) > MOST_KEYS:
+        raise ValueError(f"a whole number from 1 to {MOST_KEYS}")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class PassKeyOptions:
     """Options of ``PassKey``, parsed and in one canonical order, so that equal settings make the same run."""
@@ -84,6 +134,38 @@ class PassKeyOptions:
     )
     trials: int = option("10", "samples in each cell", parse_count)
     key_digits: int = option("5", "random digits of a key, leading zeros allowed", parse_key_digits)
+    wording: str = option(
+        "classic", f"how the key is told and asked for: {', '.join(WORDINGS)}", parse_wording, added=True
+    )
+    keys: int = option(
+        "1",
+        "keys in the text, each with a name; the others stand at random places. Several need a wording with names",
+        parse_keys,
+        added=True,
+    )
+
+    def __post_init__(self) -> None:
+        if self.keys > 1 and not WORDINGS[self.wording].names:
+            names = ", ".join(name for name, wording in WORDINGS.items() if wording.names)
+            raise UserError(
+                f"task passkey: {self.keys} keys are told apart by names, and the wording '{self.wording}' has none",
+                f"wordings with names: {names}, for example -o wording=named",
+            )
+
+
+@dataclass(frozen=True)
+class Told:
+    """One key in a text.
+
+    Attributes:
+        key: the digits.
+        name: whose it is; only where the wording has names.
+        depth: 0 to 1, share of the filler that stands before it.
+    """
+
+    key: str
+    name: str
+    depth: float
 
 
 @dataclass(frozen=True)
@@ -94,26 +176,31 @@ class Draw:
         length: total length in tokens.
         position: ``start``, ``random`` or, on the grid, ``depth 25%``.
         trial: number of the sample in its cell.
-        key: the digits.
-        depth: 0 to 1, share of the filler that stands before the key.
+        asked: the key that is asked for.
+        others: further keys.
     """
 
     length: int
     position: str
     trial: int
-    key: str
-    depth: float
+    asked: Told
+    others: tuple[Told, ...] = ()
 
     @classmethod
-    def of(cls, seed: int, length: int, position: str, trial: int, digits: int) -> Draw:
-        """Key and depth depend on the seed, the cell and the trial alone, so that a cell can be rerun by itself."""
-        digest = hashlib.sha256(f"passkey {seed} {length} {position} {trial}".encode()).digest()
-        key = str(int.from_bytes(digest[:16]) % 10**digits).zfill(digits)
-        if position == "random":
-            depth = int.from_bytes(digest[16:22]) / 2**48
-        else:
+    def of(cls, seed: int, length: int, position: str, trial: int, digits: int, keys: int = 1) -> Draw:
+        """Keys and depths depend on the seed, the cell and the trial alone, so that a cell can be rerun by itself."""
+        drawn = [_digest(seed, length, position, trial)]
+        drawn += [_digest(seed, length, position, trial, f"key {i}") for i in range(1, keys)]
+        numbers = _distinct([int.from_bytes(digest[:16]) for digest in drawn], 10**digits)
+        first = int.from_bytes(drawn[0][22:26])
+        told = [
+            Told(str(number).zfill(digits), NAMES[(first + i) % len(NAMES)], int.from_bytes(digest[16:22]) / 2**48)
+            for i, (number, digest) in enumerate(zip(numbers, drawn, strict=True))
+        ]
+        if position != "random":
             depth = 0.0 if position == "start" else int(position.removeprefix("depth ").removesuffix("%")) / 100
-        return cls(length, position, trial, key, depth)
+            told[0] = replace(told[0], depth=depth)
+        return cls(length, position, trial, told[0], tuple(told[1:]))
 
     @property
     def id(self) -> str:
@@ -144,11 +231,11 @@ class PassKey(Task):
         Raises:
             UserError: a length is too short for the text around the filler.
         """
-        digits = self.options.key_digits
-        draws = [Draw.of(seed, *place, digits) for place in self._places(limit)]
-        text = PassKeyText(tokenizer)
-        least = max(text.least_length(draw.key) for draw in draws)
-        for length in self.options.lengths:
+        options = self.options
+        draws = [Draw.of(seed, *place, options.key_digits, options.keys) for place in self._places(limit)]
+        text = PassKeyText(tokenizer, WORDINGS[options.wording])
+        least = max(text.least_length(draw) for draw in draws)
+        for length in options.lengths:
             if length < least:
                 raise UserError(
                     f"task passkey: length {length} is too short: with this tokenizer the least is {least} tokens",
@@ -173,18 +260,19 @@ class PassKey(Task):
 class PassKeyText:
     """The parts of the text in one tokenizer's tokens.
 
-    The parts are description, filler, key line, filler, question, each but the last ended by a newline; an empty filler
-    is left out with its newline. The filler is token ids, and the text between two fillers is tokenised in one piece.
+    The parts are description, filler, key line, filler, ..., question, each but the last ended by a newline; an empty
+    filler is left out with its newline. The filler is token ids, and the text between two fillers is tokenised in one
+    piece.
     """
 
-    def __init__(self, tokenizer: Encoder) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Encoder, wording: Wording = WORDINGS["classic"]) -> None:
+        self.tokenizer, self.wording = tokenizer, wording
         self.special = special_of(tokenizer)
         self.newline = join(Head(None), ("\n",), tokenizer).tokens
         self.first_unit = join(Head(None), ("\n" + FILLER,), tokenizer).ids[self.newline :]
         self.next_unit = join(join(Head(), (FILLER,), tokenizer).head, (" " + FILLER,), tokenizer).ids
         self._filler = self.first_unit
-        self._around: dict[tuple[str, bool, bool], int] = {}
+        self._around: dict[tuple[tuple[str, ...], tuple[bool, ...]], int] = {}
 
     def filler(self, tokens: int) -> NDArray[np.int64]:
         """The first ``tokens`` token ids of the filler repeated for ever: a view that all prompts share."""
@@ -192,60 +280,106 @@ class PassKeyText:
             self._filler = np.concatenate((self.first_unit, np.resize(self.next_unit, tokens - len(self.first_unit))))
         return self._filler[:tokens]
 
-    def least_length(self, key: str) -> int:
-        """The shortest length in tokens with at least one token of filler on either side of the key."""
-        return self.around(key, True, True) + 2 + GENERATION_BUDGET
+    def line(self, told: Told) -> str:
+        """The sentences that tell a key."""
+        return self.wording.line.format(key=told.key, name=told.name)
 
-    def around(self, key: str, before: bool, after: bool) -> int:
-        """Tokens of a whole prompt without its fillers, ``before`` and ``after`` the key, where there are any."""
-        if (key, before, after) not in self._around:
-            ids = self._read(key, before, after)[0]
-            self._around[key, before, after] = len(self.special.start) + ids - before - after
-        return self._around[key, before, after]
+    def question(self, told: Told) -> str:
+        """The question for a key."""
+        return self.wording.question.format(name=told.name)
 
-    def answer(self, key: str) -> list[int]:
+    def least_length(self, draw: Draw) -> int:
+        """The shortest length in tokens with at least one token of filler on either side of each key."""
+        gaps = [1] * (len(draw.others) + 2)
+        return self.around(draw, gaps) + sum(gaps) + GENERATION_BUDGET
+
+    def around(self, draw: Draw, gaps: Sequence[int]) -> int:
+        """Tokens of a whole prompt without its fillers, one in each of the ``gaps`` that is not 0."""
+        lines = (*(self.line(told) for told in _in_order(draw)), self.question(draw.asked))
+        there = tuple(gap > 0 for gap in gaps)
+        if (lines, there) not in self._around:
+            ids = self._read(draw, [int(gap) for gap in there])[0]
+            self._around[lines, there] = len(self.special.start) + ids - sum(there)
+        return self._around[lines, there]
+
+    def answer(self, draw: Draw) -> list[int]:
         """The tokens of the key as they go on after the question."""
-        dropped, ids = self._read(key, False, True)[1].then(self.special.answer(f" {key}"), self.tokenizer)
+        gaps = [0] + [1] * (len(draw.others) + 1)
+        head = self._read(draw, gaps)[1]
+        dropped, ids = head.then(self.special.answer(f" {draw.asked.key}"), self.tokenizer)
         return [int(token) for token in ids[dropped:]]
 
-    def _read(self, key: str, before: int, after: int) -> tuple[int, Head]:
+    def _read(self, draw: Draw, gaps: Sequence[int]) -> tuple[int, Head]:
         """Number of tokens of a prompt with what stands around it, and its end."""
-        pieces = self.special.around(self.request(key, before, after).prompt.segments)
+        pieces = self.special.around(self.request(draw, gaps).prompt.segments)
         joined = join(Head(), pieces, self.tokenizer)
         return joined.tokens, joined.head
 
     def sample(self, draw: Draw) -> Sample:
-        before, after = self.split(draw)
+        gaps = self.split(draw)
+        place = _in_order(draw).index(draw.asked)
+        following = [gap for gap in gaps[place + 1 :] if gap]
         return Sample(
             id=draw.id,
             cell={"length": draw.length, "position": draw.position},
-            reference=draw.key,
+            reference=draw.asked.key,
             prompt_tokens=draw.length - GENERATION_BUDGET,
-            request=partial(self.request, draw.key, before, after),
-            score=partial(score, draw.key, self.answer(draw.key)),
-            details={"depth": draw.depth, "distance": after + self.newline if after else 0},
+            request=partial(self.request, draw, gaps),
+            score=partial(score, draw.asked.key, self.answer(draw)),
+            details={"depth": draw.asked.depth, "distance": self._distance(draw, place, following)},
         )
 
-    def split(self, draw: Draw) -> tuple[int, int]:
-        """Tokens of filler before and after the key. Random keys stand inside the filler, at every place alike."""
-        room = draw.length - GENERATION_BUDGET
-        if draw.depth == 0 and draw.position != "random":
-            return 0, room - self.around(draw.key, False, True)
-        if draw.depth == 1:
-            return room - self.around(draw.key, True, False), 0
-        filler = room - self.around(draw.key, True, True)
-        before = 1 + int(draw.depth * (filler - 1))
-        return before, filler - before
+    def _distance(self, draw: Draw, place: int, following: Sequence[int]) -> int:
+        """Tokens between the key that is asked for and the question."""
+        later = [join(Head(None), (self.line(told) + "\n",), self.tokenizer).tokens for told in _in_order(draw)]
+        return sum(following) + self.newline * len(following) + sum(later[place + 1 :])
 
-    def request(self, key: str, before: int, after: int) -> Generate:
+    def split(self, draw: Draw) -> list[int]:
+        """Tokens of filler before, between and after the keys. Random keys stand inside the filler, at every place
+        alike."""
+        told, room = _in_order(draw), draw.length - GENERATION_BUDGET
+        fixed = draw.position != "random"
+        least = [1] * (len(told) + 1)
+        if fixed and told[0] is draw.asked and draw.asked.depth == 0:
+            least[0] = 0
+        if fixed and told[-1] is draw.asked and draw.asked.depth == 1:
+            least[-1] = 0
+        spare = room - self.around(draw, least) - sum(least)
+        ends = [min(int(t.depth * (spare + 1)), spare) for t in told]
+        return [gap + more for gap, more in zip(least, _differences([0, *ends, spare]), strict=True)]
+
+    def request(self, draw: Draw, gaps: Sequence[int]) -> Generate:
         segments: list[Segment] = [DESCRIPTION + "\n"]
-        if before:
-            segments += [self.filler(before), "\n"]
-        segments.append(KEY_LINE.format(key=key) + "\n")
-        if after:
-            segments += [self.filler(after), "\n"]
-        segments.append(QUESTION)
+        for gap, line in zip(gaps, (*(self.line(told) + "\n" for told in _in_order(draw)), ""), strict=True):
+            if gap:
+                segments += [self.filler(gap), "\n"]
+            if line:
+                segments.append(line)
+        segments.append(self.question(draw.asked))
         return Generate(Prompt(tuple(segments)), GENERATION_BUDGET)
+
+
+def _in_order(draw: Draw) -> list[Told]:
+    """The keys of a text as they stand in it; the one that is asked for comes first of those at one depth."""
+    return sorted((draw.asked, *draw.others), key=lambda told: told.depth)
+
+
+def _differences(numbers: Sequence[int]) -> list[int]:
+    return [second - first for first, second in pairwise(numbers)]
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256(" ".join(map(str, ("passkey", *parts))).encode()).digest()
+
+
+def _distinct(numbers: Sequence[int], below: int) -> list[int]:
+    """Each number modulo ``below``, moved on where an earlier one has its place."""
+    found: list[int] = []
+    for number in numbers:
+        while number % below in found:
+            number += 1
+        found.append(number % below)
+    return found
 
 
 def score(key: str, expected: list[int], answer: Generated) -> dict[str, float]:

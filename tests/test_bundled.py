@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from famcli.tasks.passkey import DESCRIPTION, KEY_LINE, PassKeyText
+from famcli.tasks.passkey import DESCRIPTION, KEY_LINE, Draw, PassKeyText, Told
 
 from famcli.checkpoints.registry import load_model
 from famcli.evaluation.generation import answer_batch
@@ -65,7 +65,8 @@ def test_fam_takes_in_a_key_told_across_the_end_of_a_block() -> None:
     requests = []
     for key, cut in zip(keys, cuts, strict=True):
         before = size - cut - len(model.tokenizer.encode(DESCRIPTION + "\n" + "\n"))
-        requests.append(text.request(key, before, 2 * size - before))
+        draw = Draw(3 * size, "random", 0, Told(key, "", 0.0))
+        requests.append(text.request(draw, [before, 2 * size - before]))
     prompts = [prompt_tokens(request, model.tokenizer) for request in requests]
     replies = answer_batch(model.decoder, model.tokenizer, requests, prompts, None, lambda tokens: None)
     assert sum(first_digit_run(r.answer.text) == key for r, key in zip(replies, keys, strict=True)) >= 6

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from famcli.tasks.passkey import PassKey
+from famcli.tasks.passkey import WORDINGS, PassKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import WordTokenizer, prompt_ids
@@ -273,3 +273,47 @@ def test_an_unknown_option_suggests_the_closest() -> None:
     with pytest.raises(UserError, match="unknown option of task passkey: 'length'") as error:
         PassKey.from_options({"length": "1k"})
     assert "lengths" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("wording", list(WORDINGS))
+@pytest.mark.parametrize("position", ["start", "random", "grid"])
+def test_every_wording_tells_its_key_and_asks_for_it(wording: str, position: str) -> None:
+    for sample in samples(lengths="1k", position=position, trials="3", wording=wording):
+        text = text_of(sample, ByteTokenizer())
+        assert len(text) == 1024 - BUDGET
+        assert text.count(sample.reference) == WORDINGS[wording].line.count("{key}")
+        assert text.endswith(WORDINGS[wording].question.format(name="").split("  ")[-1][-12:])
+        assert text.index(sample.reference) < text.rindex("\n")
+
+
+@pytest.mark.parametrize("position", ["start", "random", "grid"])
+@pytest.mark.parametrize("tokenizer", tokenizers.values())
+def test_one_of_several_keys_is_asked_for_by_its_name(position: str, tokenizer: Any) -> None:
+    for sample in samples(tokenizer(), lengths="2k", position=position, trials="4", wording="named", keys="3"):
+        prompt = sample.request().prompt
+        assert len(prompt_ids(prompt, tokenizer())) == 2048 - BUDGET
+        text = "".join(part if isinstance(part, str) else " FILL " for part in prompt.segments)
+        told = dict(re.findall(r"The pass key of (\w+) is (\d+)\.", text))
+        assert len(told) == len(set(told.values())) == 3
+        (name,) = re.findall(r"What is the pass key of (\w+)\?", text)
+        assert told[name] == sample.reference
+        depth = sample.cell["position"]
+        first, *_, last = told
+        assert first == name or depth not in ("start", "depth 0%")
+        assert last == name or depth != "depth 100%"
+
+
+def test_distances_are_counted_from_the_key_that_is_asked_for() -> None:
+    for sample in samples(lengths="1k", position="random,grid", trials="5", wording="named", keys="4"):
+        text = text_of(sample, ByteTokenizer())
+        line = WORDINGS["named"].line.format(
+            name=re.findall(r"What is the pass key of (\w+)\?", text)[0], key=sample.reference
+        )
+        after = text.index(line) + len(line) + 1
+        question = text.rindex("What is the pass key of")
+        assert sample.details["distance"] == question - after
+
+
+def test_several_keys_need_names() -> None:
+    with pytest.raises(UserError, match="wording 'classic' has none"):
+        samples(keys="2")

@@ -145,7 +145,7 @@ def find_checkpoint(spec: str) -> CheckpointSource:
     Raises:
         UserError: there is no such model, its files are missing or not usable, or an override does not fit its weights.
     """
-    from famcli.checkpoints.adapters import is_adapter, open_adapter
+    from famcli.checkpoints.adapters import open_adapter
     from famcli.checkpoints.checkpoint import check_fits
 
     name, overrides = split_spec(spec)
@@ -153,8 +153,8 @@ def find_checkpoint(spec: str) -> CheckpointSource:
     adapter, base_overrides = None, dict[str, str]()
     if directory is not None:
         adapter = open_adapter(user_path(directory))
-    elif name and is_adapter(user_path(name)):
-        adapter = open_adapter(user_path(name))
+    elif own := adapter_of(name):
+        adapter = open_adapter(own)
         if adapter.base is None:
             raise UserError(f"{name} is an adapter and does not name its base", f"--model BASE,adapter={name}")
         name, base_overrides = split_spec(adapter.base)
@@ -172,6 +172,15 @@ def find_checkpoint(spec: str) -> CheckpointSource:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
     return CheckpointSource(spec, config, checkpoint, base, adapter)
+
+
+def adapter_of(name: str) -> Path | None:
+    """The directory of the adapter that a name without overrides stands for: a preset's bundled one, or itself."""
+    from famcli.checkpoints.adapters import is_adapter
+
+    preset = next((preset for preset in list_presets() if preset.name == name), None)
+    directory = user_path(name) if preset is None else bundled_directory(name)
+    return directory if name and is_adapter(directory) else None
 
 
 def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:

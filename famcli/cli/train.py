@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from famcli.training.lora import Base
     from famcli.training.material import Material
     from famcli.training.recipe import Recipe
+    from famcli.training.recorded.recipe import RecordedRecipe
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,17 +71,22 @@ def command(
 
     A run that was killed goes on to the same weights with --resume.
     """
+    from famcli.training.recipe import Recipe
     from famcli.training.recipe_file import load_recipe
 
     recipe = load_recipe(recipe_path)
-    _check_model(recipe, recipe_path, model)
-    _check_qa(recipe, recipe_path, qa)
+    if isinstance(recipe, Recipe):
+        _check_model(recipe, recipe_path, model)
+        _check_qa(recipe, recipe_path, qa)
     output = output or Path("models") / recipe_path.stem
     _check_output(output, resume)
     if threads:
         import torch
 
         torch.set_num_threads(threads)
+    if not isinstance(recipe, Recipe):
+        _train_recorded(recipe, recipe_path, model, output, text, device, resume)
+        return
     trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
     if resume:
         trainer.resume()
@@ -151,7 +157,7 @@ def _prepare(
         material = _material(recipe, ByteTokenizer(), text, qa)
         trainer = Trainer(recipe, from_scratch(recipe).to(pick_device(device)), material, output)
         return trainer, material.tokenizer, None
-    name, config = _find_base(spec, bool(recipe.lora))
+    name, config = _find_base(spec, alone=bool(recipe.lora))
     loaded = load_model(spec, device, "float32")
     recipe = recipe.with_model(loaded.decoder.config)
     material = _material(recipe, loaded.tokenizer, text, qa)
@@ -159,14 +165,56 @@ def _prepare(
     return Trainer(recipe, loaded.decoder, material, output, base.sha256), loaded.tokenizer, base
 
 
-def _find_base(spec: str, lora: bool) -> tuple[str, ModelConfig]:
-    """The name of a model without the changes to it, a directory's in full, and its own config."""
-    from famcli.checkpoints.registry import find_checkpoint, split_spec
+def _train_recorded(
+    recipe: RecordedRecipe, path: Path, spec: str | None, output: Path, text: Path, device: str, resume: bool
+) -> None:
+    """Trains the memory's own weights on recorded blocks."""
+    from famcli.checkpoints.registry import load_model
+    from famcli.training.lora import Base, save_memory
+    from famcli.training.material import load_corpus
+    from famcli.training.recorded.loop import RecordedTrainer
+    from famcli.training.recorded.texts import Texts
+
+    spec = spec or recipe.model
+    name, config = _find_base(spec, alone=True)
+    loaded = load_model(spec, device, "float32")
+    texts = Texts(recipe, loaded.tokenizer, load_corpus(text, loaded.tokenizer))
+    trainer = RecordedTrainer(recipe, loaded.decoder, texts, output, loaded.weights_sha256)
+    if resume:
+        trainer.resume()
+        click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+    _check_writable(output)
+    size = sum(p.numel() for p in trainer.trained.values())
+    click.echo(f"training {size:,} weights of the memory on {trainer.device}, {recipe.steps:,} steps", err=True)
+    model = trainer.run(
+        lambda line: click.echo(_readable_recorded(line, recipe.steps), err=True),
+        lambda what: click.echo(what, err=True),
+    )
+    about = {"recipe": path.stem, "steps": trainer.step, "seconds": round(trainer.seconds)}
+    save_memory(model, Base(name, loaded.weights_sha256, config), output, about)
+    click.echo(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
+
+
+def _readable_recorded(line: dict[str, Any], steps: int) -> str:
+    """One line of the log of training on recordings for a person."""
+    losses = [f"{name} {line[name]:.2f}" for name in ("values", "attention", "rest", "drift", "answer") if name in line]
+    right = "" if line["right"] is None else f"  right {line['right']:.2f}"
+    return (
+        f"step {line['step']}/{steps}  {line['updates']} updates  {'  '.join(losses)}{right}  {line['seconds']:.0f} s"
+    )
+
+
+def _find_base(spec: str, alone: bool) -> tuple[str, ModelConfig]:
+    """The name of a model without the changes to it, a directory's in full, and its own config.
+
+    ``alone``: what is trained is an adapter, and a base that is an adapter itself is refused.
+    """
+    from famcli.checkpoints.registry import adapter_of, find_checkpoint, split_spec
     from famcli.files import user_path
 
     name, overrides = split_spec(spec)
     directory = user_path(name)
-    if lora and ("adapter" in overrides or (directory / "adapter_config.json").exists()):
+    if alone and ("adapter" in overrides or adapter_of(name)):
         raise UserError(f"'{spec}' has an adapter already", "an adapter is trained on a base model: name that")
     return str(directory.resolve()) if directory.exists() else name, find_checkpoint(name).config
 

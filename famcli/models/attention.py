@@ -156,6 +156,10 @@ class Geometry:
         return replace(self, tokens=tokens, masks=masks, like=self.like.to(device))
 
 
+EXPLICIT = 1 << 16
+"""Most queries times keys whose attention is written out where a gradient is wanted: the backward of PyTorch's kernel
+for processors takes as long for the few queries of a FAM or a question as for hundreds."""
+
 QUERY_RUN = 256
 """Queries that attend together. A run is given no key beyond its last token, which spares half of the work."""
 
@@ -255,8 +259,21 @@ class Attention(nn.Module):
         return torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in some], dim=2)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if q.requires_grad and not q.is_cuda and q.shape[2] * k.shape[2] <= EXPLICIT:
+            return self._explicit(q, k, v, mask)
         grouped = self.kv_heads != self.heads
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=grouped)
+
+    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention that keeps its probabilities for the gradient; heads that share keys are multiplied together."""
+        group, scale = self.heads // self.kv_heads, self.scale or self.head_width**-0.5
+        scores = (q * scale).unflatten(1, (-1, group)).flatten(2, 3) @ k.to(q.dtype).mT
+        scores = scores.unflatten(2, (group, -1)).flatten(1, 2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        shares = scores.softmax(dim=-1).to(q.dtype)
+        mixed = shares.unflatten(1, (-1, group)).flatten(2, 3) @ v.to(q.dtype)
+        return mixed.unflatten(2, (group, -1)).flatten(1, 2)
 
     @staticmethod
     def _norm(config: ModelConfig, heads: int) -> nn.RMSNorm | None:

@@ -139,6 +139,10 @@ class Decoder(nn.Module):
         """Where a layer's next block stands in a stream that has read nothing; for what a memory does at the start."""
         return self._geometry(0, 1, self._stack[number].local)
 
+    def whole_block(self, number: int, blocks: int) -> Geometry:
+        """Where a whole block stands in a layer after so many others; for a memory that is written without reading."""
+        return self._geometry(blocks * self.config.block_size, self.config.block_size, self._stack[number].local)
+
     def embed_memory(self, name: str) -> Tensor:
         """The learned vectors ``name`` of the memory, as token embeddings enter the first layer: [1, rows, d]."""
         return self._scaled(self.get_parameter(name)[None])

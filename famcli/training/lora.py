@@ -82,14 +82,27 @@ def save_adapter(model: Decoder, lora: Lora, base: Base, directory: Path, traine
     """
     weights = model.state_dict()
     save_tensors(_peft_tensors(weights), directory / "adapter_model.safetensors", {"format": "pt"})
-    if of_memory := {name: _stored(weights[name]) for name in memory_weights(model.config)}:
-        save_tensors(of_memory, directory / "fam.safetensors")
     with tempfile.TemporaryDirectory() as folder:
         _peft_config(lora, base.name).save_pretrained(folder)
         fields = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     # peft keeps a set of targets, whose order differs from run to run.
     fields |= {"target_modules": sorted(fields["target_modules"]), "inference_mode": True}
     write_text(directory / "adapter_config.json", json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    save_memory(model, base, directory, trained)
+
+
+def save_memory(model: Decoder, base: Base, directory: Path, trained: Mapping[str, Any]) -> None:
+    """Writes the weights of the memory of ``model``: an adapter of their own where nothing else was trained.
+
+    Args:
+        model: what was trained.
+        base: what it was trained on.
+        directory: gets ``fam.safetensors`` and ``famcli.json``.
+        trained: what ``famcli.json`` says of the training; JSON values.
+    """
+    weights = model.state_dict()
+    if of_memory := {name: _stored(weights[name]) for name in memory_weights(model.config)}:
+        save_tensors(of_memory, directory / "fam.safetensors")
     ours, theirs = model.config.as_mapping(), base.config.as_mapping()
     about = {
         "format": "famcli-adapter",

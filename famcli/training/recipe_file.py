@@ -6,12 +6,16 @@ from pathlib import Path
 
 from famcli.fields import read_fields, read_yaml
 from famcli.training.recipe import Recipe
+from famcli.training.recorded.recipe import RecordedRecipe
 
 
-def load_recipe(path: Path) -> Recipe:
-    """Reads a recipe.
+def load_recipe(path: Path) -> Recipe | RecordedRecipe:
+    """Reads a recipe; one with ``recordings`` is of the second kind.
 
     Raises:
         UserError: the file is missing or not YAML, or a field is unknown, missing or not of its type.
     """
-    return read_fields(Recipe, read_yaml(path, hint="see configs/recipes/"), str(path), least=0)
+    fields = read_yaml(path, hint="see configs/recipes/")
+    if isinstance(fields, dict) and "recordings" in fields:
+        return read_fields(RecordedRecipe, fields, str(path), least=0)
+    return read_fields(Recipe, fields, str(path), least=0)

@@ -171,18 +171,21 @@ class Fam(Window):
         values[:, :, : self.sinks] = 0
         return values
 
-    def _update(self, block: Block, state: State, layer: LayerView, at: Place, stride: float) -> State:
-        """FAM queries see [sinks; previous FAM; whole block]; the first block has the sinks among its own tokens."""
-        from torch.nn.functional import rms_norm
-
-        fam, initial, own = state["fam"], state["fam_initial"], self._own(layer)
+    def sight(self, block: Block, state: State, layer: LayerView, at: Place) -> tuple[Tensor, list[KeysValues]]:
+        """The FAM's queries [b, h, F, k] at the end of a block, and what they see: [sinks; previous FAM; block]."""
+        fam, own = state["fam"], self._own(layer)
         start = (at.span if self.fam_query_position == "current" else 0) - self.fam_length
         seen = [(state["fam_keys"], state["fam_values"]), (block.keys, self._values(block, at))]
         if self.sinks and at.blocks:
             values = state["sink_values"]
-            seen.insert(0, (state["sink_keys"], values * 0 if self.fam_null_sink else values))
-        queries = own.attention.queries(own.attention_norm(fam), at.turn(start, self.fam_length))
-        attended = own.attention.attend(queries, seen)
+            seen.insert(0, (state["sink_keys"], values.new_zeros(values.shape) if self.fam_null_sink else values))
+        return own.attention.queries(own.attention_norm(fam), at.turn(start, self.fam_length)), seen
+
+    def _update(self, block: Block, state: State, layer: LayerView, at: Place, stride: float) -> State:
+        from torch.nn.functional import rms_norm
+
+        fam, initial, own = state["fam"], state["fam_initial"], self._own(layer)
+        attended = own.attention.attend(*self.sight(block, state, layer, at))
         carried = (fam if self.fam_keep_initial else fam.masked_fill(initial[:, None, None], 0)) / stride
         fam = own.residual(carried, attended) if self.fam_ffn else carried + own.attention_out_norm(attended)
         if self.fam_norm == "rms":

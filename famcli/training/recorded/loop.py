@@ -1,0 +1,207 @@
+"""The loop over steps on recordings; a killed run goes on to the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from famcli.checkpoints.checkpoint import memory_weights
+from famcli.errors import UserError
+from famcli.files import save_tensors
+from famcli.models.config import ModelConfig
+from famcli.models.decoder import Decoder
+from famcli.training.log import Table
+from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe, Streams
+from famcli.training.recorded.recordings import Recordings, record
+from famcli.training.recorded.step import RecordedStep, draw_course
+from famcli.training.recorded.texts import BLOCKS, Texts
+
+LOSSES = ("keys", "values", "attention", "rest", "drift", "answer")
+COLUMNS = ("step", "seconds", "updates", "learning_rate", "loss", *LOSSES, "right", "gradient_norm")
+
+
+class RecordedTrainer:
+    """Trains the FAM's own weights of a model whose other weights stay as they are.
+
+    Args:
+        recipe: what to do.
+        model: where to begin.
+        texts: draws what is recorded.
+        directory: gets the recordings, the checkpoint and the log.
+        base: identifies the weights to begin with.
+    """
+
+    def __init__(self, recipe: RecordedRecipe, model: Decoder, texts: Texts, directory: Path, base: str) -> None:
+        self.memory = recipe.check(model.config)
+        self.recipe, self.model, self.texts, self.directory, self.base = recipe, model, texts, directory, base
+        self.config: ModelConfig = model.config
+        self.trained = _only_memory(model, recipe.autocast == "bfloat16")
+        self.optimizer = torch.optim.AdamW(self.trained.values(), betas=(0.9, 0.97), weight_decay=0.0)
+        self.checkpoint, self.log = directory / "checkpoint.safetensors", Table(directory / "log.csv", COLUMNS)
+        self.step, self.seconds = 0, 0.0
+        self._recordings: dict[int, Recordings] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def run(self, report: Callable[[dict[str, Any]], None], tell: Callable[[str], None] = lambda what: None) -> Decoder:
+        """Trains to the end of the recipe.
+
+        Args:
+            report: gets each line of the log.
+            tell: gets a line where something else takes its time.
+
+        Raises:
+            UserError: a gradient is not finite; the last checkpoint is kept.
+        """
+        if not self.step:
+            _begin(self.model, self.texts, self.recipe.answer_slots)
+        self.log.keep_until(self.step)
+        recorded_in = -1
+        while self.step < self.recipe.steps:
+            number, _ = self.recipe.phase_at(self.step)
+            if number != recorded_in:
+                self._prepare(number, tell)
+                recorded_in = number
+            line = self._one_step(self.recipe.phases[number])
+            if self._due(self.recipe.log_every):
+                self.log.append(line)
+                report(line)
+            if self._due(self.recipe.checkpoint_every):
+                self.save()
+        self.model.reconfigure(self.config)
+        return self.model.eval()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.recipe.steps
+
+    def _one_step(self, phase: RecordedPhase) -> dict[str, Any]:
+        begun, recipe = time.monotonic(), self.recipe
+        rng = np.random.default_rng((recipe.seed, 1, self.step))
+        recordings = self._recordings[int(rng.choice(phase.block_sizes))]
+        self._reconfigure(recordings.block_size)
+        course = draw_course(rng, recordings, recipe, phase, recipe.updates_at(self.step))
+        asks, rate = rng.random() < phase.answers, recipe.learning_rate(self.step)
+        with self._precision():
+            step = RecordedStep(self.model, recordings, recipe, phase, course)
+            loss = step.run(asks, rng)
+        norm = self._descend(loss, rate)
+        self.step += 1
+        self.seconds += time.monotonic() - begun
+        means = {name: mean.item() for name in LOSSES if (mean := step.losses.mean(name)) is not None}
+        right = step.right if "answer" in means else None
+        done = {"step": self.step, "seconds": round(self.seconds, 1), "updates": len(course.blocks)}
+        return {**done, "learning_rate": rate, "loss": loss.item(), **means, "right": right, "gradient_norm": norm}
+
+    def _descend(self, loss: Tensor, rate: float) -> float:
+        """Takes the optimiser's step, unless its gradient is not finite or too large; gives the gradient's norm."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip).item()
+        if not math.isfinite(norm):
+            raise UserError(f"the gradient is {norm} at step {self.step}", "lower the recipe's learning_rate")
+        if norm <= self.recipe.skip_above:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        return norm
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.recipe.autocast == "bfloat16")
+
+    def _reconfigure(self, block_size: int) -> None:
+        memory = dataclasses.replace(self.memory, memory_segments=0)
+        self.model.reconfigure(dataclasses.replace(self.config, block_size=block_size, memory=memory))
+
+    def _prepare(self, number: int, tell: Callable[[str], None]) -> None:
+        """The recordings of a phase: those that were made last, and where none were, new ones."""
+        made = max(i for i in range(number + 1) if not i or self.recipe.phases[i].record)
+        for streams in self.recipe.recordings:
+            path = self.directory / "recordings" / f"{made}-{streams.block_size}.safetensors"
+            if not path.exists():
+                tell(f"recording {BLOCKS * streams.streams:,} blocks of {streams.block_size} tokens")
+                self._record(streams, made, path)
+            self._recordings[streams.block_size] = Recordings.load(path)
+
+    def _record(self, streams: Streams, phase: int, path: Path) -> None:
+        self._reconfigure(streams.block_size)
+        with self._precision():
+            stored = torch.bfloat16 if self.recipe.autocast == "bfloat16" else None
+            seed = self.recipe.seed + phase
+            made = record(self.model, self.texts, streams, seed, taught=not phase, stored=stored)
+        made.save(path)
+
+    def save(self) -> None:
+        """Writes what is trained, the optimiser and the place in the recipe, whole."""
+        tensors = {f"model.{name}": p for name, p in self.trained.items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": t for name, t in slots.items()}
+        place = {"step": self.step, "seconds": self.seconds, "base": self.base}
+        stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        save_tensors(stored, self.checkpoint, {"place": json.dumps(place)})
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint in the directory. Phases to come may have changed.
+
+        Raises:
+            UserError: the checkpoint is damaged, or of another model.
+        """
+        try:
+            with safe_open(self.checkpoint, framework="pt") as file:
+                place = json.loads(file.metadata()["place"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if place["base"] != self.base:
+                raise ValueError("it was trained from other weights")
+            with torch.no_grad():
+                for name, weight in self.trained.items():
+                    weight.copy_(tensors[f"model.{name}"])
+            state = self.optimizer.state_dict()
+            for i in range(len(self.trained)):
+                own = f"optimizer.{i}."
+                state["state"][i] = {n.removeprefix(own): t for n, t in tensors.items() if n.startswith(own)}
+            self.optimizer.load_state_dict(state)
+            self.step, self.seconds = int(place["step"]), float(place["seconds"])
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.checkpoint} is no checkpoint of this recipe: {str(error).splitlines()[0]}",
+                "start over in another --output",
+            ) from error
+
+
+def _only_memory(model: Decoder, in_bfloat16: bool) -> dict[str, Tensor]:
+    """Freezes all but the memory's weights, and gives these; frozen matrices in the type they are multiplied in."""
+    names = memory_weights(model.config)
+    model.requires_grad_(False)
+    for module in model.modules():
+        if in_bfloat16 and isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)
+    trained: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if name in names}
+    for p in trained.values():
+        p.requires_grad_(True)
+    return trained
+
+
+@torch.no_grad()
+def _begin(model: Decoder, texts: Texts, answer_slots: int) -> None:
+    """The FAM begins as the embeddings of the question; the slots of the answer as the mean of what they will hold."""
+    table, fam = model.embedding.weight, model.get_parameter("fam_embedding")
+    digits = table[texts.digits]
+    middle = digits.mean(dim=0)
+    mean = middle * (digits.square().mean() / middle.square().mean()).sqrt()
+    asked = texts.first_question
+    others = len(fam) - answer_slots
+    noise = torch.randn(fam.shape, generator=torch.Generator().manual_seed(0)).to(fam)
+    fam[:others] = table[[asked[i % len(asked)] for i in range(others)]]
+    fam[others:] = mean
+    fam.add_(noise, alpha=0.02)

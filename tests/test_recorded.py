@@ -1,0 +1,267 @@
+"""Training on recordings: they are what the model reads, and what the FAM is to do with them is what is meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from small_models import distance, small_config, small_decoder
+from test_checkpoint import save_small
+
+from famcli.checkpoints.registry import load_model
+from famcli.checkpoints.tokenizer import ByteTokenizer
+from famcli.cli.main import main
+from famcli.errors import UserError
+from famcli.fields import read_fields
+from famcli.models.decoder import Decoder
+from famcli.training.recorded.loop import RecordedTrainer
+from famcli.training.recorded.recipe import RecordedRecipe, Streams
+from famcli.training.recorded.recordings import Recordings, record
+from famcli.training.recorded.step import Course, RecordedStep, draw_course
+from famcli.training.recorded.texts import BLOCKS, TOLD, Texts
+
+TELLINGS = [
+    {"line": "{name} counts {key} sheep.", "question": "How many sheep? There are"},
+    {"line": "The code is {key}, again {key}.", "question": "The code is"},
+]
+FAM: dict[str, Any] = {
+    "block_size": 96,
+    "memory_segments": 0,
+    "sinks": 1,
+    "fam_length": 5,
+    "fam_rank": 2,
+    "fam_ffn": False,
+    "fam_keep_initial": True,
+    "fam_null_sink": True,
+}
+RECIPE: dict[str, Any] = {
+    "seed": 3,
+    "model": "base," + "attention=fam," + ",".join(f"{name}={value}" for name, value in FAM.items()).lower(),
+    "recordings": [{"block_size": 96, "streams": 40, "at_once": 16}],
+    "tellings": TELLINGS,
+    "passkey": 0.3,
+    "key_digits": [2, 4],
+    "answer_slots": 4,
+    "warmup": 1,
+    "autocast": "none",
+    "phases": [
+        {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "answers": 1},
+        {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "updates": 4, "drift": 0.1, "record": True},
+    ],
+}
+
+
+def recipe_of(**changes: Any) -> RecordedRecipe:
+    return read_fields(RecordedRecipe, {**RECIPE, **changes}, "test", least=0)
+
+
+def corpus() -> np.ndarray:
+    return np.frombuffer(("A plain text of 1872, with 40 numbers that nobody tells. " * 40).encode(), np.uint8)
+
+
+def texts_of(recipe: RecordedRecipe) -> Texts:
+    return Texts(recipe, ByteTokenizer(), corpus())
+
+
+def lively() -> Decoder:
+    return small_decoder(small_config("fam", vocab_size=257, **FAM))
+
+
+def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
+    texts, rng = texts_of(recipe_of()), np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        text = texts.draw(rng, 96)
+        seen.add(text.told)
+        assert len(text.ids) == BLOCKS * 96
+        key = bytes(text.answer).decode()
+        assert bytes(text.said).decode() == f" {key}."
+        if text.told == "never":
+            assert min(map(min, text.places)) >= len(text.ids)
+            continue
+        for mention in zip(*text.places, strict=True):
+            said = [text.ids[place] for place in mention if place < len(text.ids)]
+            assert said == text.answer[: len(said)]
+        blocks = {place // 96 for places in text.places for place in places}
+        assert blocks == {"first": {0}, "second": {1}}.get(text.told, blocks)
+    assert seen == set(TOLD)
+
+
+@torch.no_grad()
+def test_a_fam_that_is_updated_by_recordings_is_the_one_that_read_the_text() -> None:
+    recipe, model = recipe_of(), lively()
+    recordings = record(model, texts_of(recipe), Streams(96, 6, 4), 0, taught=False)
+    rows = torch.arange(6)
+    course = Course(rows, [rows * BLOCKS, rows * BLOCKS + 1], {}, rows, 1, frozenset())
+    step = RecordedStep(model, recordings, recipe, recipe.phases[0], course)
+    begun = model.start(1)
+    state = model.prefill(torch.tensor([text.ids for text in recordings.texts]), model.start(6))
+    for number, layer in enumerate(state.layers):
+        after = step._evolve(number, begun.layers[number])[-1]
+        for name in ("fam", "fam_keys", "fam_values", "sink_keys", "sink_values"):
+            assert distance(after[name], layer[name]) <= 1e-10
+
+
+@torch.no_grad()
+def test_targets_are_the_answer_as_if_it_stood_where_the_slots_are() -> None:
+    recipe, model = recipe_of(), lively()
+    recordings = record(model, texts_of(recipe), Streams(96, 12, 4), 0, taught=True)
+    attention, norm = model.layer(0).attention, model.layer(0).attention_norm
+    for text, target in zip(recordings.texts, recordings.targets[0], strict=True):
+        assert not target[:, len(text.answer) :].any()
+        if text.told == "never":
+            assert not target.any()
+            continue
+        count = len(text.answer)
+        ids = torch.tensor(text.answer[:count], dtype=torch.int64)
+        turned = model.place(0).turn(-recipe.answer_slots, count)
+        expected = torch.cat(attention.keys_values(norm(model.embedding(ids[None])), turned), dim=1)[0]
+        assert distance(target[:, :count], expected) <= 1e-10
+
+
+@torch.no_grad()
+def test_taught_blocks_see_the_key_and_others_do_not() -> None:
+    model, texts = lively(), texts_of(recipe_of())
+    taught, own = (record(model, texts, Streams(96, 24, 8), 0, taught=taught) for taught in (True, False))
+    differs = (taught.blocks - own.blocks).abs().amax(dim=(2, 3, 4))[-1].view(-1, BLOCKS)
+    told = [text.told == "first" for text in taught.texts]
+    assert not differs[:, 0].any()  # nothing is held before the first block
+    assert differs[told, 1].min() > 1e-3
+
+
+def test_slots_take_each_token_once_and_rest_otherwise() -> None:
+    recipe, model = recipe_of(), lively()
+    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0, taught=True)
+    rng, phase = np.random.default_rng(0), dataclasses.replace(recipe.phases[1], updates=6)
+    lengths = set()
+    for _ in range(200):
+        course = draw_course(rng, recordings, recipe, phase, 6)
+        lengths.add(len(course.blocks))
+        for row, number in enumerate(course.texts.tolist()):
+            text = recordings.texts[number]
+            taken = {}
+            for update, wanted in course.wanted.items():
+                block = int(course.blocks[update][row])
+                ids = recordings.texts[block // BLOCKS].ids[block % BLOCKS * 96 :][:96]
+                for slot, places in enumerate(wanted[row].tolist()):
+                    if places[0] >= 0:
+                        assert slot not in taken
+                        taken[slot] = {ids[place] for place in places}
+            assert taken == {slot: {token} for slot, token in enumerate(text.answer)}
+        untold = [b for u, block in enumerate(course.blocks) if u not in course.wanted for b in block.tolist()]
+        assert not any(
+            any(place // 96 == b % BLOCKS for places in recordings.texts[b // BLOCKS].places for place in places)
+            for b in untold
+        )
+        assert not course.watched & course.wanted.keys()
+    assert min(lengths) == 1
+    assert max(lengths) > 6
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_memory_alone_gets_a_gradient(tmp_path: Path, asks: bool) -> None:
+    recipe, model = recipe_of(), lively()
+    trainer = RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x")
+    recordings = record(model, trainer.texts, Streams(96, 40, 20), 0, taught=True)
+    course = draw_course(np.random.default_rng(1), recordings, recipe, recipe.phases[1], 4)
+    RecordedStep(model, recordings, recipe, recipe.phases[1], course).run(asks, np.random.default_rng(0)).backward()
+    for name, weight in model.named_parameters():
+        assert (weight.grad is not None) == (name in trainer.trained), name
+    assert any(weight.grad.abs().sum() > 0 for weight in trainer.trained.values() if weight.grad is not None)
+
+
+def test_slots_learn_to_look_at_what_is_told(tmp_path: Path) -> None:
+    phase = {"steps": 150, "block_sizes": [96], "rows": 16, "learning_rate": 0.05, "answers": 0, "rest": 0.1}
+    recipe, model = recipe_of(phases=[phase], passkey=0, tellings=TELLINGS[1:], key_digits=[3, 3]), lively()
+    lines: list[dict[str, Any]] = []
+    RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x").run(lines.append)
+    assert lines[-1]["attention"] < 0.9 * lines[0]["attention"]
+
+
+def test_recordings_come_back_from_their_file(tmp_path: Path) -> None:
+    recordings = record(lively(), texts_of(recipe_of()), Streams(96, 5, 5), 0, taught=True)
+    recordings.save(tmp_path / "some")
+    again = Recordings.load(tmp_path / "some")
+    assert again.texts == recordings.texts
+    assert all(torch.equal(getattr(again, name), getattr(recordings, name)) for name in ("blocks", "sinks", "targets"))
+
+
+def write_inputs(**changes: Any) -> list[str]:
+    save_small(Path("base"), "full", block_size=96)
+    Path("text").mkdir(exist_ok=True)
+    Path("text/a.txt").write_bytes(corpus().tobytes())
+    Path("how.yaml").write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return ["train", "--recipe", "how.yaml", "--text", "text", "--device", "cpu"]
+
+
+def test_a_run_that_stops_goes_on_to_the_same_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = write_inputs(checkpoint_every=2, model=RECIPE["model"].replace("segments=0", "segments=2"))
+    assert main([*command, "--output", "whole"]) == 0
+    save = RecordedTrainer.save
+
+    def stop(self: RecordedTrainer) -> None:
+        save(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordedTrainer, "save", stop)
+        assert main([*command, "--output", "parts"]) != 0
+    assert main([*command, "--output", "parts", "--resume"]) == 0
+    whole, parts = (load_file(f"{name}/fam.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    about = json.loads(Path("whole/famcli.json").read_text())
+    assert about["trained"]["steps"] == 6
+    assert about["model"]["memory_segments"] == 2
+    loaded = load_model("whole", "cpu", "float32")
+    assert loaded.untrained_memory is None
+    assert torch.equal(loaded.decoder.get_parameter("fam_embedding"), whole["fam_embedding"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "base"}, "lacks"),
+        ({"model": RECIPE["model"].replace("sinks=1", "sinks=0")}, "a sink"),
+        ({"answer_slots": 9}, "fam_length"),
+        ({"tellings": [{"line": "Nothing.", "question": "What?"}]}, "{key}"),
+        ({"phases": [{"steps": 1, "block_sizes": [32], "learning_rate": 0.1}]}, "32"),
+        ({"key_digits": [6, 7]}, "answer_slots"),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changes: Any, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*write_inputs(**changes), "--output", "out"]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_attention_that_is_written_out_is_that_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from famcli.models import attention
+
+    def read(explicit: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(attention, "EXPLICIT", explicit)
+        model = small_decoder(small_config("fam", memory_segments=1, sinks=2))
+        tokens = torch.arange(30).view(2, 15)
+        latents, _ = model.read(tokens, model.start(2))
+        latents.square().sum().backward()
+        return [latents, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    for kernel, explicit in zip(read(0), read(1 << 16), strict=True):
+        assert distance(kernel, explicit) <= 1e-9 * (1 + kernel.abs().max())
+
+
+def test_a_line_that_hides_its_key_is_refused() -> None:
+    recipe = recipe_of(tellings=[{"line": "x{key}", "question": "?"}])
+    assert texts_of(recipe).draw(np.random.default_rng(0), 96).answer  # bytes are always found
+    with pytest.raises(UserError, match="tells no"):
+        recipe_of(tellings=[{"line": "x", "question": "?"}])
