@@ -104,9 +104,9 @@ def test_phases_stretch_rope_until_the_model_is_what_it_shall_be(tmp_path: Path)
         load(tmp_path, f"seed: 1\nphases: [{PHASE}, rope_factor: 4}}]").with_model(small_config("fam"))
 
 
-def test_fine_tuning_of_baseline_and_fam_differs_in_nothing() -> None:
-    fam, bswa = (load_recipe(RECIPES / f"{name}-135m.yaml") for name in ("fam", "bswa"))
-    assert fam == bswa and fam.lora and fam.model is None
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_recipe_can_be_read(file: Path) -> None:
+    assert load_recipe(file).steps > 0
 
 
 def test_what_a_phase_leaves_out_is_the_models(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def cloze(
 
     \b
     famcli data cloze --text data/books
-    famcli train --recipe configs/recipes/fam-135m.yaml --model fam-135m --text data/books --qa data/cloze.jsonl
+    famcli train --recipe configs/recipes/lora.yaml --model MODEL,attention=fam --text data/books --qa data/cloze.jsonl
     """
     from famcli.training.cloze import write_clozes
 

@@ -85,7 +85,7 @@ def command(
 
         torch.set_num_threads(threads)
     if not isinstance(recipe, Recipe):
-        _train_recorded(recipe, recipe_path, model, output, text, device, resume)
+        _train_recorded(recipe, recipe_path, model, output, text=text, device=device, resume=resume)
         return
     trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
     if resume:
@@ -166,7 +166,7 @@ def _prepare(
 
 
 def _train_recorded(
-    recipe: RecordedRecipe, path: Path, spec: str | None, output: Path, text: Path, device: str, resume: bool
+    recipe: RecordedRecipe, path: Path, spec: str | None, output: Path, *, text: Path, device: str, resume: bool
 ) -> None:
     """Trains the memory's own weights on recorded blocks."""
     from famcli.checkpoints.registry import load_model
