@@ -14,6 +14,7 @@ import numpy as np
 from famcli.errors import UserError
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
+from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
 from famcli.evaluation.prompts import (
@@ -81,7 +82,7 @@ class Answering:
         thinking: the most tokens of thoughts before an answer; ``None`` takes them for the answer.
         keeper: keeps the state of a long document on the way.
         advance: called with the number of tokens after each chunk.
-        peak_memory: most memory used so far, in bytes.
+        peak: counts memory.
     """
 
     model: LoadedModel
@@ -91,7 +92,7 @@ class Answering:
     thinking: int | None
     keeper: StateKeeper
     advance: Callable[[int], None]
-    peak_memory: Callable[[], int]
+    peak: PeakMemory
 
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
@@ -106,7 +107,7 @@ class Answering:
                 answered = list(self._answer(pairs, shared))
                 share = self.keeper.seconds / len(pairs)
                 self.keeper.begin()
-                peak = self.peak_memory()
+                peak = self.peak.bytes
                 yield [
                     self._entry(p, request, one, share, peak) for (p, request), one in zip(pairs, answered, strict=True)
                 ]

@@ -37,7 +37,7 @@ class Entry:
         weights: weight of each metric that does not count once.
         seconds: the sample's share of the time its batch took.
         state_bytes: memory of the sample's stream state when the prompt had been read.
-        peak_memory_bytes: most memory the process had used by then.
+        peak_memory_bytes: most memory that the run had taken by then, see ``record.Cost``.
         prompt_tail: the prompt's last words, for readers; ``""`` in older journals and for a text that was read.
     """
 

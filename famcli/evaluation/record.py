@@ -103,8 +103,9 @@ class Cost(_AnswerFields):
     ``tokens_read`` are tokens of prompts and options, a document counted once for all samples that share it;
     ``tokens_read_alone`` is what a harness would read that asks each question, and weighs each option, by itself;
     ``tokens_cut`` are those of documents left out as the user asked; ``tokens_per_second`` counts read and generated
-    ones; ``peak_memory_bytes`` is memory allocated on a CUDA device, elsewhere the largest resident set of the process,
-    program and weights included; ``state_bytes`` is the largest state of one stream.
+    ones; ``peak_memory_bytes`` is the most memory during the run: what was allocated on a CUDA device, elsewhere the
+    largest resident set of the process, program and weights included, what it holds for other models left out;
+    ``state_bytes`` is the largest state of one stream.
     """
 
     tokens_read: int
