@@ -22,7 +22,8 @@ from famcli.compare.reference import load_reference, reference_for
 from famcli.metrics.paired import Interval, PairedDifference
 from famcli.metrics.statistics import Metric
 from famcli.reports.formats import FORMATS, to_csv, to_html, to_json, to_latex, to_markdown, to_rich
-from famcli.reports.layout import Grid, grids, visible
+from famcli.reports.grid import Grid
+from famcli.reports.layout import grids, visible
 from famcli.reports.numbers import format_difference
 
 NASTY = 'a|b*c_ <b>x</b> & 5% $y$ #z {q} \\end ~^ `t` "u" [v](w) é'

@@ -80,6 +80,8 @@ def _run_all(sources: list[Source], tasks: list[Task], settings: RunSettings) ->
 
 
 def _summary(record: RunRecord) -> dict[str, object]:
+    from famcli.evaluation.cost import known_cost
+
     return {
         "run_id": record.run_id,
         "model": record.model["name"],
@@ -87,6 +89,7 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "path": str(record.path / "run.json"),
         "metrics": {name: dataclasses.asdict(metric) for name, metric in record.metrics.items()},
         "cells": record.cells,
+        "cost": known_cost(record),
     }
 
 
@@ -102,6 +105,7 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     from rich.table import Table
 
     from famcli.compare.cells import format_settings, shown_scores
+    from famcli.reports.cost import speed_words
     from famcli.reports.numbers import format_field, format_metric
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
@@ -118,7 +122,7 @@ def _print_record(record: RunRecord, screen: Console) -> None:
                 continue
             table.add_row(f"{name}, {format_settings(settings)}", f"{format_metric(score)} (n={score.n})")
     cost = record.cost
-    table.add_row("speed", f"{cost['tokens_per_second']:,.0f} tokens/s, {cost['tokens_read']:,} tokens read")
+    table.add_row("speed", speed_words(record))
     if cost["tokens_read_alone"] > cost["tokens_read"]:
         times = cost["tokens_read_alone"] / cost["tokens_read"]
         table.add_row(

@@ -160,6 +160,8 @@ def _report_failures(combinations: Sequence[Combination]) -> int:
 
 
 def _summary(one: Combination) -> dict[str, object]:
+    from famcli.evaluation.cost import known_cost
+
     return {
         "model": one.model,
         "values": one.values,
@@ -172,7 +174,7 @@ def _summary(one: Combination) -> dict[str, object]:
                 "receptive_field": record.model["receptive_field"],
                 "metrics": {name: asdict(metric) for name, metric in record.metrics.items()},
                 "cells": record.cells,
-                "cost": record.cost,
+                "cost": known_cost(record),
             }
             for record in one.records
         ],
@@ -184,6 +186,7 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
     from rich.table import Table
     from rich.text import Text
 
+    from famcli.reports.cost import speed_of
     from famcli.reports.numbers import format_field, format_metric
 
     scores = [_scores(one.records) for one in combinations]
@@ -197,14 +200,12 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
         if not one.records:
             continue
         state = max(record.cost["state_bytes"] for record in one.records)
-        read = sum(record.cost["tokens_read"] + record.cost["tokens_generated"] for record in one.records)
-        seconds = sum(record.cost["seconds"] for record in one.records)
         table.add_row(
             *([Text(one.model)] if several else []),
             *one.values.values(),
             format_field(one.records[0].model["receptive_field"]),
             f"{state / 2**20:,.1f} MiB",
-            f"{read / seconds:,.0f}" if seconds else "-",
+            speed_of(one.records),
             *(format_metric(found[title]) if title in found else "-" for title in titles),
         )
     return table

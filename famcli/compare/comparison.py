@@ -8,6 +8,7 @@ from typing import Literal
 
 from famcli.compare.cells import Setting
 from famcli.compare.changes import Change
+from famcli.compare.costs import RunCost
 from famcli.compare.measure import Measure
 from famcli.compare.reference import Reference
 from famcli.compare.row_samples import RowSamples
@@ -93,6 +94,7 @@ class Comparison:
         changes: the samples that changed sides, where they were asked for.
         reference: published figures, where they were asked for.
         runs: whose scores the rows hold, the newest first.
+        costs: what they cost.
     """
 
     columns: tuple[Column, ...]
@@ -102,6 +104,7 @@ class Comparison:
     changes: tuple[Change, ...] | None = None
     reference: Reference | None = None
     runs: tuple[RunRecord, ...] = ()
+    costs: tuple[RunCost, ...] = ()
 
     @property
     def differs(self) -> tuple[str, ...]:

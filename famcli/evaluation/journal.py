@@ -38,6 +38,9 @@ class Entry:
         seconds: the sample's share of the time its batch took.
         state_bytes: memory of the sample's stream state when the prompt had been read.
         peak_memory_bytes: most memory that the run had taken by then, see ``record.Cost``.
+        computed_tokens: of prompt and options, behind the shared tokens, how many the model computed: it may skip what
+            cannot reach the answer. ``None`` in older journals.
+        shared_computed_tokens: the same of the shared ones.
         prompt_tail: the prompt's last words, for readers; ``""`` in older journals and for a text that was read.
     """
 
@@ -59,6 +62,8 @@ class Entry:
     seconds: float
     state_bytes: int
     peak_memory_bytes: int
+    computed_tokens: int | None = None
+    shared_computed_tokens: int | None = None
     prompt_tail: str = ""
 
     @classmethod

@@ -89,12 +89,13 @@ class Environment(TypedDict):
     platform: str
 
 
-class _AnswerFields(TypedDict, total=False):
+class _LaterFields(TypedDict, total=False):
+    tokens_computed: int
     answers_empty: int
     answers_cut: int
 
 
-class Cost(_AnswerFields):
+class Cost(_LaterFields):
     """What the answers cost, over all processes of the run.
 
     Of generated answers, where there are any: how many are empty, and how many were cut at the budget, though a stop
@@ -102,10 +103,12 @@ class Cost(_AnswerFields):
 
     ``tokens_read`` are tokens of prompts and options, a document counted once for all samples that share it;
     ``tokens_read_alone`` is what a harness would read that asks each question, and weighs each option, by itself;
-    ``tokens_cut`` are those of documents left out as the user asked; ``tokens_per_second`` counts read and generated
-    ones; ``peak_memory_bytes`` is the most memory during the run: what was allocated on a CUDA device, elsewhere the
-    largest resident set of the process, program and weights included, what it holds for other models left out;
-    ``state_bytes`` is the largest state of one stream.
+    ``tokens_computed`` are those of ``tokens_read`` that the model computed: it may skip what cannot reach any answer;
+    records of older versions lack it, see ``famcli.evaluation.cost.known_cost``. ``tokens_cut`` are those of documents
+    left out as the user asked; ``tokens_per_second`` counts computed and generated ones. ``peak_memory_bytes`` is the
+    most memory during the run: what was allocated on a CUDA device, elsewhere the largest resident set of the process,
+    program and weights included, what it holds for other models left out; ``state_bytes`` is the largest state of one
+    stream.
     """
 
     tokens_read: int

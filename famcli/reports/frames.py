@@ -11,6 +11,7 @@ from famcli.compare.measure import Measure
 from famcli.compare.pairing import samples_of
 from famcli.compare.selection import MAKE_ONE
 from famcli.errors import UserError
+from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "started": record.started,
         "finished": record.finished,
         **_prefixed("option", record.task["options"]),
-        **_prefixed("cost", record.cost),
+        **_prefixed("cost", known_cost(record)),
         "path": str(record.path),
     }
 
@@ -117,6 +118,7 @@ def _samples(record: RunRecord) -> Iterable[dict[str, Any]]:
             "prompt_tokens": entry.prompt_tokens,
             "shared_tokens": entry.shared_tokens,
             "cut_tokens": entry.cut_tokens,
+            "computed_tokens": entry.computed_tokens,
             "seconds": entry.seconds,
             **_prefixed("cell", entry.cell),
             **_prefixed("details", entry.details),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from famcli.compare.cells import format_settings
 from famcli.compare.changes import Change
 from famcli.compare.comparison import Comparison, Difference, Row
 from famcli.compare.reference import Reference
+from famcli.reports.cost import brief_grid
+from famcli.reports.grid import Grid
 from famcli.reports.numbers import (
     NOTHING,
     format_difference,
@@ -25,50 +26,11 @@ LONGEST = 60
 FORCED = "(not comparable)"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of texts.
-
-    Attributes:
-        title: above it, empty for the main one.
-        header: names of the columns.
-        cells: the lines in full.
-        words: how many of the first columns are words, set to the left.
-        once: how many of the first columns are left empty where they repeat the line above.
-        split: where the columns may be parted in two tables, each with the words; 0 for nowhere.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-    words: int
-    once: int = 0
-    split: int = 0
-
-    @property
-    def lines(self) -> list[tuple[str, ...]]:
-        """The cells as they are shown."""
-        above = ((), *(line[: self.once] for line in self.cells))
-        return [
-            (*("" for _ in range(self.once)), *line[self.once :]) if line[: self.once] == start else line
-            for line, start in zip(self.cells, above, strict=False)
-        ]
-
-    def parted(self) -> list[Grid]:
-        """Two narrower tables; lines without figures are left out."""
-        if not self.split:
-            return [self]
-        parts = []
-        for columns in (slice(self.words, self.split), slice(self.split, None)):
-            cells = [(*line[: self.words], *line[columns]) for line in self.cells if any(line[columns])]
-            header = (*self.header[: self.words], *self.header[columns])
-            parts.append(Grid(self.title, header, tuple(cells), self.words, self.once))
-        return parts
-
-
 def grids(comparison: Comparison) -> list[Grid]:
-    """The main table, then what was asked for besides."""
+    """The main table and what it cost, then what was asked for besides."""
     found = [_side_by_side(comparison) if comparison.baseline is None else _against(comparison, comparison.baseline)]
+    if comparison.costs:
+        found.append(brief_grid(comparison.costs))
     if comparison.changes is not None:
         found.append(_changes(comparison.changes, comparison.baseline or ""))
     if comparison.reference is not None and comparison.reference.figures:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.metrics.paired import paired_difference
+from famcli.reports.grid import Grid
 from famcli.reports.html.task_runs import TaskRuns
-from famcli.reports.layout import Grid
 from famcli.reports.numbers import format_difference, format_number
 from famcli.reports.plots.chart import Chart
 from famcli.reports.plots.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
