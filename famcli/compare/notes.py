@@ -8,7 +8,7 @@ from statistics import mean
 from famcli.compare.cell_runs import CellRuns
 from famcli.compare.cells import By
 from famcli.compare.comparison import Row
-from famcli.compare.pairing import HOW_MANY, samples_of
+from famcli.compare.pairing import HOW_MANY, cut_otherwise, samples_of
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord
@@ -22,7 +22,12 @@ def notes_of(
     cells: Sequence[CellRuns], samples: Sequence[RowSamples], rows: Sequence[Row], baseline: str | None, by: By | None
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
-    found = [*_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
+    found = [
+        *_surroundings(cells),
+        *_cuts(cells),
+        *_without_samples(cells),
+        *_without_difference(samples, rows, baseline),
+    ]
     found += _by_field(cells)
     found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
@@ -41,6 +46,16 @@ def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:
             values = list(dict.fromkeys(facts.get(name, "none") for facts in found))
             if len(values) > 1:
                 yield f"note: runs of {cell.first.task['name']} differ in {name}: {', '.join(values)}"
+
+
+def _cuts(cells: Iterable[CellRuns]) -> Iterator[str]:
+    """One bound may cut more for one model than for another, which has more around the text."""
+    for cell in cells:
+        first, *others = cell.runs
+        for other in others:
+            one, two = cell.runs[other][0], cell.runs[first][0]
+            if count := len(cut_otherwise(one, two)):
+                yield f"note: of {count} samples of {one.task['name']} not the same was cut for {other} and {first}"
 
 
 def _facts(record: RunRecord) -> dict[str, str]:
