@@ -193,7 +193,7 @@ def runs(output: Path, json_output: bool) -> None:
         described = [
             {
                 "run_id": record.run_id,
-                "status": record.status,
+                "status": record.standing,
                 "model": record.model["name"],
                 "task": record.task["name"],
                 "options": record.task["options"],
@@ -210,7 +210,7 @@ def runs(output: Path, json_output: bool) -> None:
     for record in records:
         headline = next(iter(record.metrics.items()), None)
         score = f"{headline[0]} {format_metric(headline[1])}" if headline else ""
-        rows.append([record.run_id, record.status, record.model["name"], record.task["name"], score, record.started])
+        rows.append([record.run_id, record.standing, record.model["name"], record.task["name"], score, record.started])
     _print_table(["run", "status", "model", "task", "score", "started"], rows)
 
 

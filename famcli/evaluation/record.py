@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from famcli.errors import GO_ON, UserError, printable
+from famcli.evaluation.journal import is_claimed
 from famcli.fields import read_fields, read_json
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
@@ -129,7 +130,7 @@ class RunRecord:
         path: the run's directory (not in the file).
         run_id: hash of what determines the answers, with task and model in front to be readable; the directory's name.
         schema_version: ``SCHEMA_VERSION`` of the program that wrote it.
-        status: ``running`` from the first sample to the last, also of a run that was broken off.
+        status: ``running`` from the first sample to the last, also of a run that was broken off: see ``standing``.
         model, task, environment, cost: see their types.
         seed, limit, context: as given.
         device, dtype: as computed on, e.g. ``cuda:0``, ``float32``.
@@ -156,6 +157,11 @@ class RunRecord:
     cost: Cost
     started: str
     finished: str | None
+
+    @property
+    def standing(self) -> Literal["running", "interrupted", "finished"]:
+        """``status``, but a run that is not finished is ``interrupted`` where no process is at work on it."""
+        return self.status if self.status == "finished" or is_claimed(self.path) else "interrupted"
 
     @property
     def samples(self) -> int:

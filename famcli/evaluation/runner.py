@@ -126,6 +126,7 @@ def evaluate(
                 peak=peak,
             )
             _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
+        journal.check()
         aggregate(record, task, [journal.entries[sample.id] for sample in samples if sample.id in fitting])
         record.status, record.finished = "finished", now()
         record.save()

@@ -72,7 +72,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
     return {
         **_named(record),
         "version": record.task["version"],
-        "status": record.status,
+        "status": record.standing,
         "seed": record.seed,
         "limit": record.limit,
         **record.context,
