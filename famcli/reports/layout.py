@@ -12,10 +12,10 @@ from famcli.reports.cost import brief_grid
 from famcli.reports.grid import Grid
 from famcli.reports.numbers import (
     NOTHING,
-    format_difference,
     format_field,
     format_number,
     format_p,
+    format_paired,
     format_published,
     format_score,
 )
@@ -43,12 +43,19 @@ def remarks(comparison: Comparison) -> list[str]:
     forced = [f"NOT COMPARABLE, set side by side by force: {words}" for words in comparison.differs]
     fields = [f"{column.title} {format_field(column.receptive_field)}" for column in comparison.columns]
     read = [f"receptive field: {', '.join(fields)}"] if comparison.baseline is not None else []
+    unknown = any(cost.values["tokens_computed"] is None for cost in comparison.costs)
+    older = ["cost: what older versions of famcli computed of the tokens read is not known"] if unknown else []
     published = [f"published: {note}" for note in comparison.reference.notes] if comparison.reference else []
-    return [*forced, *comparison.notes, *read, *published]
+    return [*forced, *comparison.notes, *read, *older, *published]
 
 
 def _task(row: Row) -> str:
     return f"{row.task} {row.metric}{' ' + FORCED if row.differs else ''}"
+
+
+def score_words(row: Row, column: str) -> str:
+    """The score with its interval."""
+    return format_score(row.scores[column], row.intervals.get(column), column in row.too_few)
 
 
 def _side_by_side(comparison: Comparison) -> Grid:
@@ -57,10 +64,7 @@ def _side_by_side(comparison: Comparison) -> Grid:
     lines = [("", "receptive field", *(format_field(column.receptive_field) for column in comparison.columns))]
     for row in comparison.rows:
         texts = [
-            f"{format_score(row.scores[name], row.intervals.get(name))} (n={row.scores[name].n})"
-            if name in row.scores
-            else NOTHING
-            for name in names
+            f"{score_words(row, name)} (n={row.scores[name].n})" if name in row.scores else NOTHING for name in names
         ]
         lines.append((_task(row), format_settings(row.settings), *texts))
     titles = (column.title for column in comparison.columns)
@@ -69,7 +73,19 @@ def _side_by_side(comparison: Comparison) -> Grid:
 
 def _against(comparison: Comparison, baseline: str) -> Grid:
     """A line a model, the baseline's first, because a difference takes many figures."""
-    header = ("task", "cell", "model", "value", "n", "difference", "p", "won/lost/tied", "shared", "verdict")
+    header = (
+        "task",
+        "cell",
+        "model",
+        "value",
+        "n",
+        "difference",
+        "p",
+        "corrected",
+        "won/lost/tied",
+        "shared",
+        "verdict",
+    )
     lines = []
     for row in comparison.rows:
         start = (_task(row), format_settings(row.settings))
@@ -77,22 +93,20 @@ def _against(comparison: Comparison, baseline: str) -> Grid:
             if column.name not in row.scores:
                 continue
             score = row.scores[column.name]
-            value = format_score(score, row.intervals.get(column.name))
-            rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
+            value = score_words(row, column.name)
+            rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 6
             lines.append((*start, column.title, value, str(score.n), *rest))
     return Grid("", header, tuple(lines), words=3, once=2, split=5)
 
 
 def _difference(difference: Difference | None) -> tuple[str, ...]:
-    """Difference, p, samples won, lost and tied, samples shared, verdict."""
+    """Difference, p as it is and corrected, samples won, lost and tied, samples shared, verdict."""
     if difference is None:
-        return (NOTHING,) * 5
+        return (NOTHING,) * 6
     paired = difference.paired
-    text = format_difference(paired.value)
-    if paired.low is not None and paired.high is not None:
-        text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
     sides = f"{paired.wins}/{paired.losses}/{paired.ties}"
-    return text, format_p(difference.p_corrected), sides, str(paired.n), difference.verdict
+    ps = format_p(paired.p_value), format_p(difference.p_corrected)
+    return format_paired(paired), *ps, sides, str(paired.n), difference.verdict
 
 
 def _changes(changes: Sequence[Change], baseline: str) -> Grid:

@@ -10,7 +10,7 @@ from famcli.compare.comparison import Comparison, Difference, Row
 from famcli.evaluation.record import RunRecord
 from famcli.reports.grid import Grid
 from famcli.reports.layout import FORCED, grids
-from famcli.reports.numbers import format_difference, format_field
+from famcli.reports.numbers import format_field, format_paired
 
 
 def verdict_lines(comparison: Comparison) -> list[str]:
@@ -53,11 +53,7 @@ def _counts(found: Sequence[Difference]) -> list[int]:
 def _largest(found: Sequence[tuple[Row, Difference]]) -> tuple[str, str, str]:
     """The difference that is largest, with its interval, its cell and its verdict."""
     row, difference = max(found, key=lambda pair: abs(pair[1].paired.value))
-    paired = difference.paired
-    text = format_difference(paired.value)
-    if paired.low is not None and paired.high is not None:
-        text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
-    return text, format_settings(row.settings) or "all samples", difference.verdict
+    return format_paired(difference.paired), format_settings(row.settings) or "all samples", difference.verdict
 
 
 def task_grids(comparison: Comparison) -> list[tuple[str, list[Grid]]]:
