@@ -31,8 +31,10 @@ class RunCost:
     values: Mapping[str, Any]
 
 
-def costs_of(runs: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> tuple[RunCost, ...]:
-    """By task, then by column, which ``name`` gives."""
+def costs_of(
+    runs: Sequence[RunRecord], name: Callable[[RunRecord], str], columns: Sequence[str]
+) -> tuple[RunCost, ...]:
+    """By task, then by column, which ``name`` gives, in the order of ``columns``."""
     found = [
         RunCost(
             task=run.task["name"],
@@ -45,4 +47,4 @@ def costs_of(runs: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> tup
         )
         for run in runs
     ]
-    return tuple(sorted(found, key=lambda cost: (cost.task, cost.model, cost.run_id)))
+    return tuple(sorted(found, key=lambda cost: (cost.task, columns.index(cost.model), cost.run_id)))

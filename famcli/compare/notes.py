@@ -29,7 +29,7 @@ def notes_of(
         *_without_samples(cells),
         *_without_difference(samples, rows, baseline),
     ]
-    found += _by_field(cells)
+    found += [*_by_field(cells), *_answers(cells)]
     found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
 
@@ -104,6 +104,17 @@ def _by_field(cells: Iterable[CellRuns]) -> Iterator[str]:
     for (column, score, field), sides in found.items():
         near, far = (f"{mean(values.values()):.3f} (n={len(values)})" if values else "-" for values in sides.values())
         yield f"{column}, {score}: {near} within {field:,} tokens before the question, {far} earlier"
+
+
+def _answers(cells: Iterable[CellRuns]) -> Iterator[str]:
+    """Answers that are no answers, which is no lack of memory."""
+    for cell in cells:
+        for column, (record, _) in cell.runs.items():
+            counts = {"are empty": "answers_empty", "were cut at the budget of tokens": "answers_cut"}
+            words = [f"{count} {what}" for what, name in counts.items() if (count := record.cost.get(name))]
+            if words:
+                of = f"{record.samples} answers of {column} to {record.task['name']}"
+                yield f"note: of {of} {' and '.join(words)}"
 
 
 def _methods(rows: Sequence[Row], baseline: str | None, by: By | None) -> Iterator[str]:

@@ -93,7 +93,7 @@ def compare(
         if reference and found
         else None,
         runs=tuple(counted),
-        costs=costs_of(counted, name),
+        costs=costs_of(counted, name, list(columns)),
     )
 
 
