@@ -371,6 +371,24 @@ def test_an_interval_and_its_p_value_never_contradict_each_other(data: st.DataOb
         assert found.clusters >= 6 or "Bonett" in found.method
 
 
+def test_right_and_wrong_never_contradict_each_other() -> None:
+    """Every number of wins, losses and ties of few samples."""
+    drawn_out = 0
+    for wins in range(13):
+        for losses in range(wins + 1):
+            for ties in (0, 1, 2, 5, 20):
+                left = [1.0] * wins + [0.0] * losses + [1.0] * ties
+                right = [0.0] * wins + [1.0] * losses + [1.0] * ties
+                names = [str(i) for i in range(len(left))]
+                found = paired_difference(left, right, [1.0] * len(left), names, binary=True, bounds=(-1, 1))
+                if found is None or found.p_value is None or found.low is None:
+                    assert len(left) < 2
+                    continue
+                assert excludes_nothing(found) == (found.p_value >= 0.05)
+                drawn_out += found.low == 0
+    assert drawn_out > 10, "the interval alone would be surer than the test"
+
+
 def test_the_ends_of_right_and_wrong_are_where_mcnemar_says() -> None:
     """Every number of samples that changed, up to two hundred, among as many and among many more."""
     for changed in range(1, 200):
