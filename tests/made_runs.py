@@ -27,6 +27,8 @@ class Answer:
     reference: str = "right"
     output: str = "said"
     prompt_tokens: int = 100
+    cut_tokens: int = 0
+    prompt_sha256: str = "0" * 64
 
 
 def entry(answer: Answer) -> Entry:
@@ -36,11 +38,11 @@ def entry(answer: Answer) -> Entry:
         cell=dict(answer.cell),
         details=dict(answer.details),
         document=answer.document,
-        prompt_sha256="0" * 64,
+        prompt_sha256=answer.prompt_sha256,
         prompt_tokens=answer.prompt_tokens,
         shared_tokens=0,
         option_tokens=0,
-        cut_tokens=0,
+        cut_tokens=answer.cut_tokens,
         requests=1,
         output=answer.output,
         answer={},
@@ -54,7 +56,8 @@ def entry(answer: Answer) -> Entry:
 
 
 def passkey_run(results: Path, name: str, cells: Cells, finished: str = "2030-01-01", /, **fields: Any) -> RunRecord:
-    """A PassKey run of ``made_records`` with its samples, in ``results``."""
+    """A PassKey run of ``made_records`` with its samples, in ``results``; ``cut`` tokens of each were left out."""
+    cut = fields.pop("cut", 0)
     record = passkey_record(name, cells, finished, **fields)
     answers = [
         Answer(
@@ -62,6 +65,7 @@ def passkey_run(results: Path, name: str, cells: Cells, finished: str = "2030-01
             scores={metric: float(value) for metric in record.task["metrics"]},
             cell={"length": length, "position": position},
             prompt_tokens=length - 10,
+            cut_tokens=cut,
         )
         for (length, position), values in cells.items()
         for trial, value in enumerate(values)
@@ -105,6 +109,7 @@ def _mean(metric: str, answers: Sequence[Answer]) -> Metric | None:
 
 def _save(record: RunRecord, answers: Sequence[Answer]) -> RunRecord:
     record.path.mkdir(parents=True)
+    record.cost["tokens_cut"] = sum(answer.cut_tokens for answer in answers)
     record.save()
     (record.path / JOURNAL_NAME).write_bytes(b"".join(entry(answer).to_line() for answer in answers))
     return record

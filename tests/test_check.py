@@ -271,7 +271,7 @@ def test_cost_is_gated_by_ratios(measured: MeasuredCost | None, statuses: list[s
 
 
 def test_meter_divides_by_the_matrix_product_of_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
+    model: Any = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, beside=0)
     assert all(rate > 0.1 for rate in yardstick.CostMeter(model)._products()), "any machine does 0.1 GFLOP/s"
     rates = iter([[99.0], [2.0, 4.0], [6.0, 1000.0], [5.0], [5.0]])
     monkeypatch.setattr(yardstick.CostMeter, "_products", lambda self: next(rates))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,8 @@ def test_eval_table_shows_the_receptive_field_and_every_cell(capsys: pytest.Capt
     assert "unbounded" in fam
     assert "128 tokens" in bswa, "3 layers x 1 segment x 32 tokens and the own block"
     for text in (fam, bswa):
-        assert "± " in text
+        assert re.search(r"accuracy +\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] \(n=4\)", text), "as compare has it"
+        assert "interval             95%, Wilson" in text
         assert "start 400" in text
         assert "start 512" in text
         assert "(n=4)" in text

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_records import BSWA, FAM, Cells, mean, passkey_record
 from made_runs import Answer, document_run, passkey_run
 
-from famcli.compare.cells import format_tokens
+from famcli.compare.cells import format_tokens, shown_scores
 from famcli.compare.comparison import Comparison
+from famcli.compare.measure import scored
+from famcli.compare.notes import score_notes
 from famcli.compare.side_by_side import compare
 from famcli.errors import UserError
 from famcli.metrics.paired import holm
 from famcli.metrics.statistics import Metric
+from famcli.reports.formats import to_json, to_markdown
+from famcli.reports.html.page import build
 from famcli.reports.numbers import format_metric
 
 
@@ -281,6 +287,50 @@ def test_of_graded_scores_the_largest_changes_are_listed_once(tmp_path: Path) ->
     gains = [round(change.score - change.baseline_score, 2) for change in changes]
     assert gains == pytest.approx([-0.2 + i / 100 for i in range(20)] + [0.19 - i / 100 for i in range(19)])
     assert {change.settings["language"] for change in changes} == {"thai"}
+
+
+@pytest.mark.parametrize("documents", [2, 5, 6])
+def test_few_documents_are_said_to_be_few_wherever_a_score_is_shown(documents: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(documents)
+    runs = [
+        document_run(
+            tmp_path,
+            name,
+            [
+                Answer(f"{d}-{q}", {"f1": float(rng.random() * top)}, document=f"{d}")
+                for d in range(documents)
+                for q in "ab"
+            ],
+        )
+        for name, top in (("fam-tiny", 1.0), ("bswa-tiny", 0.1))
+    ]
+    few = documents < 6
+    for baseline in (None, "bswa-tiny"):
+        comparison = compare(runs, baseline)
+        texts = [to_markdown(comparison), build(comparison, lambda run: run.model["name"]).page]
+        (row,) = json.loads(to_json(comparison))["rows"]
+        for score in row["scores"].values():
+            assert (score["low"] is None) == few and score["n"] == 2 * documents
+        for found in row["differences"].values():
+            assert (found["low"] is None) == few
+            assert found["p_value"] >= 2.0 ** (1 - documents) and (found["p_value"] < 0.05) == (
+                found["low"] is not None
+            )
+        for text in (text.replace("\\", "") for text in texts):
+            assert text.count("[too few]") >= (2 + (baseline is not None) if few else 0)
+            assert ("[too few]: no interval of fewer than 6 documents" in text) == few
+    assert any(one.too_few for one in scored(runs[0], shown_scores(runs[0]))) == few
+    words = "[too few]: no interval of fewer than 6 documents, or of a single right or wrong"
+    told = score_notes(scored(runs[0], shown_scores(runs[0])))
+    assert told == ([words] if few else ["95%, bootstrap by document"])
+
+
+def test_answers_that_are_none_are_told_of(tmp_path: Path) -> None:
+    runs = [passkey_run(tmp_path, "fam-tiny", FAM), passkey_run(tmp_path, "bswa-tiny", BSWA)]
+    assert not any("answers" in note for note in compare(runs).notes)
+    runs[0].cost |= {"answers_empty": 2, "answers_cut": 3}
+    notes = [note for note in compare(runs).notes if "answers" in note]
+    assert notes == ["note: of 9 answers of fam-tiny to passkey 2 are empty and 3 were cut at the budget of tokens"]
 
 
 @pytest.mark.parametrize(

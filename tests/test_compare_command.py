@@ -81,7 +81,7 @@ def test_changed_samples_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_runs_that_cannot_be_compared_are_refused_with_what_differs(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    passkey_run(results, "cut", FAM, context={"max_context": 512, "truncate": "left"})
+    passkey_run(results, "cut", FAM, context={"max_context": 512, "truncate": "left"}, cut=9)
     assert main(["compare", "cut", "--baseline", "fam-tiny"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

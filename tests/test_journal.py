@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from famcli.errors import UserError
-from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, claim
+from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, claim, is_claimed
 
 ENTRY = Entry(
     id="1024/start/000",
@@ -156,3 +159,51 @@ def test_appending_reaches_the_disk_before_it_returns(path: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
     Journal(path).append(ENTRIES)
     assert synced == [sum(len(entry.to_line()) for entry in ENTRIES)]
+
+
+def test_a_claim_is_seen_from_outside_and_looking_hinders_nobody(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    assert not is_claimed(directory)
+    with claim(directory, fresh=False):
+        assert is_claimed(directory)
+    assert not is_claimed(directory)
+    (directory / "lock").touch()
+    assert not is_claimed(directory), "what a killed process left"
+    looking = os.open(directory / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    ends = threading.Timer(0.05, os.close, [looking])
+    ends.start()
+    with claim(directory, fresh=False):
+        assert is_claimed(directory)
+    ends.join()
+
+
+def shorten(path: Path, lines: int, torn: int = 0) -> None:
+    kept = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(kept[:lines]) + (kept[lines][:torn] if torn else b""))
+
+
+MEDDLING: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: shorten(path, 0),
+    "a line short": lambda path: shorten(path, 1),
+    "torn": lambda path: shorten(path, 1, torn=9),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + ENTRIES[2].to_line()),
+    "deleted": lambda path: path.unlink(),
+    "as long": lambda path: path.write_bytes(path.read_bytes().replace(b"1", b"2")),
+}
+
+
+@pytest.mark.parametrize("how", MEDDLING)
+def test_a_file_that_somebody_changed_is_no_whole_journal(path: Path, how: str) -> None:
+    journal = Journal(path)
+    journal.append(ENTRIES[:2])
+    journal.check()
+    MEDDLING[how](path)
+    before = path.read_bytes() if path.exists() else b""
+    with pytest.raises(UserError, match=str(path)) as error:
+        journal.check()
+    assert "asks again what is missing" in str(error.value.hint)
+    if how != "as long":
+        with pytest.raises(UserError, match="was changed by somebody else"):
+            journal.append(ENTRIES[2:])
+        assert path.read_bytes() == before, "nothing is written behind what is torn"

@@ -30,8 +30,6 @@ DATA = {"source": "path", "name": "books", "sha256": "a" * 64}
         ({"task": {"options": {"key_digits": 5}}}, "key_digits: 5, none"),
         ({"seed": 3}, "seed: 3, 0"),
         ({"limit": 5}, "limit: 5, none"),
-        ({"context": {"max_context": 4096}}, "max context: 4096, none"),
-        ({"context": {"truncate": "left"}}, "truncation: left, none"),
         ({"context": {"chat_template_sha256": "0" * 64}}, "chat template: yes, no"),
         ({"model": {"tokenizer": "words"}}, "tokenizer: words, bytes"),
     ],
@@ -56,9 +54,53 @@ def test_a_tokenizer_does_not_forbid_where_nothing_is_counted_in_its_tokens(tmp_
     first = document_run(tmp_path, "one", answers)
     second = document_run(tmp_path, "two", answers, model={"tokenizer": "words"})
     assert comparable(first, second) == []
-    cut = replace(second, context={"max_context": 9, "truncate": "left"})
+    bounded = replace(second, context={"max_context": 9, "truncate": "left"})
+    assert comparable(first, bounded) == [], "nothing was cut"
+    cut = replace(bounded, cost={**second.cost, "tokens_cut": 5})
     assert "tokenizer: bytes, words" in comparable(first, cut)
     assert "tokenizer: words, bytes" in comparable(cut, first)
+
+
+BOUNDS: list[dict[str, Any]] = [
+    {"max_context": None, "truncate": None},
+    {"max_context": None, "truncate": "left"},
+    {"max_context": 4096, "truncate": None},
+    {"max_context": 4096, "truncate": "left"},
+    {"max_context": 4096, "truncate": "right"},
+    {"max_context": 2048, "truncate": "left"},
+]
+
+
+@pytest.mark.parametrize("one", BOUNDS)
+@pytest.mark.parametrize("two", BOUNDS)
+def test_a_bound_counts_by_what_it_did_to_each_sample(one: dict[str, Any], two: dict[str, Any], tmp_path: Path) -> None:
+    def run(name: str, context: dict[str, Any], cuts: dict[str, int], prompts: str = "") -> RunRecord:
+        answers = [
+            Answer(id, {"f1": 0.5}, cut_tokens=cut, prompt_sha256=(prompts or name).ljust(64))
+            for id, cut in cuts.items()
+        ]
+        return document_run(tmp_path / f"{len(list(tmp_path.iterdir()))}", name, answers, context=context)
+
+    def compared(*runs: RunRecord) -> bool:
+        found = [bool(comparable(*pair)) for pair in (runs, runs[::-1])]
+        assert found[0] == found[1]
+        return not found[0]
+
+    whole = {"a": 0, "b": 0}
+    assert compared(run("x", one, whole), run("y", two, whole)), "nothing was cut"
+    cut, other = {"a": 0, "b": 7}, {"a": 0, "b": 0}
+    same_wish = one == two and one["max_context"] is not None
+    assert compared(run("x", one, cut), run("y", two, other)) == same_wish
+    alike = one["truncate"] == two["truncate"]
+    assert compared(run("x", one, cut), run("y", two, cut)) == alike
+    assert compared(run("x", one, cut, "p"), run("y", two, cut, "p")), "the same prompt was read"
+    assert compared(run("x", one, {"a": 0, "c": 9}), run("y", two, {"a": 0, "b": 7})), "of what both answered"
+
+
+def test_a_cut_of_which_no_samples_are_left_counts_by_the_bound() -> None:
+    cut = passkey_record("fam-tiny", FAM, context={"max_context": 4096, "truncate": "left"}, cost={"tokens_cut": 9})
+    assert comparable(cut, passkey_record("bswa-tiny", FAM)) == ["max context: 4096, none", "truncation: left, none"]
+    assert comparable(cut, cut) == []
 
 
 def test_other_questions_of_one_id_forbid(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def test_svg_names_models_positions_and_lengths(comparison: Comparison, tmp_path
     texts = " ".join(ElementTree.parse(file).getroot().itertext())
     for text in ("fam-tiny", "unbounded", "bswa-tiny", "1,024 tokens", "1k", "64k", "1M", "start", "random"):
         assert text in texts
+    assert "Uprights through the points are 95 % intervals." in texts, "also in a file of its own"
+    assert "± in their labels is one standard error" in texts, "of runs whose samples are not there"
 
 
 def test_same_runs_draw_the_same_bytes(comparison: Comparison, tmp_path: Path) -> None:

@@ -21,5 +21,5 @@ def test_no_token_in_the_first_seconds_is_no_error(
     now[0] += PLAIN_EVERY_SECONDS
     progress.advance(50)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "run: 0%, 0 tokens/s, nothing read yet"
-    assert total == 0 or lines[2] == "run: 50%, 2 tokens/s, 20 s left"
+    assert lines[1] == "run: 0%, 0 tokens read/s, nothing read yet"
+    assert total == 0 or lines[2] == "run: 50%, 2 tokens read/s, 20 s left"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from famcli.tasks.passkey import PassKey
 from small_runs import journal_without_times, small_model, without_times
 
 from famcli.checkpoints.sources import LoadedModel
+from famcli.cli.main import main
 from famcli.errors import UserError
 from famcli.evaluation import stream
 from famcli.evaluation.generation import answer_batch
+from famcli.evaluation.journal import Entry, Journal, claim
 from famcli.evaluation.prompts import prompt_tokens
+from famcli.evaluation.record import load_record
 from famcli.evaluation.runner import evaluate
 from famcli.task import Choose, Generate, Prompt, Read, Sample
 
@@ -101,3 +105,54 @@ def test_deleted_samples_of_a_finished_run_are_asked_again(tmp_path: Path) -> No
     journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[2:]))
     again = evaluate(small_model(), passkey(), results=tmp_path)
     assert journal_without_times(journal) == whole and without_times(again) == without_times(first)
+
+
+@pytest.mark.parametrize("answered", [1, 3, 6])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_journal_shortened_while_the_run_goes_on_ends_it_unfinished(
+    answered: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six samples, one a batch: after the first, in the middle, after the last."""
+    whole = evaluate(small_model(), passkey(), results=tmp_path / "whole", batch_size=1)
+    written = Journal.append
+
+    def append(self: Journal, entries: Sequence[Entry]) -> None:
+        written(self, entries)
+        if len(self.entries) == answered:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            self.path.write_bytes(b"".join(lines[: min(kept, answered - 1)]))
+
+    monkeypatch.setattr(Journal, "append", append)
+    with pytest.raises(UserError, match="was changed by somebody else while the run went on"):
+        evaluate(small_model(), passkey(), results=tmp_path / "cut", batch_size=1)
+    monkeypatch.undo()
+    broken = load_record(tmp_path / "cut" / whole.run_id)
+    assert (broken.status, broken.standing) == ("running", "interrupted")
+    again = evaluate(small_model(), passkey(), results=tmp_path / "cut", batch_size=1)
+    assert without_times(again) == without_times(whole)
+    assert journal_without_times(again.path / "samples.jsonl") == journal_without_times(whole.path / "samples.jsonl")
+
+
+def test_listings_tell_a_run_at_work_from_one_that_was_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = evaluate(small_model(), passkey(), results=tmp_path)
+
+    def listed() -> str:
+        assert main(["list", "runs", "--output", str(tmp_path), "--json"]) == 0
+        (run,) = json.loads(capsys.readouterr().out)["runs"]
+        assert main(["list", "runs", "--output", str(tmp_path)]) == 0
+        assert f"  {run['status']}  " in capsys.readouterr().out
+        return str(run["status"])
+
+    assert listed() == "finished"
+    record.status, record.finished = "running", None
+    record.save()
+    assert listed() == "interrupted"
+    with claim(record.path, fresh=False):
+        assert listed() == "running"
+        assert main(["compare", record.run_id, "--output", str(tmp_path)]) == 2
+        assert "it is running\nhint: wait" in capsys.readouterr().err
+    assert listed() == "interrupted"
+    assert main(["compare", record.run_id, "--output", str(tmp_path)]) == 2
+    assert "it is interrupted\nhint: repeat" in capsys.readouterr().err

@@ -43,6 +43,7 @@ class LoadedModel:
         device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
         untrained_memory: says so where weights of the memory are drawn, not learned: neither checkpoint nor adapter has
             them.
+        beside: bytes that the process held for other models when this one was loaded.
     """
 
     name: str
@@ -52,6 +53,7 @@ class LoadedModel:
     device: torch.device
     dtype: torch.dtype
     untrained_memory: str | None = None
+    beside: int = 0
 
     @property
     def decoder(self) -> Decoder:

@@ -80,6 +80,8 @@ def _run_all(sources: list[Source], tasks: list[Task], settings: RunSettings) ->
 
 
 def _summary(record: RunRecord) -> dict[str, object]:
+    from famcli.evaluation.cost import known_cost
+
     return {
         "run_id": record.run_id,
         "model": record.model["name"],
@@ -87,6 +89,7 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "path": str(record.path / "run.json"),
         "metrics": {name: dataclasses.asdict(metric) for name, metric in record.metrics.items()},
         "cells": record.cells,
+        "cost": known_cost(record),
     }
 
 
@@ -101,8 +104,11 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from famcli.compare.cells import format_settings, shown_scores
-    from famcli.reports.numbers import format_field, format_metric
+    from famcli.compare.cells import Setting, format_settings, shown_scores
+    from famcli.compare.measure import scored
+    from famcli.compare.notes import score_notes
+    from famcli.reports.cost import speed_words
+    from famcli.reports.numbers import format_field, format_score
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
     screen.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")
@@ -110,15 +116,17 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path that is cut cannot be copied
     table.add_row("receptive field:", format_field(record.model["receptive_field"]))
-    for name, metric in record.metrics.items():
-        table.add_row(name, f"{format_metric(metric)} (n={metric.n})")
+    scores = [(name, dict[str, Setting](), metric) for name, metric in record.metrics.items()]
     if len(record.cells) > 1:
-        for name, settings, score in shown_scores(record):
-            if not settings:
-                continue
-            table.add_row(f"{name}, {format_settings(settings)}", f"{format_metric(score)} (n={score.n})")
+        scores += [found for found in shown_scores(record) if found[1]]
+    told = scored(record, scores)
+    for one in told:
+        name = ", ".join(filter(None, (one.metric, format_settings(one.settings))))
+        table.add_row(name, escape(f"{format_score(one.score, one.interval, one.too_few)} (n={one.score.n})"))
+    for words in score_notes(told):
+        table.add_row("interval", escape(words))
     cost = record.cost
-    table.add_row("speed", f"{cost['tokens_per_second']:,.0f} tokens/s, {cost['tokens_read']:,} tokens read")
+    table.add_row("speed", speed_words(record))
     if cost["tokens_read_alone"] > cost["tokens_read"]:
         times = cost["tokens_read_alone"] / cost["tokens_read"]
         table.add_row(

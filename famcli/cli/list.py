@@ -186,14 +186,14 @@ def tasks(json_output: bool) -> None:
 def runs(output: Path, json_output: bool) -> None:
     """Run records, newest first."""
     from famcli.evaluation.record import load_records
-    from famcli.reports.numbers import format_metric
+    from famcli.reports.numbers import format_number
 
     records = load_records(output)
     if json_output:
         described = [
             {
                 "run_id": record.run_id,
-                "status": record.status,
+                "status": record.standing,
                 "model": record.model["name"],
                 "task": record.task["name"],
                 "options": record.task["options"],
@@ -209,8 +209,8 @@ def runs(output: Path, json_output: bool) -> None:
     rows = []
     for record in records:
         headline = next(iter(record.metrics.items()), None)
-        score = f"{headline[0]} {format_metric(headline[1])}" if headline else ""
-        rows.append([record.run_id, record.status, record.model["name"], record.task["name"], score, record.started])
+        score = f"{headline[0]} {format_number(headline[1].value)} (n={headline[1].n})" if headline else ""
+        rows.append([record.run_id, record.standing, record.model["name"], record.task["name"], score, record.started])
     _print_table(["run", "status", "model", "task", "score", "started"], rows)
 
 

@@ -14,15 +14,15 @@ PLAIN_EVERY_SECONDS = 10.0
 
 
 class _Speed(ProgressColumn):
-    """Tokens read in a second."""
+    """Tokens read in a second, skipped ones among them: it says when the run will be over."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} tokens/s" if speed else "", style="cyan")
+        return Text(f"{speed:,.0f} tokens read/s" if speed else "", style="cyan")
 
 
 class LiveProgress:
-    """A bar with tokens/s and time left; see ``famcli.evaluation.runner.Progress``."""
+    """A bar with tokens read/s and time left; see ``famcli.evaluation.runner.Progress``."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -73,7 +73,7 @@ class PlainProgress:
             self._last = now
             speed = self.read / (now - self._begun)
             left = f"{(self.total - self.read) / speed:,.0f} s left" if speed else "nothing read yet"
-            self._print(f"{100 * self.read / max(self.total, 1):.0f}%, {speed:,.0f} tokens/s, {left}")
+            self._print(f"{100 * self.read / max(self.total, 1):.0f}%, {speed:,.0f} tokens read/s, {left}")
 
     def end(self) -> None:
         pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,9 +216,12 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Sour
     Raises:
         UserError: the device is not there, there is no such model, or a task does not fit it.
     """
+    import famcli.evaluation.runner  # noqa: F401  # part of the program, however many models follow
     from famcli.checkpoints.registry import find_model, pick_device
+    from famcli.evaluation.peak import program
 
     pick_device(settings.device)
+    program()
     source = find_model(spec)
     for task in tasks:
         try:
@@ -246,8 +249,9 @@ def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
 
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
-    """The model in memory; warns of a memory that has learned nothing."""
+    """The model in memory; warns of a memory that has learned nothing. A model before it should have been let go."""
     from famcli.checkpoints.registry import pick_device, pick_dtype
+    from famcli.evaluation.peak import held_beside
 
     if source.untrained_memory:
         click.echo(
@@ -256,7 +260,9 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
             err=True,
         )
     device = pick_device(settings.device)
-    return source.load(device, pick_dtype(settings.dtype, device, source), bool(settings.device_map))
+    beside = held_beside()
+    model = source.load(device, pick_dtype(settings.dtype, device, source), bool(settings.device_map))
+    return replace(model, beside=beside)
 
 
 def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = False) -> RunRecord:

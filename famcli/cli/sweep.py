@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from famcli.checkpoints.sources import Source
+    from famcli.compare.measure import Scored
     from famcli.evaluation.record import RunRecord
-    from famcli.metrics.statistics import Metric
     from famcli.task import Task
 
 EXIT_FAILED = 1
@@ -90,6 +90,8 @@ def command(
         click.echo(json.dumps({"combinations": [_summary(one) for one in combinations]}, ensure_ascii=False))
     else:
         console().print(_table(combinations, grid))
+        for words in _notes(combinations):
+            click.echo(f"interval: {words}", err=True)
     return _report_failures(combinations)
 
 
@@ -160,6 +162,8 @@ def _report_failures(combinations: Sequence[Combination]) -> int:
 
 
 def _summary(one: Combination) -> dict[str, object]:
+    from famcli.evaluation.cost import known_cost
+
     return {
         "model": one.model,
         "values": one.values,
@@ -172,7 +176,7 @@ def _summary(one: Combination) -> dict[str, object]:
                 "receptive_field": record.model["receptive_field"],
                 "metrics": {name: asdict(metric) for name, metric in record.metrics.items()},
                 "cells": record.cells,
-                "cost": record.cost,
+                "cost": known_cost(record),
             }
             for record in one.records
         ],
@@ -184,7 +188,8 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
     from rich.table import Table
     from rich.text import Text
 
-    from famcli.reports.numbers import format_field, format_metric
+    from famcli.reports.cost import speed_of
+    from famcli.reports.numbers import format_field
 
     scores = [_scores(one.records) for one in combinations]
     titles = list(dict.fromkeys(title for found in scores for title in found))
@@ -197,27 +202,40 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
         if not one.records:
             continue
         state = max(record.cost["state_bytes"] for record in one.records)
-        read = sum(record.cost["tokens_read"] + record.cost["tokens_generated"] for record in one.records)
-        seconds = sum(record.cost["seconds"] for record in one.records)
         table.add_row(
             *([Text(one.model)] if several else []),
             *one.values.values(),
             format_field(one.records[0].model["receptive_field"]),
             f"{state / 2**20:,.1f} MiB",
-            f"{read / seconds:,.0f}" if seconds else "-",
-            *(format_metric(found[title]) if title in found else "-" for title in titles),
+            speed_of(one.records),
+            *(Text(found.get(title, "-")) for title in titles),
         )
     return table
 
 
-def _scores(records: Sequence[RunRecord]) -> dict[str, Metric]:
-    """The headline metric of each task and cell, by what the table calls it."""
-    from famcli.compare.cells import format_settings, shown_scores
+def _scores(records: Sequence[RunRecord]) -> dict[str, str]:
+    """The headline metric of each task and cell, with its interval, by what the table calls it."""
+    from famcli.compare.cells import format_settings
+    from famcli.reports.numbers import format_score
 
     found = {}
     for record in records:
-        headline = next(iter(record.metrics), None)
-        for metric, settings, score in shown_scores(record):
-            if metric == headline:
-                found["\n".join(filter(None, [record.task["name"], metric, format_settings(settings)]))] = score
+        for one in _headlines(record):
+            title = "\n".join(filter(None, [record.task["name"], one.metric, format_settings(one.settings)]))
+            found[title] = format_score(one.score, one.interval, one.too_few)
     return found
+
+
+def _headlines(record: RunRecord) -> list[Scored]:
+    from famcli.compare.cells import shown_scores
+    from famcli.compare.measure import scored
+
+    headline = next(iter(record.metrics), None)
+    return scored(record, (score for score in shown_scores(record) if score[0] == headline))
+
+
+def _notes(combinations: Sequence[Combination]) -> list[str]:
+    """How intervals were made."""
+    from famcli.compare.notes import score_notes
+
+    return score_notes([score for one in combinations for record in one.records for score in _headlines(record)])

@@ -8,17 +8,15 @@ from typing import Literal
 
 from famcli.compare.cells import Setting
 from famcli.compare.changes import Change
+from famcli.compare.costs import RunCost
 from famcli.compare.measure import Measure
 from famcli.compare.reference import Reference
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.record import RunRecord
-from famcli.metrics.paired import Interval, PairedDifference, holm
+from famcli.metrics.paired import SIGNIFICANT, Interval, PairedDifference, holm
 from famcli.metrics.statistics import Metric
 
 Verdict = Literal["better", "worse", "undecided"]
-
-SIGNIFICANT = 0.05
-"""Corrected p-values below it make a verdict."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ class Row:
         metric: name of the score.
         settings: the cell or group, e.g. ``{"length": 1024, "position": "start"}``.
         scores: by column; a model without a run of the cell is left out.
-        intervals: of the scores, by column; left out where there are too few samples.
+        intervals: of the scores, by column; left out where there are too few samples, or none of them is there.
+        too_few: the columns with too few samples.
         differences: to the baseline, by column; none without a baseline.
         differs: why the runs cannot be compared, where that was forced.
         higher_is_better: direction of the score.
@@ -79,6 +78,7 @@ class Row:
     differences: dict[str, Difference] = field(default_factory=dict)
     differs: tuple[str, ...] = ()
     higher_is_better: bool = True
+    too_few: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Comparison:
         changes: the samples that changed sides, where they were asked for.
         reference: published figures, where they were asked for.
         runs: whose scores the rows hold, the newest first.
+        costs: what they cost.
     """
 
     columns: tuple[Column, ...]
@@ -102,6 +103,7 @@ class Comparison:
     changes: tuple[Change, ...] | None = None
     reference: Reference | None = None
     runs: tuple[RunRecord, ...] = ()
+    costs: tuple[RunCost, ...] = ()
 
     @property
     def differs(self) -> tuple[str, ...]:
@@ -112,6 +114,7 @@ class Comparison:
 def row_of(found: RowSamples, measure: Measure, baseline: str | None) -> Row:
     """Works out a row; its p-values are not corrected yet."""
     intervals = {column: measure.interval(found.answers[column].values()) for column in found.scores}
+    too_few = tuple(column for column, found_ in intervals.items() if not found_ and found.answers[column])
     right = found.answers.get(baseline or "", {})
     differences = {
         column: measure.difference(left, right) for column, left in found.answers.items() if column != baseline
@@ -125,6 +128,7 @@ def row_of(found: RowSamples, measure: Measure, baseline: str | None) -> Row:
         differences={column: Difference(found) for column, found in differences.items() if found},
         differs=found.differs,
         higher_is_better=measure.higher_is_better,
+        too_few=too_few,
     )
 
 

@@ -6,12 +6,39 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from famcli.compare.cells import By
+from famcli.compare.cells import By, Setting
 from famcli.compare.pairing import samples_of
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import Interval, PairedDifference, interval, paired_difference
 from famcli.metrics.statistics import Metric, clustered_mean
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A score of a run with its interval.
+
+    Attributes:
+        metric, settings, score: see ``famcli.compare.cells.shown_scores``.
+        interval: of the score, ``None`` where there are too few samples, or where they are not there.
+        too_few: why it is so.
+    """
+
+    metric: str
+    settings: dict[str, Setting]
+    score: Metric
+    interval: Interval | None
+    too_few: bool
+
+
+def scored(record: RunRecord, scores: Iterable[tuple[str, dict[str, Setting], Metric]]) -> list[Scored]:
+    """Scores of a run, (metric, settings, score) each, with their intervals."""
+    samples, measures, found = list(samples_of(record).values()), dict[str, Measure](), []
+    for metric, settings, score in scores:
+        measure = measures.setdefault(metric, Measure.of(metric, [record]))
+        interval = measure.interval(entry for entry in samples if not settings or entry.cell == settings)
+        found.append(Scored(metric, settings, score, interval, too_few=bool(samples) and interval is None))
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from statistics import mean
 from famcli.compare.cell_runs import CellRuns
 from famcli.compare.cells import By
 from famcli.compare.comparison import Row
-from famcli.compare.pairing import HOW_MANY, samples_of
+from famcli.compare.measure import Scored
+from famcli.compare.pairing import HOW_MANY, cut_otherwise, samples_of
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord
-from famcli.metrics.paired import LEVEL
+from famcli.metrics.paired import FEWEST, LEVEL
 
 DISTANCE = "distance"
 """The detail of a sample that says how many tokens before its question lies what it asks for."""
@@ -22,8 +23,13 @@ def notes_of(
     cells: Sequence[CellRuns], samples: Sequence[RowSamples], rows: Sequence[Row], baseline: str | None, by: By | None
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
-    found = [*_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
-    found += _by_field(cells)
+    found = [
+        *_surroundings(cells),
+        *_cuts(cells),
+        *_without_samples(cells),
+        *_without_difference(samples, rows, baseline),
+    ]
+    found += [*_by_field(cells), *_answers(cells)]
     found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
 
@@ -43,6 +49,16 @@ def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:
                 yield f"note: runs of {cell.first.task['name']} differ in {name}: {', '.join(values)}"
 
 
+def _cuts(cells: Iterable[CellRuns]) -> Iterator[str]:
+    """One bound may cut more for one model than for another, which has more around the text."""
+    for cell in cells:
+        first, *others = cell.runs
+        for other in others:
+            one, two = cell.runs[other][0], cell.runs[first][0]
+            if count := len(cut_otherwise(one, two)):
+                yield f"note: of {count} samples of {one.task['name']} not the same was cut for {other} and {first}"
+
+
 def _facts(record: RunRecord) -> dict[str, str]:
     trials = {HOW_MANY: str(record.task["options"][HOW_MANY])} if HOW_MANY in record.task["options"] else {}
     return {
@@ -58,7 +74,8 @@ def _without_samples(cells: Iterable[CellRuns]) -> Iterator[str]:
     for cell in cells:
         for record, _ in cell.runs.values():
             if not samples_of(record):
-                yield f"note: {record.run_id} has no {JOURNAL_NAME}: standard errors (±) only, and no difference"
+                why = "± is one standard error, and there is no difference"
+                yield f"note: {record.run_id} has no {JOURNAL_NAME}: {why}"
 
 
 def _without_difference(samples: Iterable[RowSamples], rows: Iterable[Row], baseline: str | None) -> Iterator[str]:
@@ -89,21 +106,57 @@ def _by_field(cells: Iterable[CellRuns]) -> Iterator[str]:
         yield f"{column}, {score}: {near} within {field:,} tokens before the question, {far} earlier"
 
 
+def _answers(cells: Iterable[CellRuns]) -> Iterator[str]:
+    """Answers that are no answers, which is no lack of memory."""
+    for cell in cells:
+        for column, (record, _) in cell.runs.items():
+            counts = {"are empty": "answers_empty", "were cut at the budget of tokens": "answers_cut"}
+            words = [f"{count} {what}" for what, name in counts.items() if (count := record.cost.get(name))]
+            if words:
+                of = f"{record.samples} answers of {column} to {record.task['name']}"
+                yield f"note: of {of} {' and '.join(words)}"
+
+
 def _methods(rows: Sequence[Row], baseline: str | None, by: By | None) -> Iterator[str]:
     made = sorted({interval.method for row in rows for interval in row.intervals.values()})
     cluster = "question" if by == "document" else "document"
     if made:
-        yield f"interval: {LEVEL:.0%}, {_by(made, cluster)}"
+        yield f"interval: {interval_words(made, cluster)}"
     compared = [difference.paired for row in rows for difference in row.differences.values()]
-    methods = [paired.method.split(" and ") for paired in compared if paired.p_value is not None]
-    if methods:
-        intervals, tests = (sorted({method[i] for method in methods}) for i in range(2))
-        yield (
-            f"difference: to {baseline}, on the shared samples; interval {LEVEL:.0%}, {_by(intervals, cluster)}; "
-            f"p two-sided, {_by(tests, cluster)}, corrected for {len(methods)} tests (Holm)"
+    tested = [paired for paired in compared if paired.p_value is not None]
+    if tested:
+        tests = sorted({paired.method.split(" and ")[1] for paired in tested})
+        intervals = sorted({paired.method.split(" and ")[0] for paired in tested if paired.low is not None})
+        with_interval = f"interval {interval_words(intervals, cluster)}, 0 in it where p is 0.05 or more; " * bool(
+            intervals
         )
-    if len(methods) < len(compared):
-        yield f"no interval and no p where all samples are of one {cluster}"
+        yield (
+            f"difference: to {baseline}, on the shared samples; {with_interval}p two-sided, {_by(tests, cluster)}, and "
+            f"corrected for {len(tested)} tests (Holm), which the verdict goes by"
+        )
+    if any(row.too_few for row in rows) or any(paired.low is None for paired in compared):
+        yield too_few_words(cluster)
+
+
+def score_notes(scores: Sequence[Scored]) -> list[str]:
+    """How the intervals of a run's scores were made, and why there are none."""
+    made = sorted({score.interval.method for score in scores if score.interval})
+    found = [interval_words(made, "document")] if made else []
+    if any(score.too_few for score in scores):
+        found.append(too_few_words("document"))
+    if not all(score.interval or score.too_few for score in scores):
+        found.append(f"there is no {JOURNAL_NAME}: ± is one standard error")
+    return found
+
+
+def interval_words(methods: Iterable[str], cluster: str) -> str:
+    """``95%, Wilson or bootstrap by document``."""
+    return f"{LEVEL:.0%}, {_by(methods, cluster)}"
+
+
+def too_few_words(cluster: str) -> str:
+    """Why there is no interval."""
+    return f"[too few]: no interval of fewer than {FEWEST} {cluster}s, or of a single right or wrong"
 
 
 def _by(methods: Iterable[str], cluster: str) -> str:

@@ -46,7 +46,7 @@ def facts(record: RunRecord) -> dict[str, str]:
 
     An option that cells are named after (``lengths`` makes cells of one ``length`` each) is none of it: cells of one
     name are alike. Neither is how many samples they have, nor where the data lies and what it is a split of, only what
-    it is. The tokenizer
+    it is. A bound on the context counts where something was cut, and ``comparable`` looks at each sample. The tokenizer
     counts where lengths are counted in tokens: in cells of one ``length``, and in texts that were cut. Models may each
     have a chat template of their own, but all or none of them.
     """
@@ -60,17 +60,22 @@ def facts(record: RunRecord) -> dict[str, str]:
         **{name: json.dumps(value) for name, value in task["options"].items() if name not in cells},
         "seed": str(record.seed),
         "limit": str(record.limit or "none"),
-        "max context": str(record.context["max_context"] or "none"),
-        "truncation": record.context["truncate"] or "none",
+        **(_bound(record) if record.cost["tokens_cut"] else {}),
         "chat template": "yes" if "chat_template_sha256" in record.context else "no",
     }
     if thinking := record.context.get("thinking"):
         found["thinking"] = str(thinking)
     if source := task.get("source_sha256"):
         found["task source"] = source[:8]
-    if "length" in settings or record.context["truncate"]:
+    if "length" in settings or record.cost["tokens_cut"]:
         found["tokenizer"] = record.model["tokenizer"]
     return found
+
+
+def _bound(record: RunRecord) -> dict[str, str]:
+    """On the context, and what is cut there."""
+    context = record.context
+    return {"max context": str(context["max_context"] or "none"), "truncation": context["truncate"] or "none"}
 
 
 def data_of(record: RunRecord) -> tuple[str, str]:
@@ -83,7 +88,7 @@ def data_of(record: RunRecord) -> tuple[str, str]:
 def comparable(record: RunRecord, baseline: RunRecord) -> list[str]:
     """What forbids to compare two runs, such as ``limit: 5, none`` (the record's first); empty where nothing does.
 
-    Besides ``facts`` these are samples of one id that are not the same question.
+    Besides ``facts`` these are samples of one id that are not the same question, or of which not the same was cut.
     """
     left, right = facts(record), facts(baseline)
     # The name of the same data may be another, where it lies elsewhere.
@@ -91,18 +96,57 @@ def comparable(record: RunRecord, baseline: RunRecord) -> list[str]:
         left["data"] = right["data"]
     if "tokenizer" in left or "tokenizer" in right:
         left["tokenizer"], right["tokenizer"] = record.model["tokenizer"], baseline.model["tokenizer"]
-    names = dict.fromkeys([*left, *right])
-    found = [
-        f"{name}: {left.get(name, 'none')}, {right.get(name, 'none')}"
-        for name in names
-        if left.get(name) != right.get(name)
-    ]
+    bounds = _bound(record).keys()
+    found = differing(*({name: fact for name, fact in side.items() if name not in bounds} for side in (left, right)))
+    found += _cuts(record, baseline)
     if not found:
         ours, theirs = samples_of(record), samples_of(baseline)
         other = [id for id in ours.keys() & theirs.keys() if _question(ours[id]) != _question(theirs[id])]
         if other:
             found.append(f"samples: {len(other)} of one id have other right answers, such as {min(other)}")
     return found
+
+
+def differing(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
+    """What is not the same in both, such as ``limit: 5, none``."""
+    values = {name: (left.get(name, "none"), right.get(name, "none")) for name in dict.fromkeys([*left, *right])}
+    return [f"{name}: {ours}, {theirs}" for name, (ours, theirs) in values.items() if ours != theirs]
+
+
+def bound_differences(record: RunRecord, baseline: RunRecord) -> list[str]:
+    """How the bounds on the context of two runs differ, whatever was cut."""
+    return differing(_bound(record), _bound(baseline))
+
+
+def cut_otherwise(record: RunRecord, baseline: RunRecord) -> list[str]:
+    """Ids of the samples that both answered and of which not the same was cut."""
+    if not record.cost["tokens_cut"] and not baseline.cost["tokens_cut"]:
+        return []
+    ours, theirs = samples_of(record), samples_of(baseline)
+    alike = record.context["truncate"] == baseline.context["truncate"]
+    return sorted(id for id in ours.keys() & theirs.keys() if not _cut_alike(ours[id], theirs[id], alike))
+
+
+def _cut_alike(ours: Entry, theirs: Entry, same_part: bool) -> bool:
+    if ours.cut_tokens != theirs.cut_tokens:
+        return False
+    return not ours.cut_tokens or same_part or ours.prompt_sha256 == theirs.prompt_sha256
+
+
+def _cuts(record: RunRecord, baseline: RunRecord) -> list[str]:
+    """What forbids to compare, as not the same was cut; a bound that the user gave to both is the same for both."""
+    cut = record.cost["tokens_cut"] or baseline.cost["tokens_cut"]
+    differences = bound_differences(record, baseline)
+    if not cut or (not differences and record.context["max_context"] is not None):
+        return []
+    ours, theirs = samples_of(record), samples_of(baseline)
+    if not ours or not theirs:
+        return differences
+    if not (other := cut_otherwise(record, baseline)):
+        return []
+    one = other[0]
+    tokens = f"{one} {ours[one].cut_tokens:,}, {theirs[one].cut_tokens:,}"
+    return [*differences, f"cut of {len(other)} of {len(ours.keys() & theirs.keys())} samples, in tokens: {tokens}"]
 
 
 def _question(entry: Entry) -> tuple[str, str]:

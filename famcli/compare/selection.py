@@ -117,5 +117,9 @@ def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRec
         raise unknown_name("run or model", name, known)
     finished = [record for record in found if record.status == "finished"]
     if not finished:
-        raise UserError(f"the run {found[0].run_id} is not finished", "repeat its `famcli eval` command: it goes on")
+        at_work = found[0].standing == "running"
+        raise UserError(
+            f"the run {found[0].run_id} is not finished: it is {found[0].standing}",
+            "wait for it to end" if at_work else "repeat its `famcli eval` command: it goes on",
+        )
     return finished

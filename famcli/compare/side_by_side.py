@@ -8,6 +8,7 @@ from famcli.compare.cell_runs import CellRuns, Name, runs_by_cell
 from famcli.compare.cells import By, shown_scores
 from famcli.compare.changes import changes_of
 from famcli.compare.comparison import Column, Comparison, row_of, with_verdicts
+from famcli.compare.costs import costs_of
 from famcli.compare.measure import Measure
 from famcli.compare.notes import notes_of
 from famcli.compare.reference import reference_for
@@ -92,6 +93,7 @@ def compare(
         if reference and found
         else None,
         runs=tuple(counted),
+        costs=costs_of(counted, name, list(columns)),
     )
 
 

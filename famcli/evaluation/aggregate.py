@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from famcli.evaluation.cost import cost
 from famcli.evaluation.journal import Entry
-from famcli.evaluation.record import Cost, RunRecord
+from famcli.evaluation.record import RunRecord
 from famcli.metrics.statistics import Metric, clustered_mean
 from famcli.task import MetricSpec, Task
 
@@ -48,28 +48,3 @@ def _cell(task: Task, entries: Sequence[Entry]) -> dict[str, Any]:
     values = {name: metric.value if metric else None for name, metric in means.items()}
     errors = {f"{name}_stderr": metric.stderr if metric else None for name, metric in means.items()}
     return {**entries[0].cell, **values, **errors, "n": len(entries)}
-
-
-def cost(entries: Sequence[Entry]) -> Cost:
-    """What the answers cost."""
-    shared = {(entry.document, entry.shared_tokens) for entry in entries if entry.shared_tokens}
-    own = sum(entry.prompt_tokens - entry.shared_tokens + entry.option_tokens for entry in entries)
-    read = own + sum(tokens for _, tokens in shared)
-    texts = [entry for entry in entries if "token_ids" in entry.answer]
-    generated = sum(len(entry.answer["token_ids"]) + entry.answer.get("thinking_tokens", 0) for entry in texts)
-    seconds = math.fsum(entry.seconds for entry in entries)
-    told = Cost(
-        tokens_read=read,
-        tokens_read_alone=sum(entry.prompt_tokens * entry.requests + entry.option_tokens for entry in entries),
-        tokens_cut=sum(entry.cut_tokens for entry in entries),
-        tokens_generated=generated,
-        seconds=seconds,
-        tokens_per_second=(read + generated) / seconds if seconds else 0.0,
-        peak_memory_bytes=max((entry.peak_memory_bytes for entry in entries), default=0),
-        state_bytes=max((entry.state_bytes for entry in entries), default=0),
-    )
-    if empty := sum(not entry.output.strip() for entry in texts):
-        told["answers_empty"] = empty
-    if cut := sum(bool(entry.answer.get("cut")) for entry in texts):
-        told["answers_cut"] = cut
-    return told

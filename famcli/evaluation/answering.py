@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from famcli.errors import UserError
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
+from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
 from famcli.evaluation.prompts import (
@@ -44,12 +45,14 @@ class Answered(NamedTuple):
         answer: it.
         kept: see ``Entry.answer``.
         prompt_sha256, prompt_tokens, state_bytes: see ``Entry``.
+        computed_tokens: of the prompt, those behind what was shared that the model computed.
     """
 
     answer: Generated | Chosen | Predicted
     kept: dict[str, Any]
     prompt_sha256: str
     prompt_tokens: int
+    computed_tokens: int
     state_bytes: int
 
 
@@ -81,7 +84,7 @@ class Answering:
         thinking: the most tokens of thoughts before an answer; ``None`` takes them for the answer.
         keeper: keeps the state of a long document on the way.
         advance: called with the number of tokens after each chunk.
-        peak_memory: most memory used so far, in bytes.
+        peak: counts memory.
     """
 
     model: LoadedModel
@@ -91,7 +94,7 @@ class Answering:
     thinking: int | None
     keeper: StateKeeper
     advance: Callable[[int], None]
-    peak_memory: Callable[[], int]
+    peak: PeakMemory
 
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
@@ -106,9 +109,15 @@ class Answering:
                 answered = list(self._answer(pairs, shared))
                 share = self.keeper.seconds / len(pairs)
                 self.keeper.begin()
-                peak = self.peak_memory()
+                peak = self.peak.bytes
                 yield [
-                    self._entry(p, request, one, share, peak) for (p, request), one in zip(pairs, answered, strict=True)
+                    replace(
+                        self._entry(p, request, one),
+                        shared_computed_tokens=shared.prefix.computed if shared else 0,
+                        seconds=share,
+                        peak_memory_bytes=peak,
+                    )
+                    for (p, request), one in zip(pairs, answered, strict=True)
                 ]
 
     def _read_shared(self, group: Group) -> Shared:
@@ -149,7 +158,9 @@ class Answering:
                 kept = {"token_ids": list(answer.token_ids)}
                 kept |= {"cut": True} if answer.cut else {}
                 kept |= {"thinking_tokens": answer.thinking_tokens} if answer.thinking_tokens else {}
-            yield Answered(answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.state_bytes)
+            yield Answered(
+                answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.computed_tokens, reply.state_bytes
+            )
 
     def _behind(self, request: Generate | Choose, shared: Shared) -> PromptTokens:
         """What of a prompt has not been read with the document."""
@@ -170,9 +181,10 @@ class Answering:
         found = predict(self.model.stream, tokenizer, ids, self.keeper, self.advance)
         kept = {"by_position": by_position(found, ids, tokenizer.decode)}
         answer = Predicted(text, found.log_likelihoods, found.hits)
-        return Answered(answer, kept, found.sha256, len(ids), found.state_bytes)
+        return Answered(answer, kept, found.sha256, len(ids), len(ids), found.state_bytes)
 
-    def _entry(self, p: Planned, request: Request, answered: Answered, seconds: float, peak: int) -> Entry:
+    def _entry(self, p: Planned, request: Request, answered: Answered) -> Entry:
+        """All of it but what it shares with the batch."""
         sample, tokens = p.sample, answered.prompt_tokens
         if tokens != p.prompt_tokens:
             raise UserError(
@@ -195,9 +207,10 @@ class Answering:
             reference=sample.reference,
             scores=scores,
             weights=weights,
-            seconds=seconds,
+            seconds=0.0,
             state_bytes=answered.state_bytes,
-            peak_memory_bytes=peak,
+            peak_memory_bytes=0,
+            computed_tokens=answered.computed_tokens + p.option_tokens,
             prompt_tail=_tail(p, request, self.model.tokenizer),
         )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from famcli.errors import UserError
 from famcli.evaluation.prompts import PromptTokens
 from famcli.evaluation.stream import Prefix, to_device
+from famcli.models.stream import computed
 from famcli.seams import ANSWER, THINK
 from famcli.task import Choose, Chosen, Generate, Generated
 
@@ -30,12 +31,14 @@ class Reply:
         answer: it.
         prompt_sha256: of the prompt's token ids as little-endian 64-bit integers.
         prompt_tokens: number of tokens in the prompt.
+        computed_tokens: how many of those behind the prefix the model computed.
         state_bytes: memory of this one stream's state when the prompt has been read.
     """
 
     answer: Generated | Chosen
     prompt_sha256: str
     prompt_tokens: int
+    computed_tokens: int
     state_bytes: int
 
 
@@ -91,7 +94,7 @@ def answer_batch(
         advance(tokens.numel())
     last = _stack(prompts, length - 1, length, model)
     advance(rows)
-    size = state.nbytes // rows
+    size, worked = state.nbytes // rows, computed(model, before, length - 1) + 1
     generate = [request for request in requests if isinstance(request, Generate)]
     choose = [request for request in requests if isinstance(request, Choose)]
     if generate and choose:
@@ -103,7 +106,8 @@ def answer_batch(
     else:
         answers += _weigh(model, [prompt.options for prompt in prompts], last, state, advance)
     return [
-        Reply(answer, prompt.sha256, before + length, size) for answer, prompt in zip(answers, prompts, strict=True)
+        Reply(answer, prompt.sha256, before + length, worked, size)
+        for answer, prompt in zip(answers, prompts, strict=True)
     ]
 
 

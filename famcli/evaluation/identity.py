@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from famcli.evaluation.aggregate import cost
+from famcli.evaluation.cost import cost
 from famcli.evaluation.prompts import Side
 from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.files import content_sha256, source_sha256, user_path

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +17,7 @@ from famcli.errors import GO_ON, UserError, printable
 from famcli.fields import from_json, read_fields
 
 JOURNAL_NAME = "samples.jsonl"
+_ASKED_AGAIN = "repeat the command: it goes on, and asks again what is missing"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class Entry:
         weights: weight of each metric that does not count once.
         seconds: the sample's share of the time its batch took.
         state_bytes: memory of the sample's stream state when the prompt had been read.
-        peak_memory_bytes: most memory the process had used by then.
+        peak_memory_bytes: most memory that the run had taken by then, see ``record.Cost``.
+        computed_tokens: of prompt and options, behind the shared tokens, how many the model computed: it may skip what
+            cannot reach the answer. ``None`` in older journals.
+        shared_computed_tokens: the same of the shared ones.
         prompt_tail: the prompt's last words, for readers; ``""`` in older journals and for a text that was read.
     """
 
@@ -59,6 +65,8 @@ class Entry:
     seconds: float
     state_bytes: int
     peak_memory_bytes: int
+    computed_tokens: int | None = None
+    shared_computed_tokens: int | None = None
     prompt_tail: str = ""
 
     @classmethod
@@ -125,24 +133,46 @@ class Journal:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         self.entries = _parse(path, content)
+        self._size, self._digest = whole, hashlib.sha256(content[:whole])
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Writes entries; when it returns they are on the disk.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: they cannot be written, or the file is not as long as this left it.
         """
         for entry in entries:
             if entry.id in self.entries:
                 raise ValueError(f"sample {entry.id} is there twice")
             self.entries[entry.id] = entry
+        lines = b"".join(entry.to_line() for entry in entries)
         try:
             with open(self.path, "ab") as file:
-                file.write(b"".join(entry.to_line() for entry in entries))
+                if os.fstat(file.fileno()).st_size != self._size:
+                    raise self._changed()
+                file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}", GO_ON) from error
+        self._size += len(lines)
+        self._digest.update(lines)
+
+    def check(self) -> None:
+        """Makes sure that the file holds what was written to it, and nothing else.
+
+        Raises:
+            UserError: it does not, or cannot be read.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}", _ASKED_AGAIN) from error
+        if hashlib.sha256(content).digest() != self._digest.digest():
+            raise self._changed()
+
+    def _changed(self) -> UserError:
+        return UserError(f"{self.path} was changed by somebody else while the run went on", _ASKED_AGAIN)
 
 
 @contextmanager
@@ -170,12 +200,31 @@ def claim(directory: Path, fresh: bool) -> Iterator[None]:
         _unlock(lock, directory)
 
 
+def is_claimed(directory: Path) -> bool:
+    """Whether a process is at work in ``directory``."""
+    try:
+        descriptor = os.open(directory / _LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return False
+
+
 _LOCK_NAME = "lock"
+_LOOKS = 10
+"""Tries to take a lock, some hundredths of a second apart: ``is_claimed`` holds it for a moment."""
 
 
 def _lock(directory: Path) -> int:
     """Takes the lock file of ``directory``. The lock goes with the process that holds it, however that ends."""
-    path = directory / _LOCK_NAME
+    path, tries = directory / _LOCK_NAME, 0
     while True:
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -188,10 +237,13 @@ def _lock(directory: Path) -> int:
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         except BlockingIOError:
-            os.close(descriptor)
-            raise UserError(
-                f"another process is working on the run {directory}", "wait for it to end, then repeat the command"
-            ) from None
+            tries += 1
+            if tries == _LOOKS:
+                os.close(descriptor)
+                raise UserError(
+                    f"another process is working on the run {directory}", "wait for it to end, then repeat the command"
+                ) from None
+            time.sleep(0.02)
         os.close(descriptor)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from famcli.errors import GO_ON, UserError, printable
+from famcli.evaluation.journal import is_claimed
 from famcli.fields import read_fields, read_json
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
@@ -89,12 +90,13 @@ class Environment(TypedDict):
     platform: str
 
 
-class _AnswerFields(TypedDict, total=False):
+class _LaterFields(TypedDict, total=False):
+    tokens_computed: int
     answers_empty: int
     answers_cut: int
 
 
-class Cost(_AnswerFields):
+class Cost(_LaterFields):
     """What the answers cost, over all processes of the run.
 
     Of generated answers, where there are any: how many are empty, and how many were cut at the budget, though a stop
@@ -102,9 +104,12 @@ class Cost(_AnswerFields):
 
     ``tokens_read`` are tokens of prompts and options, a document counted once for all samples that share it;
     ``tokens_read_alone`` is what a harness would read that asks each question, and weighs each option, by itself;
-    ``tokens_cut`` are those of documents left out as the user asked; ``tokens_per_second`` counts read and generated
-    ones; ``peak_memory_bytes`` is memory allocated on a CUDA device, elsewhere the largest resident set of the process,
-    program and weights included; ``state_bytes`` is the largest state of one stream.
+    ``tokens_computed`` are those of ``tokens_read`` that the model computed: it may skip what cannot reach any answer;
+    records of older versions lack it, see ``famcli.evaluation.cost.known_cost``. ``tokens_cut`` are those of documents
+    left out as the user asked; ``tokens_per_second`` counts computed and generated ones. ``peak_memory_bytes`` is the
+    most memory during the run: what was allocated on a CUDA device, elsewhere the largest resident set of the process,
+    program and weights included, what it holds for other models left out; ``state_bytes`` is the largest state of one
+    stream.
     """
 
     tokens_read: int
@@ -125,7 +130,7 @@ class RunRecord:
         path: the run's directory (not in the file).
         run_id: hash of what determines the answers, with task and model in front to be readable; the directory's name.
         schema_version: ``SCHEMA_VERSION`` of the program that wrote it.
-        status: ``running`` from the first sample to the last, also of a run that was broken off.
+        status: ``running`` from the first sample to the last, also of a run that was broken off: see ``standing``.
         model, task, environment, cost: see their types.
         seed, limit, context: as given.
         device, dtype: as computed on, e.g. ``cuda:0``, ``float32``.
@@ -152,6 +157,11 @@ class RunRecord:
     cost: Cost
     started: str
     finished: str | None
+
+    @property
+    def standing(self) -> Literal["running", "interrupted", "finished"]:
+        """``status``, but a run that is not finished is ``interrupted`` where no process is at work on it."""
+        return self.status if self.status == "finished" or is_claimed(self.path) else "interrupted"
 
     @property
     def samples(self) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, claim
+from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
@@ -115,17 +114,19 @@ def evaluate(
         _check_journal(journal, samples, task)
         record.environment = environment()
         record.save()
-        answering = Answering(
-            model=model,
-            task=task,
-            context=context,
-            special=special,
-            thinking=thinking,
-            keeper=StateKeeper(record.path),
-            advance=progress.advance if progress else lambda tokens: None,
-            peak_memory=lambda: _peak_memory(model.device),
-        )
-        _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
+        with PeakMemory(model.device, model.beside) as peak:
+            answering = Answering(
+                model=model,
+                task=task,
+                context=context,
+                special=special,
+                thinking=thinking,
+                keeper=StateKeeper(record.path),
+                advance=progress.advance if progress else lambda tokens: None,
+                peak=peak,
+            )
+            _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
+        journal.check()
         aggregate(record, task, [journal.entries[sample.id] for sample in samples if sample.id in fitting])
         record.status, record.finished = "finished", now()
         record.save()
@@ -214,9 +215,6 @@ def _answer(
     answering: Answering, planned: Sequence[Planned], journal: Journal, batch_size: int, progress: Progress | None
 ) -> None:
     """Answers what the journal lacks."""
-    device = answering.model.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     groups = plan(planned, batch_size, journal.entries.keys())
     if progress:
         progress.begin(len(planned), len(journal.entries), sum(group.tokens for group in groups))
@@ -227,11 +225,3 @@ def _answer(
     finally:
         if progress:
             progress.end()
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Bytes; see ``record.Cost``."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

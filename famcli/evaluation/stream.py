@@ -15,7 +15,7 @@ from torch import Tensor
 
 from famcli.errors import GO_ON, UserError
 from famcli.files import temporary_files
-from famcli.models.stream import State
+from famcli.models.stream import State, computed
 from famcli.seams import Ids
 
 if TYPE_CHECKING:
@@ -85,11 +85,19 @@ class StateKeeper:
 
 @dataclass(frozen=True)
 class Prefix:
-    """A document that has been read, for prompts that begin with it: its state, one row, and the hash of its tokens."""
+    """A document that has been read, for prompts that begin with it.
+
+    Attributes:
+        state: where it left one stream.
+        digest: hash of its tokens.
+        tokens: how many they are.
+        computed: how many of them the model computed.
+    """
 
     state: State
     digest: hashlib._Hash
     tokens: int
+    computed: int
 
 
 class Chunk(NamedTuple):
@@ -149,4 +157,4 @@ def read_document(model: StreamModel[Any], ids: Ids, keeper: StateKeeper, advanc
         advance(chunk.stop - chunk.start)
         if chunk.keep:
             keeper.keep(name, state, {})
-    return Prefix(state, digest, len(ids))
+    return Prefix(state, digest, len(ids), computed(model, 0, len(ids)))

@@ -6,13 +6,14 @@ Times and bytes differ from machine to machine; their ratios to these differ les
 from __future__ import annotations
 
 import math
-import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+
+from famcli.evaluation.peak import largest_resident
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -54,20 +55,16 @@ class CostMeter:
 
     @property
     def memory(self) -> float | None:
-        """Peak memory to that before the first token: of tensors on CUDA, else the largest resident set so far."""
+        """Peak memory to that before the first token: of tensors on CUDA, else the largest resident set until then."""
         if not self._runs:
             return None
-        return max(self._peak(self._runs), self._rest) / self._rest
+        peak = max(record.cost["peak_memory_bytes"] for record in self._runs)
+        return max(peak, self._rest) / self._rest
 
-    def _memory(self) -> float:
+    def _memory(self) -> int:
         if self.model.device.type == "cuda":
             return torch.cuda.memory_allocated(self.model.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    def _peak(self, runs: Sequence[RunRecord]) -> float:
-        if self.model.device.type == "cuda":
-            return max(record.cost["peak_memory_bytes"] for record in runs)
-        return self._memory()
+        return largest_resident() - self.model.beside
 
     def _products(self) -> list[float]:
         """GFLOP/s of some matrix products."""

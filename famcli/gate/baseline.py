@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 from famcli.compare.cells import Setting
 from famcli.errors import UserError, printable
-from famcli.evaluation.aggregate import cost
+from famcli.evaluation.cost import cost
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.fields import from_json, parse_value, read_fields

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from famcli.compare.cells import Setting, format_settings
-from famcli.compare.pairing import comparable, samples_of
+from famcli.compare.pairing import bound_differences, comparable, differing, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
 from famcli.gate.baseline import Baseline, BaselineRun, Score, Tolerance, question, score_key
@@ -106,6 +106,9 @@ def run_differences(record: RunRecord, asked: Mapping[str, str], run: BaselineRu
         run: the baseline's.
     """
     found = comparable(record, run.record)
+    found += [words for words in bound_differences(record, run.record) if words not in found]
+    if record.context["truncate"] and record.model["tokenizer"] != run.record.model["tokenizer"]:
+        found += differing(*({"tokenizer": one.model["tokenizer"]} for one in (record, run.record)))
     named = {difference.partition(":")[0] for difference in found}
     ours, theirs = record.task["options"], run.record.task["options"]
     for name in dict.fromkeys([*ours, *theirs]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
@@ -11,18 +11,20 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from famcli.metrics.flips import flip
+
 Floats = NDArray[np.float64]
 
-LEVEL = 0.95
+SIGNIFICANT = 0.05
+LEVEL = 1 - SIGNIFICANT
+FEWEST = 6
+"""Clusters: with fewer no sign flip can reject anything, and how much clusters vary is guesswork."""
 WILSON, BONETT_PRICE, BOOTSTRAP = "Wilson", "Bonett-Price", "bootstrap by cluster"
-MCNEMAR, SIGN_FLIP = "exact McNemar", "sign flips by cluster"
+MCNEMAR, SIGN_FLIP, TURNED_ROUND = "exact McNemar", "sign flips by cluster", "sign flips by cluster turned round"
+SIGN_TEST, TOO_FEW = "sign test by cluster", "too few clusters"
 
 MOST_DRAWS, LEAST_DRAWS, RESAMPLED_CLUSTERS = 10_000, 2_000, 20_000_000
 """Resamples of a bootstrap: fewer where there are many clusters, whose means are nearly normal anyway."""
-
-ENUMERATED_CLUSTERS = 16
-"""Most clusters for which all signs are tried, 2 ** 15 ways; beyond, ``SIGN_DRAWS`` random ones."""
-SIGN_DRAWS = 9_999
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class PairedDifference:
 
     Attributes:
         value: difference of the two means.
-        low, high: its confidence interval, ``None`` for a single cluster.
+        low, high: its confidence interval, which holds 0 exactly where ``p_value`` is at least 0.05; ``None`` where
+            there are too few clusters.
         p_value: two-sided, of the hypothesis that left and right could change places; ``None`` for a single
             cluster.
         wins, losses, ties: samples in which left is better than right, worse, and equal.
@@ -72,16 +75,18 @@ def paired_difference(
     higher_is_better: bool = True,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     seed: int = 0,
-    level: float = LEVEL,
 ) -> PairedDifference | None:
     """Compares two models sample by sample.
 
-    Right-or-wrong samples that stand alone and count the same have a closed interval (Bonett and Price 2012, with one
-    made-up sample for either side: it does not shrink to a point where all samples agree) and the exact test of McNemar
-    (1947). Everything else has the interval of ``interval``'s bootstrap, and a permutation test that swaps left and
-    right in whole clusters, of which McNemar's is the special case: exact for up to ``ENUMERATED_CLUSTERS`` clusters
-    that differ, else by chance with ``(k + 1) / (draws + 1)``. A geometric mean is tested by its logarithms; its
-    difference is that of the means themselves.
+    Right-or-wrong samples that stand alone and count the same have the exact test of McNemar (1947), and the interval
+    of Bonett and Price (2012), with one made-up sample for either side: it does not shrink to a point where all samples
+    agree. Of few samples that interval is sometimes surer than the test: then it is drawn out to 0.
+
+    Everything else has a permutation test that swaps left and right in whole clusters, of which McNemar's is the
+    special case, and the interval of all differences that this test does not reject, see ``famcli.metrics.flips``. With
+    fewer than ``FEWEST`` clusters there is none. Where all clusters differ by the same, it is that of a sign test, see
+    ``_of_one_size``. A geometric mean is tested by its logarithms; the ends of its interval are turned to differences
+    of two means around the one that both have in common.
 
     Args:
         left, right: scores of the same samples in the same order; positive for a geometric mean.
@@ -92,7 +97,6 @@ def paired_difference(
         higher_is_better: whether more is better, for wins and losses.
         bounds: the least and the largest possible difference.
         seed: of what is drawn; the same arguments give the same result.
-        level: of the interval.
 
     Returns:
         The difference, or ``None`` where all weights are 0.
@@ -103,22 +107,31 @@ def paired_difference(
     gain = x - y if higher_is_better else y - x
     wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
     n, count = len(w), int(groups.max()) + 1
+    middle = 0.0
     if geometric:
         x, y = np.log(x), np.log(y)
+        middle = float((w * (x + y)).sum() / w.sum() / 2)
     weight, swaps = _by_cluster(groups, w), _by_cluster(groups, w * (x - y))
-    alone = binary and count == n > 1 and _equal(w)
+    swaps[np.abs(swaps) <= 1e-12 * _by_cluster(groups, w * (np.abs(x) + np.abs(y)))] = 0  # no more than rounding
+    value = float(swaps.sum() / weight.sum())
+    p_value, found, method = None, None, TOO_FEW
+    if binary and count == n > 1 and _equal(w):
+        p_value, method = mcnemar(wins, losses), f"{BONETT_PRICE} and {MCNEMAR}"
+        found = _bonett_price(int((x > y).sum()), int((x < y).sum()), n)
+        if p_value >= SIGNIFICANT:
+            found = Interval(min(found.low, 0.0), max(found.high, 0.0), BONETT_PRICE)
+    elif count > 1:
+        flips = flip(swaps, weight, seed, SIGNIFICANT)
+        p_value = flips.p_value
+        if count >= FEWEST:
+            found = Interval(flips.low, flips.high, TURNED_ROUND)
+            if _equal(swaps / weight):
+                found = _of_one_size(value, count, math.isfinite(bounds[0]) and not geometric)
+        method = f"{found.method} and {SIGN_FLIP}" if found else f"{TOO_FEW} and {SIGN_FLIP}"
     if geometric:
-        sums = [_by_cluster(groups, w * x), _by_cluster(groups, w * y), weight]
-        value, found = _bootstrap(sums, lambda a, b, w: np.exp(a / w) - np.exp(b / w), seed, level)
-    else:
-        value, found = _bootstrap([swaps, weight], np.divide, seed, level)
-    if alone or (found and binary and _equal(swaps / weight)):
-        # Where no cluster differs from another a bootstrap would be sure; each then counts like a single sample.
-        share = count / n
-        found = _bonett_price((x > y).sum() * share, (x < y).sum() * share, count, level)
+        value, found = _of_means(value, middle), found and _of_means_too(found, middle)
     if found:
         found = _within(found, bounds)
-    p_value = mcnemar(wins, losses) if alone else sign_flip(swaps, seed) if count > 1 else None
     return PairedDifference(
         value=value,
         low=found.low if found else None,
@@ -129,7 +142,7 @@ def paired_difference(
         ties=n - wins - losses,
         n=n,
         clusters=count,
-        method=f"{found.method} and {MCNEMAR if alone else SIGN_FLIP}" if found else "one cluster",
+        method=method,
     )
 
 
@@ -142,30 +155,34 @@ def interval(
     geometric: bool = False,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     seed: int = 0,
-    level: float = LEVEL,
 ) -> Interval | None:
     """The confidence interval of ``famcli.metrics.statistics.clustered_mean``; the arguments are its and those above.
 
     Right-or-wrong samples that stand alone and count the same have Wilson's score interval (1927), never a point.
     Everything else has a bootstrap of whole clusters: percentiles, whose distances from the mean are widened by
     ``sqrt(C / (C - 1)) t / z`` for ``C`` clusters, Student's and the normal quantile. Plain percentiles, BCa and the
-    studentised bootstrap miss the mean more often with 5 to 50 clusters of unequal sizes; ``tests/test_paired.py``
-    measures the coverage. Where nearly all clusters are equal any bootstrap is too sure.
+    studentised bootstrap miss the mean more often with 6 to 50 clusters of unequal sizes; ``tests/test_paired.py``
+    measures the coverage. Where all clusters are equal, scores from 0 to 1 have Wilson's interval with a trial a
+    cluster, as no such scores vary more than right and wrong; where nearly all are, a bootstrap is too sure.
 
     Returns:
-        The interval, ``None`` where there are fewer than two clusters.
+        The interval, ``None`` where there are too few clusters, see ``FEWEST``, or nothing says how they vary.
     """
     (x,), w, groups = _counted(weights, clusters, values)
     if not len(w):
         return None
     n, count = len(w), int(groups.max()) + 1
-    if binary and count > 1 and ((count == n and _equal(w)) or _equal(x)):
-        return _within(_wilson(float(x.mean()), count, level), bounds)
-    sums = [_by_cluster(groups, w * (np.log(x) if geometric else x)), _by_cluster(groups, w)]
-    _, found = _bootstrap(sums, np.divide, seed, level)
-    if found and geometric:
+    if binary and count == n > 1 and _equal(w):
+        return _within(_wilson(float(x.mean()), count), bounds)
+    if count < FEWEST:
+        return None
+    sums, weight = _by_cluster(groups, w * (np.log(x) if geometric else x)), _by_cluster(groups, w)
+    if _equal(sums / weight):
+        return _wilson(float(sums.sum() / weight.sum()), count) if bounds == (0, 1) and not geometric else None
+    found = _bootstrap(sums, weight, seed)
+    if geometric:
         found = Interval(math.exp(found.low), math.exp(found.high), found.method)
-    return _within(found, bounds) if found else None
+    return _within(found, bounds)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -192,34 +209,6 @@ def mcnemar(wins: int, losses: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
-def sign_flip(sums: Floats, seed: int = 0) -> float:
-    """Two-sided p-value of a sum over clusters, were each as likely with the other sign.
-
-    Args:
-        sums: [clusters].
-        seed: of the random signs, where there are too many clusters to try all.
-    """
-    differing = sums[sums != 0]
-    # Rounding must not make a sum larger than itself in another order.
-    bar = abs(differing.sum()) - 1e-9 * np.abs(differing).sum()
-    if len(differing) <= ENUMERATED_CLUSTERS:
-        if not len(differing):
-            return 1.0
-        reached = differing[:1]
-        for value in differing[1:]:
-            reached = np.concatenate((reached + value, reached - value))
-        return float((np.abs(reached) >= bar).mean())
-    padded = np.zeros((-(-len(differing) // 8), 8))
-    padded.flat[: len(differing)] = differing
-    # Eight signs are a random byte: [groups of 8, 256] holds the sum of each group under all of its signs.
-    signs = 1.0 - 2.0 * np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    table, rng = padded @ signs.T, np.random.default_rng(seed)
-    reached = np.zeros(SIGN_DRAWS)
-    for group in table:
-        reached += group[rng.integers(0, 256, SIGN_DRAWS, dtype=np.uint8)]
-    return (int((np.abs(reached) >= bar).sum()) + 1) / (SIGN_DRAWS + 1)
-
-
 def _counted(
     weights: Sequence[float], clusters: Sequence[str], *scores: Sequence[float]
 ) -> tuple[list[Floats], Floats, NDArray[np.int64]]:
@@ -232,33 +221,19 @@ def _counted(
     return columns, w[counted], np.asarray(names, dtype=np.int64)
 
 
-def _bootstrap(
-    sums: Sequence[Floats], statistic: Callable[..., Floats], seed: int, level: float
-) -> tuple[float, Interval | None]:
-    """See ``interval``.
-
-    Args:
-        sums: of what the samples of each cluster add up to, [clusters] each.
-        statistic: of the totals of ``sums``.
-        seed, level: see ``interval``.
-
-    Returns:
-        The statistic of all clusters, and its interval.
-    """
-    count = len(sums[0])
-    value = float(statistic(*(np.array([column.sum()]) for column in sums))[0])
-    if count < 2:
-        return value, None
+def _bootstrap(sums: Floats, weights: Floats, seed: int) -> Interval:
+    """See ``interval``; what the samples of each cluster add up to, and their weights, [clusters] each."""
+    count, value = len(sums), float(sums.sum() / weights.sum())
     draws = min(MOST_DRAWS, max(LEAST_DRAWS, RESAMPLED_CLUSTERS // count))
     rng, found = np.random.default_rng(seed), []
     rows = max(1, 2_000_000 // count)
     for start in range(0, draws, rows):
         drawn = rng.integers(0, count, (min(rows, draws - start), count), dtype=np.int32)
-        found.append(statistic(*(_total(column, drawn) for column in sums)))
-    tail = (1 - level) / 2
+        found.append(_total(sums, drawn) / _total(weights, drawn))
+    tail = SIGNIFICANT / 2
     low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
     wider = math.sqrt(count / (count - 1)) * student_quantile(1 - tail, count - 1) / NormalDist().inv_cdf(1 - tail)
-    return value, Interval(float(value - wider * (value - low)), float(value + wider * (high - value)), BOOTSTRAP)
+    return Interval(float(value - wider * (value - low)), float(value + wider * (high - value)), BOOTSTRAP)
 
 
 def _by_cluster(groups: NDArray[np.int64], column: Floats) -> Floats:
@@ -275,21 +250,44 @@ def _total(column: Floats, drawn: NDArray[np.int32]) -> Floats:
 
 
 def _equal(values: Floats) -> bool:
-    return bool((values == values[0]).all())
+    """Up to rounding."""
+    return bool(np.ptp(values) <= 1e-12 * np.abs(values).max())
 
 
-def _wilson(share: float, n: int, level: float) -> Interval:
-    z = NormalDist().inv_cdf((1 + level) / 2)
+def _wilson(share: float, n: int) -> Interval:
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Interval(max(0.0, middle - half), min(1.0, middle + half), WILSON)
 
 
-def _bonett_price(wins: float, losses: float, n: int, level: float) -> Interval:
-    z = NormalDist().inv_cdf((1 + level) / 2)
+def _bonett_price(wins: int, losses: int, n: int) -> Interval:
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     won, lost = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
     half = z * math.sqrt((won + lost - (won - lost) ** 2) / (n + 2))
     return Interval(max(-1.0, won - lost - half), min(1.0, won - lost + half), BONETT_PRICE)
+
+
+def _of_one_size(value: float, count: int, bounded: bool) -> Interval | None:
+    """The interval where all clusters differ by ``value``, which an interval of the test turned round shrinks to.
+
+    Were they always to differ by as much one way or the other, it is a matter of the share of either (Clopper and
+    Pearson 1934). Where none differs, scores from 0 to 1 have the interval of so many samples that agree, and others
+    none: nothing says how large a difference may be.
+    """
+    if value:
+        ends = value * (2 * (SIGNIFICANT / 2) ** (1 / count) - 1), value
+        return Interval(min(ends), max(ends), SIGN_TEST)
+    return _bonett_price(0, 0, count) if bounded else None
+
+
+def _of_means(log_ratio: float, middle: float) -> float:
+    """The difference of two means from their logarithms' difference and middle."""
+    return 2 * math.exp(middle) * math.sinh(log_ratio / 2)
+
+
+def _of_means_too(found: Interval, middle: float) -> Interval:
+    return Interval(_of_means(found.low, middle), _of_means(found.high, middle), found.method)
 
 
 def _within(found: Interval, bounds: tuple[float, float]) -> Interval:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -296,6 +297,22 @@ class Decoder(nn.Module):
             _, state = self._read_within_block(chunk, state, output=False)
         return state
 
+    def computes(self, start: int, count: int) -> int:
+        """Of ``count`` tokens that ``prefill`` reads after ``start`` others, those that it computes.
+
+        However they are cut in chunks, as long as a chunk that ends inside a block is the last one.
+        """
+        if self.config.memory.whole:
+            return count
+        size, stop = self.config.block_size, start + count
+        bounds = [start, *range(start - start % size + size, stop, size), stop]
+        return count - sum(high - low for low, high in pairwise(bounds) if self._forgets(low, high - low))
+
+    def _forgets(self, tokens_read: int, count: int) -> bool:
+        """Nothing that is computed of these tokens, all of one block, outlives them."""
+        memory, (blocks, offset) = self.config.memory, divmod(tokens_read, self.config.block_size)
+        return not memory.whole and offset + count == self.config.block_size and memory.forgets(self.config, blocks)
+
     def logits(self, latents: Tensor) -> Tensor:
         """[..., d] from ``read`` -> [..., vocabulary]; ask only for the positions that are needed."""
         return F.linear(latents, self.embedding.weight) if self.head is None else self.head(latents)
@@ -308,12 +325,12 @@ class Decoder(nn.Module):
         return [c for c in (tokens[:, :first], *tokens[:, first:].split(self.config.block_size, dim=1)) if c.shape[1]]
 
     def _read_within_block(self, tokens: Tensor, state: StreamState, output: bool) -> tuple[Tensor | None, StreamState]:
+        read = state.tokens_read + tokens.shape[1]
+        if not output and self._forgets(state.tokens_read, tokens.shape[1]):
+            return None, replace(state, tokens_read=read)
         geometries = self._geometries(state.tokens_read, tokens.shape[1])
         at = next(iter(geometries.values()))
-        read = state.tokens_read + at.count
         memory = self.config.memory
-        if at.completes and not output and memory.forgets(self.config, at.blocks):
-            return None, replace(state, tokens_read=read)
         x = self._scaled(self.embedding(tokens))
         if at.completes and (extra := memory.extra(self.config)):
             x = torch.cat((x, self.embed_memory(extra).expand(len(x), -1, -1)), dim=1)

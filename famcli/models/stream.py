@@ -104,3 +104,13 @@ class StreamModel(Protocol[S]):
             UserError: the file is missing, damaged, or of a model of another shape.
         """
         ...
+
+
+def computed(model: StreamModel[Any], start: int, count: int) -> int:
+    """Of ``count`` tokens that are prefilled after ``start`` others, those that the model computes.
+
+    All, unless the model has a method ``computes(start, count)`` that says how many: it may skip what cannot reach any
+    answer.
+    """
+    asked = getattr(model, "computes", None)
+    return count if asked is None else int(asked(start, count))

@@ -7,13 +7,14 @@ import html
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from famcli.compare.comparison import Comparison, Row
 from famcli.metrics.paired import LEVEL
-from famcli.reports.layout import Grid, grids, remarks, visible
+from famcli.reports.grid import Grid
+from famcli.reports.layout import grids, remarks, visible
 from famcli.reports.numbers import NOTHING
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def to_csv(comparison: Comparison) -> str:
 
     Without a baseline a line is a row, with five columns a model: its name, then ``NAME stderr``, ``NAME low``,
     ``NAME high`` and ``NAME n``, and published figures in columns ``MODEL (Table N)``. With one, a line is a row and a
-    model, and published figures are lines of the model ``MODEL (Table N)``.
+    model, and published figures are lines of the model ``MODEL (Table N)``. Then come lines of the cost of each run,
+    whose id is in the column ``run``: the metric is ``cost.NAME``.
     """
     lines = list(_csv_lines(comparison))
     text = io.StringIO()
@@ -181,10 +183,19 @@ def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
             for column in comparison.columns:
                 if column.name in row.scores:
                     yield {**start, "model": column.name, **_score(row, column.name), **_difference(row, column.name)}
+    yield from _csv_costs(comparison, names)
     if comparison.reference and comparison.baseline is not None:
         for figure in comparison.reference.figures:
             model = f"{figure.model} (Table {figure.table})"
             yield {"task": figure.task, "metric": figure.metric, "model": model, "value": figure.value}
+
+
+def _csv_costs(comparison: Comparison, names: Mapping[str, None]) -> Iterator[dict[str, Any]]:
+    """A line a run and figure."""
+    for cost in comparison.costs:
+        for figure, value in cost.values.items():
+            line = {"task": cost.task, "metric": f"cost.{figure}", **names, "run": cost.run_id}
+            yield line | ({cost.model: value} if comparison.baseline is None else {"model": cost.model, "value": value})
 
 
 def _score(row: Row, column: str) -> dict[str, Any]:
@@ -225,8 +236,8 @@ def to_json(comparison: Comparison) -> str:
 
     ``models`` with ``name`` and ``receptive_field``; ``baseline``; ``level`` of the intervals; ``rows`` with ``task``,
     ``metric``, ``settings``, ``higher_is_better``, ``differs``, ``scores`` by model (``value``, ``stderr``, ``low``,
-    ``high``, ``n``) and ``differences`` by model (see ``PairedDifference`` and ``Difference``); ``notes``; ``changes``
-    and ``reference`` where these were asked for.
+    ``high``, ``n``) and ``differences`` by model (see ``PairedDifference`` and ``Difference``); ``costs`` of the runs;
+    ``notes``; ``changes`` and ``reference`` where these were asked for.
     """
     rows = [
         {
@@ -248,6 +259,7 @@ def to_json(comparison: Comparison) -> str:
         "baseline": comparison.baseline,
         "level": LEVEL,
         "rows": rows,
+        "costs": [asdict(cost) for cost in comparison.costs],
         "notes": remarks(comparison),
         "changes": None if comparison.changes is None else [asdict(change) for change in comparison.changes],
         "reference": asdict(comparison.reference) if comparison.reference else None,

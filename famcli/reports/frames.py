@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from famcli.compare.cells import cell_names, cell_score
-from famcli.compare.measure import Measure
+from famcli.compare.cells import Setting, cell_names, cell_score
+from famcli.compare.measure import scored
 from famcli.compare.pairing import samples_of
 from famcli.compare.selection import MAKE_ONE
 from famcli.errors import UserError
+from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
+from famcli.metrics.statistics import Metric
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,7 +73,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
     return {
         **_named(record),
         "version": record.task["version"],
-        "status": record.status,
+        "status": record.standing,
         "seed": record.seed,
         "limit": record.limit,
         **record.context,
@@ -84,26 +86,32 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "started": record.started,
         "finished": record.finished,
         **_prefixed("option", record.task["options"]),
-        **_prefixed("cost", record.cost),
+        **_prefixed("cost", known_cost(record)),
         "path": str(record.path),
     }
 
 
 def _scores(record: RunRecord) -> Iterable[dict[str, Any]]:
-    samples, names = list(samples_of(record).values()), cell_names(record)
+    names = cell_names(record)
+    for found in scored(record, _all_scores(record)):
+        yield {
+            **_named(record),
+            "metric": found.metric,
+            **{f"cell.{name}": found.settings.get(name) for name in sorted(names)},
+            **vars(found.score),
+            "low": found.interval.low if found.interval else None,
+            "high": found.interval.high if found.interval else None,
+        }
+
+
+def _all_scores(record: RunRecord) -> Iterable[tuple[str, dict[str, Setting], Metric]]:
     for metric, score in record.metrics.items():
-        measure = Measure.of(metric, [record])
-        cells = [cell_score(cell, metric, record.task["metrics"]) for cell in record.cells if cell[metric] is not None]
-        for settings, found in [({}, score), *(cell for cell in cells if cell[0])]:
-            interval = measure.interval(entry for entry in samples if not settings or entry.cell == settings)
-            yield {
-                **_named(record),
-                "metric": metric,
-                **{f"cell.{name}": settings.get(name) for name in sorted(names)},
-                **vars(found),
-                "low": interval.low if interval else None,
-                "high": interval.high if interval else None,
-            }
+        yield metric, {}, score
+        for cell in record.cells:
+            if cell[metric] is not None:
+                settings, found = cell_score(cell, metric, record.task["metrics"])
+                if settings:
+                    yield metric, settings, found
 
 
 def _samples(record: RunRecord) -> Iterable[dict[str, Any]]:
@@ -117,6 +125,7 @@ def _samples(record: RunRecord) -> Iterable[dict[str, Any]]:
             "prompt_tokens": entry.prompt_tokens,
             "shared_tokens": entry.shared_tokens,
             "cut_tokens": entry.cut_tokens,
+            "computed_tokens": entry.computed_tokens,
             "seconds": entry.seconds,
             **_prefixed("cell", entry.cell),
             **_prefixed("details", entry.details),

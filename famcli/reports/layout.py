@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from famcli.compare.cells import format_settings
 from famcli.compare.changes import Change
 from famcli.compare.comparison import Comparison, Difference, Row
 from famcli.compare.reference import Reference
+from famcli.reports.cost import brief_grid
+from famcli.reports.grid import Grid
 from famcli.reports.numbers import (
     NOTHING,
-    format_difference,
     format_field,
     format_number,
     format_p,
+    format_paired,
     format_published,
     format_score,
 )
@@ -25,50 +26,11 @@ LONGEST = 60
 FORCED = "(not comparable)"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of texts.
-
-    Attributes:
-        title: above it, empty for the main one.
-        header: names of the columns.
-        cells: the lines in full.
-        words: how many of the first columns are words, set to the left.
-        once: how many of the first columns are left empty where they repeat the line above.
-        split: where the columns may be parted in two tables, each with the words; 0 for nowhere.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    cells: tuple[tuple[str, ...], ...]
-    words: int
-    once: int = 0
-    split: int = 0
-
-    @property
-    def lines(self) -> list[tuple[str, ...]]:
-        """The cells as they are shown."""
-        above = ((), *(line[: self.once] for line in self.cells))
-        return [
-            (*("" for _ in range(self.once)), *line[self.once :]) if line[: self.once] == start else line
-            for line, start in zip(self.cells, above, strict=False)
-        ]
-
-    def parted(self) -> list[Grid]:
-        """Two narrower tables; lines without figures are left out."""
-        if not self.split:
-            return [self]
-        parts = []
-        for columns in (slice(self.words, self.split), slice(self.split, None)):
-            cells = [(*line[: self.words], *line[columns]) for line in self.cells if any(line[columns])]
-            header = (*self.header[: self.words], *self.header[columns])
-            parts.append(Grid(self.title, header, tuple(cells), self.words, self.once))
-        return parts
-
-
 def grids(comparison: Comparison) -> list[Grid]:
-    """The main table, then what was asked for besides."""
+    """The main table and what it cost, then what was asked for besides."""
     found = [_side_by_side(comparison) if comparison.baseline is None else _against(comparison, comparison.baseline)]
+    if comparison.costs:
+        found.append(brief_grid(comparison.costs))
     if comparison.changes is not None:
         found.append(_changes(comparison.changes, comparison.baseline or ""))
     if comparison.reference is not None and comparison.reference.figures:
@@ -81,12 +43,19 @@ def remarks(comparison: Comparison) -> list[str]:
     forced = [f"NOT COMPARABLE, set side by side by force: {words}" for words in comparison.differs]
     fields = [f"{column.title} {format_field(column.receptive_field)}" for column in comparison.columns]
     read = [f"receptive field: {', '.join(fields)}"] if comparison.baseline is not None else []
+    unknown = any(cost.values["tokens_computed"] is None for cost in comparison.costs)
+    older = ["cost: what older versions of famcli computed of the tokens read is not known"] if unknown else []
     published = [f"published: {note}" for note in comparison.reference.notes] if comparison.reference else []
-    return [*forced, *comparison.notes, *read, *published]
+    return [*forced, *comparison.notes, *read, *older, *published]
 
 
 def _task(row: Row) -> str:
     return f"{row.task} {row.metric}{' ' + FORCED if row.differs else ''}"
+
+
+def score_words(row: Row, column: str) -> str:
+    """The score with its interval."""
+    return format_score(row.scores[column], row.intervals.get(column), column in row.too_few)
 
 
 def _side_by_side(comparison: Comparison) -> Grid:
@@ -95,10 +64,7 @@ def _side_by_side(comparison: Comparison) -> Grid:
     lines = [("", "receptive field", *(format_field(column.receptive_field) for column in comparison.columns))]
     for row in comparison.rows:
         texts = [
-            f"{format_score(row.scores[name], row.intervals.get(name))} (n={row.scores[name].n})"
-            if name in row.scores
-            else NOTHING
-            for name in names
+            f"{score_words(row, name)} (n={row.scores[name].n})" if name in row.scores else NOTHING for name in names
         ]
         lines.append((_task(row), format_settings(row.settings), *texts))
     titles = (column.title for column in comparison.columns)
@@ -107,7 +73,19 @@ def _side_by_side(comparison: Comparison) -> Grid:
 
 def _against(comparison: Comparison, baseline: str) -> Grid:
     """A line a model, the baseline's first, because a difference takes many figures."""
-    header = ("task", "cell", "model", "value", "n", "difference", "p", "won/lost/tied", "shared", "verdict")
+    header = (
+        "task",
+        "cell",
+        "model",
+        "value",
+        "n",
+        "difference",
+        "p",
+        "corrected",
+        "won/lost/tied",
+        "shared",
+        "verdict",
+    )
     lines = []
     for row in comparison.rows:
         start = (_task(row), format_settings(row.settings))
@@ -115,22 +93,20 @@ def _against(comparison: Comparison, baseline: str) -> Grid:
             if column.name not in row.scores:
                 continue
             score = row.scores[column.name]
-            value = format_score(score, row.intervals.get(column.name))
-            rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 5
+            value = score_words(row, column.name)
+            rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 6
             lines.append((*start, column.title, value, str(score.n), *rest))
     return Grid("", header, tuple(lines), words=3, once=2, split=5)
 
 
 def _difference(difference: Difference | None) -> tuple[str, ...]:
-    """Difference, p, samples won, lost and tied, samples shared, verdict."""
+    """Difference, p as it is and corrected, samples won, lost and tied, samples shared, verdict."""
     if difference is None:
-        return (NOTHING,) * 5
+        return (NOTHING,) * 6
     paired = difference.paired
-    text = format_difference(paired.value)
-    if paired.low is not None and paired.high is not None:
-        text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
     sides = f"{paired.wins}/{paired.losses}/{paired.ties}"
-    return text, format_p(difference.p_corrected), sides, str(paired.n), difference.verdict
+    ps = format_p(paired.p_value), format_p(difference.p_corrected)
+    return format_paired(paired), *ps, sides, str(paired.n), difference.verdict
 
 
 def _changes(changes: Sequence[Change], baseline: str) -> Grid:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from famcli.metrics.paired import Interval
+from famcli.metrics.paired import FEWEST, Interval, PairedDifference
 from famcli.metrics.statistics import Metric
 
 
@@ -26,11 +26,22 @@ def format_field(receptive_field: int | None) -> str:
 NOTHING = "-"
 
 
-def format_score(score: Metric, interval: Interval | None) -> str:
-    """``0.900 [0.596, 0.982]``, or the standard error where there is no interval."""
+TOO_FEW = "[too few]"
+"""Stands for an interval where there are too few clusters to have one."""
+
+
+def format_score(score: Metric, interval: Interval | None, too_few: bool) -> str:
+    """``0.900 [0.596, 0.982]``, ``0.333 [too few]``; the standard error where the samples are not there."""
     if interval is None:
-        return format_metric(score)
+        return f"{format_number(score.value)} {TOO_FEW}" if too_few else format_metric(score)
     return f"{format_number(score.value)} [{format_number(interval.low)}, {format_number(interval.high)}]"
+
+
+def format_paired(paired: PairedDifference) -> str:
+    """``+0.020 [-0.010, +0.050]``, ``+0.020 [too few]``, ``0.000 [all alike]``."""
+    if paired.low is None or paired.high is None:
+        return f"{format_difference(paired.value)} {TOO_FEW if paired.clusters < FEWEST else '[all alike]'}"
+    return f"{format_difference(paired.value)} [{format_difference(paired.low)}, {format_difference(paired.high)}]"
 
 
 def format_difference(value: float) -> str:

@@ -14,10 +14,11 @@ from markupsafe import Markup
 
 from famcli.compare.comparison import Comparison
 from famcli.evaluation.record import RunRecord
+from famcli.reports.cost import full_grid
 from famcli.reports.html.reading import reading_charts
 from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
-from famcli.reports.html.summary import cost_grid, model_grid, task_grids, verdict_grid, verdict_lines
+from famcli.reports.html.summary import model_grid, task_grids, verdict_grid, verdict_lines
 from famcli.reports.html.task_runs import runs_by_task
 from famcli.reports.layout import remarks, visible
 from famcli.reports.plots.chart import Chart, plot_style, swatch
@@ -65,7 +66,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
             tasks=task_grids(comparison),
             reading=reading,
             quarters=quarters,
-            costs=cost_grid(comparison.runs, name),
+            costs=full_grid(comparison.costs),
             samples=samples,
             data=embedded(samples),
             runs=[(name(run), run, rerun_command(run), _pretty(configuration(run))) for run in comparison.runs],

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.metrics.paired import paired_difference
+from famcli.reports.grid import Grid
 from famcli.reports.html.task_runs import TaskRuns
-from famcli.reports.layout import Grid
-from famcli.reports.numbers import format_difference, format_number
+from famcli.reports.numbers import format_number, format_paired
 from famcli.reports.plots.chart import Chart
 from famcli.reports.plots.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
 
@@ -152,10 +152,7 @@ def _quarters(label: str, curves: dict[str, dict[str, Curve]]) -> Grid:
         first, last = zip(*(curve.quarters for curve in found.values()), strict=True)
         paired = paired_difference(last, first, [1.0] * len(first), list(found), binary=False, higher_is_better=False)
         assert paired is not None
-        text = format_difference(paired.value)
-        if paired.low is not None and paired.high is not None:
-            text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
         means = (format_number(sum(values) / len(values)) for values in (first, last))
-        lines.append((label, column, str(len(found)), *means, text))
+        lines.append((label, column, str(len(found)), *means, format_paired(paired)))
     header = ("task", "model", "documents", "first quarter", "last quarter", "last less first")
     return Grid("bits per byte, mean of the documents", header, tuple(lines), words=2, once=1)

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from famcli.compare.cells import format_settings
 from famcli.compare.comparison import Comparison, Difference, Row
-from famcli.compare.pairing import samples_of
 from famcli.evaluation.record import RunRecord
-from famcli.reports.layout import FORCED, Grid, grids
-from famcli.reports.numbers import NOTHING, format_difference, format_field
+from famcli.reports.grid import Grid
+from famcli.reports.layout import FORCED, grids
+from famcli.reports.numbers import format_field, format_paired
 
 
 def verdict_lines(comparison: Comparison) -> list[str]:
@@ -53,11 +53,7 @@ def _counts(found: Sequence[Difference]) -> list[int]:
 def _largest(found: Sequence[tuple[Row, Difference]]) -> tuple[str, str, str]:
     """The difference that is largest, with its interval, its cell and its verdict."""
     row, difference = max(found, key=lambda pair: abs(pair[1].paired.value))
-    paired = difference.paired
-    text = format_difference(paired.value)
-    if paired.low is not None and paired.high is not None:
-        text += f" [{format_difference(paired.low)}, {format_difference(paired.high)}]"
-    return text, format_settings(row.settings) or "all samples", difference.verdict
+    return format_paired(difference.paired), format_settings(row.settings) or "all samples", difference.verdict
 
 
 def task_grids(comparison: Comparison) -> list[tuple[str, list[Grid]]]:
@@ -65,7 +61,7 @@ def task_grids(comparison: Comparison) -> list[tuple[str, list[Grid]]]:
     found: list[tuple[str, list[Grid]]] = []
     for task in dict.fromkeys(row.task for row in comparison.rows):
         rows = tuple(row for row in comparison.rows if row.task == task)
-        shown = grids(replace(comparison, rows=rows, reference=None, changes=None))
+        shown = grids(replace(comparison, rows=rows, reference=None, changes=None, costs=()))
         found.append((task, [_under(task, grid) for grid in shown]))
     return found
 
@@ -92,40 +88,3 @@ def model_grid(comparison: Comparison, name: Callable[[RunRecord], str]) -> Grid
         lines.append((column.title, format_field(column.receptive_field), parameters, tokenizer, role))
     header = ("model", "receptive field", "parameters", "tokenizer", "")
     return Grid("models", header, tuple(lines), words=1)
-
-
-def cost_grid(runs: Sequence[RunRecord], name: Callable[[RunRecord], str]) -> Grid:
-    """What each run cost. Times of different machines cannot be compared, so the device stands with them."""
-    lines = []
-    for run in sorted(runs, key=lambda run: (run.task["name"], name(run), run.run_id)):
-        cost = run.cost
-        saved = cost["tokens_read_alone"] - cost["tokens_read"]
-        share = f"{saved / cost['tokens_read_alone']:.1%}" if cost["tokens_read_alone"] else NOTHING
-        lines.append(
-            (
-                run.task["name"],
-                name(run),
-                f"{run.device} {run.dtype}",
-                f"{len(samples_of(run)) or max((metric.n for metric in run.metrics.values()), default=0):,}",
-                f"{cost['tokens_read']:,}",
-                f"{saved:,} ({share})",
-                f"{cost['tokens_generated']:,}",
-                f"{cost['seconds']:,.1f}",
-                f"{cost['tokens_per_second']:,.0f}",
-                memory(cost["peak_memory_bytes"]),
-                memory(cost["state_bytes"]),
-            )
-        )
-    header = (
-        *("task", "model", "device", "samples", "tokens read", "saved by sharing", "generated"),
-        *("seconds", "tokens/s", "peak memory", "largest state"),
-    )
-    return Grid("", header, tuple(lines), words=3)
-
-
-def memory(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} B"

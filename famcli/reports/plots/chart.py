@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,10 @@ def as_svg(charts: Sequence[Chart]) -> str:
                 x += panel.width + 12
             wide = max(wide, x - 4)
             y += max(panel.height for panel in row) + 10
+        for line in textwrap.wrap(chart.note, max(40, int((wide - 20) / LETTER))):
+            parts.append(element("text", line, x=12.0, y=y + 8, class_="tick"))
+            y += 16
+        y += 8
     titles, panels = [chart.title for chart in charts], [panel for chart in charts for panel in chart.panels]
     return element(
         "svg",

@@ -10,7 +10,8 @@ from famcli.compare.cells import format_settings, format_tokens
 from famcli.compare.comparison import Comparison, Row
 from famcli.errors import UserError
 from famcli.files import write_text
-from famcli.reports.numbers import format_field, format_score
+from famcli.reports.layout import score_words
+from famcli.reports.numbers import format_field
 from famcli.reports.plots.chart import Chart, as_svg
 from famcli.reports.plots.svg import Axis, HeatCell, Line, Point, heat_panel, line_panel
 
@@ -113,11 +114,13 @@ def _curves(comparison: Comparison, task: str, rows: Sequence[Row], ending: str)
         for index, column in enumerate(comparison.columns)
         if column.name in shown
     )
+    bare = any(name not in row.intervals and name not in row.too_few for row in rows for name in row.scores)
+    error = " Points of runs without samples have none; ± in their labels is one standard error." if bare else ""
     return Chart(
         f"passkey-curves{ending}",
         f"{task}: {rows[0].metric} against length",
-        "Uprights through the points are 95 % intervals. A dotted upright marks the receptive field of the model whose "
-        "marker stands on it, where it lies within the plot.",
+        f"Uprights through the points are 95 % intervals.{error} A dotted upright marks the receptive field of the "
+        "model whose marker stands on it, where it lies within the plot.",
         tuple(panels),
         legend,
     )
@@ -136,5 +139,4 @@ def _point(row: Row, column: str) -> Point:
 
 def _words(row: Row, column: str) -> str:
     score = row.scores[column]
-    text = format_score(score, row.intervals.get(column))
-    return f"{column}, {format_settings(row.settings)}: {text} (n={score.n})"
+    return f"{column}, {format_settings(row.settings)}: {score_words(row, column)} (n={score.n})"

@@ -1,0 +1,75 @@
+"""What a run cost: tokens, seconds, memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from famcli.errors import UserError
+from famcli.evaluation.journal import Entry
+from famcli.evaluation.record import Cost, RunRecord
+from famcli.models.config import ModelConfig
+
+
+def cost(entries: Sequence[Entry]) -> Cost:
+    """What the answers cost."""
+    shared = {(entry.document, entry.shared_tokens) for entry in entries if entry.shared_tokens}
+    own = sum(entry.prompt_tokens - entry.shared_tokens + entry.option_tokens for entry in entries)
+    read = own + sum(tokens for _, tokens in shared)
+    computed = _computed(entries)
+    texts = [entry for entry in entries if "token_ids" in entry.answer]
+    generated = sum(len(entry.answer["token_ids"]) + entry.answer.get("thinking_tokens", 0) for entry in texts)
+    seconds = math.fsum(entry.seconds for entry in entries)
+    told = Cost(
+        tokens_read=read,
+        tokens_read_alone=sum(entry.prompt_tokens * entry.requests + entry.option_tokens for entry in entries),
+        tokens_cut=sum(entry.cut_tokens for entry in entries),
+        tokens_generated=generated,
+        seconds=seconds,
+        tokens_per_second=((read if computed is None else computed) + generated) / seconds if seconds else 0.0,
+        peak_memory_bytes=max((entry.peak_memory_bytes for entry in entries), default=0),
+        state_bytes=max((entry.state_bytes for entry in entries), default=0),
+    )
+    if computed is not None:
+        told["tokens_computed"] = computed
+    if empty := sum(not entry.output.strip() for entry in texts):
+        told["answers_empty"] = empty
+    if cut := sum(bool(entry.answer.get("cut")) for entry in texts):
+        told["answers_cut"] = cut
+    return told
+
+
+def _computed(entries: Sequence[Entry]) -> int | None:
+    """``None`` where an older version answered some of them."""
+    own, shared = 0, dict[tuple[str, int], int]()
+    for entry in entries:
+        if entry.computed_tokens is None or entry.shared_computed_tokens is None:
+            return None
+        own += entry.computed_tokens
+        if entry.shared_tokens:
+            shared[entry.document, entry.shared_tokens] = entry.shared_computed_tokens
+    return own + sum(shared.values())
+
+
+def known_cost(record: RunRecord) -> dict[str, Any]:
+    """The cost of a run; ``None`` for ``tokens_computed`` and ``tokens_per_second`` where they are not known.
+
+    Older versions kept only what was read. That is what was computed where the memory skips nothing.
+    """
+    found: dict[str, Any] = dict(record.cost)
+    if "tokens_computed" not in found:
+        found["tokens_computed"] = found["tokens_read"] if _skips_nothing(record) else None
+    worked = found["tokens_computed"]
+    if worked is None:
+        found["tokens_per_second"] = None
+    return found
+
+
+def _skips_nothing(record: RunRecord) -> bool:
+    """As far as can be told from the config: a model of another package has none that says so."""
+    try:
+        config = ModelConfig.from_mapping(record.model["config"], str(record.path))
+    except UserError:
+        return False
+    return not any(config.memory.forgets(config, blocks) for blocks in (0, 1, 2, 2**30))

@@ -1,0 +1,78 @@
+"""What each run cost, for tables, pages and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from famcli.compare.costs import RunCost
+from famcli.evaluation.cost import known_cost
+from famcli.evaluation.record import RunRecord
+from famcli.reports.grid import Grid
+from famcli.reports.numbers import NOTHING
+
+
+def brief_grid(costs: Sequence[RunCost]) -> Grid:
+    """What stands below a table of scores."""
+    titles = ("tokens read", "computed", "tokens/s", "peak memory")
+    lines = [(cost.task, cost.model, *(_texts(cost)[title] for title in titles)) for cost in costs]
+    return Grid("", ("cost", "model", *titles), tuple(lines), words=2, once=1)
+
+
+def full_grid(costs: Sequence[RunCost]) -> Grid:
+    """All of it. Times of different machines cannot be compared, so the device stands with them."""
+    titles = (
+        *("device", "samples", "tokens read", "computed", "saved by sharing", "generated"),
+        *("seconds", "tokens/s", "peak memory", "largest state"),
+    )
+    lines = [(cost.task, cost.model, *(_texts(cost)[title] for title in titles)) for cost in costs]
+    return Grid("", ("task", "model", *titles), tuple(lines), words=3)
+
+
+def _texts(cost: RunCost) -> dict[str, str]:
+    """By the title of their column."""
+    found = cost.values
+    saved = found["tokens_read_alone"] - found["tokens_read"]
+    share = f"{saved / found['tokens_read_alone']:.1%}" if found["tokens_read_alone"] else NOTHING
+    return {
+        "device": f"{cost.device} {cost.dtype}",
+        "samples": _count(cost.samples),
+        "tokens read": _count(found["tokens_read"]),
+        "computed": _count(found["tokens_computed"]),
+        "saved by sharing": f"{_count(saved)} ({share})",
+        "generated": _count(found["tokens_generated"]),
+        "seconds": f"{found['seconds']:,.1f}",
+        "tokens/s": _count(found["tokens_per_second"]),
+        "peak memory": format_bytes(found["peak_memory_bytes"]),
+        "largest state": format_bytes(found["state_bytes"]),
+    }
+
+
+def speed_words(record: RunRecord) -> str:
+    """``17,000 tokens/s, 92,640 tokens computed of 951,820 read``."""
+    cost = known_cost(record)
+    if cost["tokens_computed"] is None:
+        return f"not known: an older version kept no count of what it computed of {cost['tokens_read']:,} tokens"
+    read = f"{cost['tokens_computed']:,} tokens computed of {cost['tokens_read']:,} read"
+    return f"{cost['tokens_per_second']:,.0f} tokens/s, {read}"
+
+
+def speed_of(records: Sequence[RunRecord]) -> str:
+    """Tokens/s of all runs together, or a sign that it is not known."""
+    costs = [known_cost(record) for record in records]
+    seconds = sum(cost["seconds"] for cost in costs)
+    if not seconds or any(cost["tokens_computed"] is None for cost in costs):
+        return NOTHING
+    return _count(sum(cost["tokens_computed"] + cost["tokens_generated"] for cost in costs) / seconds)
+
+
+def _count(value: float | None) -> str:
+    """``951,820``, or a sign that it is not known."""
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def format_bytes(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"
