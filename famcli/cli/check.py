@@ -242,15 +242,10 @@ def _show(check: Check, json_output: bool) -> None:
 
 def _write(check: Check, junit: Path | None, markdown: Path | None) -> None:
     """Raises ``UserError`` where a file cannot be written."""
-    from famcli.files import write_text
+    from famcli.files import append, write_text
     from famcli.reports.check_formats import to_junit, to_markdown
 
-    try:
-        if junit:
-            write_text(junit, to_junit(check))
-        if markdown:
-            markdown.parent.mkdir(parents=True, exist_ok=True)
-            with open(markdown, "a", encoding="utf-8") as summary:
-                summary.write(to_markdown(check))
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+    if junit:
+        write_text(junit, to_junit(check))
+    if markdown:
+        append(markdown, to_markdown(check).encode())

@@ -1,18 +1,17 @@
-"""The crash-safe log of a run, a JSON line a sample in ``samples.jsonl``, and who may write it."""
+"""The crash-safe log of a run, a JSON line a sample in ``samples.jsonl``."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from famcli.errors import GO_ON, UserError, printable
 from famcli.fields import from_json, read_fields
+from famcli.files import append, read_bytes, target_of
 
 JOURNAL_NAME = "samples.jsonl"
 
@@ -82,10 +81,19 @@ def read_entries(path: Path) -> dict[str, Entry]:
     Raises:
         UserError: a whole line is damaged, or the file cannot be read.
     """
+    return _parse(path, _read(path))
+
+
+def count_lines(path: Path) -> int:
+    """How many samples a journal has lines of; raises ``UserError`` where it cannot be read."""
+    return _read(path).count(b"\n")
+
+
+def _read(path: Path) -> bytes:
     try:
-        return _parse(path, path.read_bytes())
+        return read_bytes(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}", "--fresh starts over") from error
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Entry]:
@@ -116,14 +124,15 @@ class Journal:
         Raises:
             UserError: a whole line is damaged, or the file cannot be read.
         """
-        self.path = path
+        self.path, self.within = path, path.parent.parent
+        content = _read(path) if os.path.lexists(path) else b""
+        whole = content.rfind(b"\n") + 1
         try:
-            content = path.read_bytes() if path.exists() else b""
-            whole = content.rfind(b"\n") + 1
+            target = target_of(path, self.within)
             if whole < len(content):
-                os.truncate(path, whole)
+                os.truncate(target.path, whole)
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         self.entries = _parse(path, content)
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -136,65 +145,4 @@ class Journal:
             if entry.id in self.entries:
                 raise ValueError(f"sample {entry.id} is there twice")
             self.entries[entry.id] = entry
-        try:
-            with open(self.path, "ab") as file:
-                file.write(b"".join(entry.to_line() for entry in entries))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}", GO_ON) from error
-
-
-@contextmanager
-def claim(directory: Path, fresh: bool) -> Iterator[None]:
-    """Makes ``directory`` and keeps every other process out of it while the block runs.
-
-    Args:
-        directory: the run's.
-        fresh: begin with an empty directory. What was there is kept beside it as ``<name>.old-1``, ``.old-2``, ...
-
-    Raises:
-        UserError: another process is at work there, or it cannot be made.
-    """
-    lock = _lock(directory)
-    if fresh and any(path.name != _LOCK_NAME for path in directory.iterdir()):
-        number = 1
-        while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
-            number += 1
-        directory.rename(aside)
-        _unlock(lock, aside)
-        lock = _lock(directory)
-    try:
-        yield
-    finally:
-        _unlock(lock, directory)
-
-
-_LOCK_NAME = "lock"
-
-
-def _lock(directory: Path) -> int:
-    """Takes the lock file of ``directory``. The lock goes with the process that holds it, however that ends."""
-    path = directory / _LOCK_NAME
-    while True:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(f"cannot write results to {directory}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have taken the file away between our opening and our locking it.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise UserError(
-                f"another process is working on the run {directory}", "wait for it to end, then repeat the command"
-            ) from None
-        os.close(descriptor)
-
-
-def _unlock(descriptor: int, directory: Path) -> None:
-    (directory / _LOCK_NAME).unlink(missing_ok=True)
-    os.close(descriptor)
+        append(self.path, b"".join(entry.to_line() for entry in entries), hint=GO_ON, within=self.within)

@@ -167,10 +167,7 @@ class RunRecord:
         values = asdict(self)
         del values["path"]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            write_text(self.path / RECORD_NAME, text)
-        except OSError as error:
-            raise UserError(f"cannot write {self.path / RECORD_NAME}: {error.strerror}", GO_ON) from error
+        write_text(self.path / RECORD_NAME, text, hint=GO_ON, within=self.path.parent)
 
 
 def load_record(path: Path) -> RunRecord:

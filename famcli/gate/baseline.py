@@ -191,10 +191,7 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
     values: dict[str, Any] = {MARK: VERSION, "famcli": __version__, "runs": [_run_values(run) for run in baseline.runs]}
     if baseline.cost:
         values["cost"] = dataclasses.asdict(baseline.cost)
-    try:
-        write_text(path, _layout(values) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write the baseline {path}: {error.strerror}") from error
+    write_text(path, _layout(values) + "\n")
 
 
 def read_baseline(path: Path) -> Baseline:

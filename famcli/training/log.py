@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from famcli.files import replacing
+from famcli.errors import UserError
+from famcli.files import append, read_bytes, write_text
 from famcli.training.evaluate import Recall
 from famcli.training.losses import AGE_BUCKETS, Loss
 
@@ -27,18 +30,19 @@ class Log:
         self._board_at = directory / "tensorboard"
 
     def keep_until(self, step: int) -> None:
-        """Drops the lines of later steps, which will be taken again; with ``step`` 0 the log is empty."""
+        """Drops the lines of later steps, which will be taken again; with ``step`` 0 the log is empty.
+
+        Raises:
+            UserError: a table is damaged, or cannot be written.
+        """
         for path, columns in self._tables.items():
-            if path.exists():
-                with open(path, newline="", encoding="utf-8") as file:
-                    lines = [line for line in csv.DictReader(file) if int(line["step"]) <= step]
-                if not step:
-                    path.unlink()
-                    continue
-                with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, columns, extrasaction="ignore")
-                    writer.writeheader()
-                    writer.writerows(lines)
+            if not os.path.lexists(path):
+                continue
+            lines = _lines_until(step, path) if step else []
+            if lines:
+                write_text(path, _as_csv(columns, lines, header=True))
+            else:
+                path.unlink()
         self._board = _open_board(self._board_at, step)
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -53,13 +57,8 @@ class Log:
             self._show(step, {f"recall_after_{recall.updates}_updates": recall.accuracy})
 
     def _append(self, path: Path, line: Mapping[str, Any]) -> None:
-        new = not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._tables[path])
-            if new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
+        shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()}
+        append(path, _as_csv(self._tables[path], [shown], header=not path.exists()).encode())
 
     def _show(self, step: int, values: Mapping[str, float | None]) -> None:
         if self._board is not None:
@@ -67,6 +66,27 @@ class Log:
                 if value is not None:
                     self._board.add_scalar(name, value, step)
             self._board.flush()
+
+
+def _lines_until(step: int, path: Path) -> list[dict[str, str]]:
+    """The lines of the steps up to ``step``; a last line without its end is what a killed process was writing."""
+    try:
+        text = read_bytes(path).decode()
+        whole = text[: text.rfind("\n") + 1]
+        return [line for line in csv.DictReader(io.StringIO(whole, newline="")) if int(line["step"]) <= step]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}", "move it away: the training does not need it") from error
+
+
+def _as_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]], header: bool) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _open_board(directory: Path, step: int) -> Any:

@@ -52,10 +52,7 @@ def plot_passkey(comparison: Comparison, file: Path) -> None:
     charts = [_curves(comparison, task, rows, "") for task, rows in passkey_rows(comparison).items()]
     if not charts:
         raise UserError("no PassKey runs to draw", "make one with: famcli eval --task passkey --model fam-tiny")
-    try:
-        write_text(file, as_svg(charts) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}", "give --plot another file") from error
+    write_text(file, as_svg(charts) + "\n", hint="give --plot another file")
 
 
 def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -> Chart:
