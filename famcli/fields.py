@@ -56,7 +56,7 @@ def read_fields(
     return read
 
 
-def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = False) -> Any:
+def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = False, others: bool = False) -> Any:
     """``value`` as the type hint ``hint`` asks for.
 
     ``hint`` may be made of ``int``, ``float``, ``bool``, ``str``, ``None``, ``Any``, ``Literal``, unions,
@@ -70,11 +70,12 @@ def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = Fa
         name: of the field, for errors.
         where: see ``read_fields``.
         text: see ``read_fields``.
+        others: see ``read_fields``.
 
     Raises:
         UserError: it cannot be that.
     """
-    return _Reader(where, text, others=False, least=None).value(hint, value, name)
+    return _Reader(where, text, others, least=None).value(hint, value, name)
 
 
 class _Shape(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -129,7 +130,7 @@ def _read(file: Path, update: bool) -> Baseline | None:
         if not update:
             raise
         if file.exists():
-            if not is_baseline(file.read_bytes()[:100].decode("utf-8", "replace")):
+            if not is_baseline(file):
                 raise UserError(f"{file} is not a famcli baseline and is left alone", "give another name") from None
             click.echo(f"warning: {error.message}; its tolerances are lost", err=True)
         return None
@@ -190,7 +191,7 @@ def _same_code(directory: Path) -> bool | None:
     """Whether a run was made by this very code; ``None`` where there is no run, true where its record is damaged."""
     from famcli.evaluation.record import RECORD_NAME, environment, load_record
 
-    if not (directory / RECORD_NAME).exists():
+    if not os.path.lexists(directory / RECORD_NAME):
         return None
     try:
         made, now = load_record(directory).environment, environment()

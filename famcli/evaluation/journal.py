@@ -7,13 +7,27 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from famcli.errors import GO_ON, UserError, printable
-from famcli.fields import from_json, read_fields
+from famcli.evaluation.record import Setting
+from famcli.fields import from_json, parse_value, read_fields
 from famcli.files import append, read_bytes, target_of
 
 JOURNAL_NAME = "samples.jsonl"
+
+
+_COUNTS = (
+    *("prompt_tokens", "shared_tokens", "option_tokens", "cut_tokens", "requests"),
+    *("seconds", "state_bytes", "peak_memory_bytes"),
+)
+
+
+class Stretch(TypedDict):
+    """A part of a text that was read, see ``famcli.evaluation.prediction.by_position``."""
+
+    bytes: int
+    log_likelihood: float
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,8 @@ class Entry:
     """
 
     id: str
-    cell: dict[str, Any]
-    details: dict[str, Any]
+    cell: dict[str, Setting]
+    details: dict[str, Setting]
     document: str
     prompt_sha256: str
     prompt_tokens: int
@@ -67,9 +81,23 @@ class Entry:
             entry = read_fields(cls, from_json(line), where, others=True)
         except ValueError as error:
             raise UserError(f"{where} is not valid JSON: {error}") from None
-        if not entry.scores:
-            raise UserError(f"{where} has no scores")
+        entry._check(where)
         return entry
+
+    def _check(self, where: str) -> None:
+        if not self.scores:
+            raise UserError(f"{where} has no scores")
+        for name in _COUNTS:
+            if getattr(self, name) < 0:
+                raise UserError(f"{where}: field '{name}' must be at least 0, not {getattr(self, name)}")
+        for name, weight in self.weights.items():
+            if weight < 0:
+                raise UserError(f"{where}: field 'weights.{printable(name)}' must be at least 0, not {weight:g}")
+        for name, hint in (("thinking_tokens", int), ("cut", bool), ("by_position", list[Stretch])):
+            if name in self.answer:
+                parse_value(self.answer[name], hint, f"answer.{name}", where, others=True)
+        if not isinstance(self.answer.get("token_ids", []), list):  # not each of them: there are many
+            raise UserError(f"{where}: field 'answer.token_ids' must be a list")
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -19,7 +19,8 @@ def passkey_rows(comparison: Comparison) -> dict[str, list[Row]]:
     """Rows of PassKey cells by task, which has several names where runs cannot be compared."""
     found: dict[str, list[Row]] = {}
     for row in comparison.rows:
-        if row.task.split(" ")[0] == "passkey" and {"length", "position"} <= row.settings.keys():
+        length = row.settings.get("length")
+        if row.task.split(" ")[0] == "passkey" and "position" in row.settings and type(length) is int and length > 0:
             found.setdefault(row.task, []).append(row)
     return found
 
