@@ -79,7 +79,7 @@ def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
         (lambda v: v["cells"][0].update(length=[]), r"field 'cells\[0\].length' must be"),
         (
             lambda v: v["task"]["metrics"]["accuracy"].update(mean="median"),
-            "task.metrics.accuracy.mean' must",
+            "field 'task.metrics.accuracy.mean' ",
         ),
         (lambda v: v["task"]["metrics"].pop("accuracy"), "field 'metrics.accuracy' is a score that"),
         (lambda v: v["task"].update(data={"sha256": 5}), "field 'task.data.sha256' must be text"),

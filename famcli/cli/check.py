@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import PIPED_WIDTH, as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.errors import UserError
@@ -86,6 +87,7 @@ def command(
         if update and measured:  # a run that is there already cannot be measured
             settings = replace(settings, fresh=True)
         made = _make(str(model), tasks, settings, None if update else baseline, file, measured)
+    leave_in_order()
     if update or baseline is None:
         _update(baseline, made, file, cost)
         return 0

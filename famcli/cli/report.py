@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import output
 from famcli.errors import UserError
 
@@ -55,6 +56,7 @@ def command(
         selection.records, baseline=selection.baseline, name=selection.column, refuse=bool(selected), force=force
     )
     report = build(comparison, selection.column)
+    leave_in_order()
     write_text(file, report.page)
     for path in (file, *(write_charts(report.charts, folder) if folder else [])):
         if path.is_file() and target_of(path).replaceable:  # the page may have gone to standard output

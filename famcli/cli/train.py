@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def command(
         if resume:
             trainer.resume()
             click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+        leave_in_order()
         _train(trainer, tokenizer, base, recipe_path.stem, output)
 
 
