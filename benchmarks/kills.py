@@ -30,7 +30,7 @@ MODEL = {**SHAPE, "attention": "fam", "block_size": 32, "memory_segments": 1, "f
 RECIPE: dict[str, Any] = {
     "seed": 1,
     "model": MODEL,
-    "phases": [{"steps": 120, "mixture": {"passkey": 2}, "blocks": 4, "learning_rate": 0.01}],
+    "phases": [{"steps": 60, "mixture": {"passkey": 2}, "blocks": 4, "learning_rate": 0.01}],
     "checkpoint_every": 3,
     "log_every": 2,
     "evaluate_every": 20,
