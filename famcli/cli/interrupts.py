@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -9,6 +10,9 @@ from contextlib import suppress
 from types import FrameType
 
 from famcli.cli.verbs import EXIT_INTERRUPTED, interrupted
+
+_SOON = 0.01
+"""Seconds: by then Python has done with what it cleans up."""
 
 
 def leave_at_once() -> None:
@@ -45,6 +49,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
 def _raise_again(what: sys.UnraisableHookArgs) -> None:
     """Where Python cannot raise it, while it cleans up, it is raised as soon as that is over."""
     if what.exc_type is KeyboardInterrupt:
-        signal.raise_signal(signal.SIGINT)
+        import threading
+
+        with suppress(RuntimeError):  # no thread can be started any more
+            again = threading.Timer(_SOON, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
     else:
         sys.__unraisablehook__(what)
