@@ -2,31 +2,29 @@
 
 ``read_fields`` makes a dataclass or a ``TypedDict`` of a mapping, ``parse_value`` one value of a type hint. An error
 names the place (``recipe.yaml: field 'phases[0].steps'``), what the field must be, and the closest names that exist.
-``read_json``, ``read_yaml`` and ``read_pairs`` get the mapping.
+``read_pairs`` gets the mapping from a command line, ``read_json`` and ``read_yaml`` of ``famcli.content`` from files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources.abc import Traversable
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from famcli.content import INT_BITS, encodable, from_json, read_json, read_yaml
 from famcli.errors import UserError, closest, printable, unknown_name
 
-DEEPEST = 100
-"""Most lists and mappings inside one another in a file: no file of ours comes near it."""
-LARGEST_JSON, LARGEST_YAML = 1 << 28, 1 << 20
-"""Most bytes of a file."""
+__all__ = ["LARGEST", "from_json", "parse_value", "read_fields", "read_json", "read_pairs", "read_yaml"]
 
-_INT_BITS = 64
+LARGEST = 1e100
+"""Of numbers, either way: nothing that is measured comes near it, and sums and squares of such numbers stay finite."""
+
 _NONE = ("none", "null")
 _TRUTH = {"true": True, "false": False}
 _SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -58,7 +56,7 @@ def read_fields(
     return read
 
 
-def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = False) -> Any:
+def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = False, others: bool = False) -> Any:
     """``value`` as the type hint ``hint`` asks for.
 
     ``hint`` may be made of ``int``, ``float``, ``bool``, ``str``, ``None``, ``Any``, ``Literal``, unions,
@@ -72,11 +70,12 @@ def parse_value(value: Any, hint: Any, name: str, where: str, *, text: bool = Fa
         name: of the field, for errors.
         where: see ``read_fields``.
         text: see ``read_fields``.
+        others: see ``read_fields``.
 
     Raises:
         UserError: it cannot be that.
     """
-    return _Reader(where, text, others=False, least=None).value(hint, value, name)
+    return _Reader(where, text, others, least=None).value(hint, value, name)
 
 
 class _Shape(NamedTuple):
@@ -151,7 +150,7 @@ class _Reader:
                 raise self.wrong(path, f"a list{' with at least one entry' * (origin is tuple)}{or_none}", value)
             return origin(self.value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
         if origin in (dict, Mapping):
-            if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+            if not isinstance(value, Mapping) or not all(isinstance(name, str) and encodable(name) for name in value):
                 raise self.wrong(path, f"a mapping of names{or_none}", value)
             return {name: self.value(arguments[1], item, _inside(path, name)) for name, item in value.items()}
         if not isinstance(value, hint):
@@ -183,7 +182,7 @@ class _Reader:
         if hint is str:
             if not isinstance(value, str):
                 raise self.wrong(path, must, value)
-            if not _encodable(value):
+            if not encodable(value):
                 raise self.wrong(path, "text without halves of characters", value)
             return value
         if hint is bool:
@@ -197,8 +196,10 @@ class _Reader:
             raise self.wrong(path, must, value)
         if isinstance(number, float) and not math.isfinite(number):
             raise self.wrong(path, "finite", value)
-        if isinstance(number, int) and number.bit_length() >= _INT_BITS:
-            raise self.wrong(path, f"a whole number of at most {_INT_BITS} bits", value)
+        if isinstance(number, int) and number.bit_length() >= INT_BITS:
+            raise self.wrong(path, f"a whole number of at most {INT_BITS} bits", value)
+        if abs(number) > LARGEST:
+            raise self.wrong(path, f"a number between {-LARGEST:g} and {LARGEST:g}", value)
         if self.least is not None and number < self.least:
             raise self.wrong(path, f"at least {self.least:g}", value)
         return number
@@ -221,14 +222,6 @@ def _inside(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _shown(value: Any) -> str:
     """A value as a message shows it, short whatever it is."""
     if isinstance(value, str):
@@ -240,137 +233,6 @@ def _shown(value: Any) -> str:
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2  # a YAML file may name one part many times, so that the whole is too long to write
-
-
-def read_json(file: Traversable, where: str | None = None, hint: str | None = None, *, nan: bool = False) -> Any:
-    """The JSON object in a file.
-
-    Args:
-        file: its path.
-        where: what errors call it; the path if ``None``.
-        hint: what to do where there is no such file.
-        nan: ``NaN`` and ``Infinity``, which are no JSON, are numbers: other programs write them.
-
-    Raises:
-        UserError: the file is missing, too large, no JSON, or holds no object.
-    """
-    where = where or str(file)
-    try:
-        content = from_json(_content(file, where, hint, LARGEST_JSON), nan=nan)
-    except ValueError as error:
-        raise UserError(f"{where} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{where} must hold a JSON object")
-    return content
-
-
-def from_json(content: str | bytes, *, nan: bool = False) -> Any:
-    """What JSON in UTF-8 says, see ``read_json``.
-
-    Raises:
-        ValueError: it is no JSON, names a field twice, or is nested deeper than ``DEEPEST``.
-    """
-    text = content.decode("utf-8") if isinstance(content, bytes) else content
-    try:
-        value = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=None if nan else _no_number)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    if text.count("[") + text.count("{") > DEEPEST:
-        _check_depth(value)
-    return value
-
-
-_TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"field '{printable(double)}' is there twice")
-    return fields
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _check_depth(value: Any) -> None:
-    """Level by level, so that neither depth nor a part that stands in many places costs anything."""
-    level = [value]
-    for _ in range(DEEPEST):
-        parts = (part for whole in level for part in (whole.values() if isinstance(whole, dict) else whole))
-        level = list({id(part): part for part in parts if isinstance(part, list | dict)}.values())
-        if not level:
-            return
-    raise ValueError(_TOO_DEEP)
-
-
-def read_yaml(file: Traversable, where: str | None = None, hint: str | None = None) -> Any:
-    """What a YAML file holds: plain values alone, numbers such as ``1e-5`` among them.
-
-    Args:
-        file: its path.
-        where: what errors call it; the path if ``None``.
-        hint: what to do where there is no such file.
-
-    Raises:
-        UserError: the file is missing, too large or no YAML, or names a field twice.
-    """
-    import yaml
-
-    where = where or str(file)
-    try:
-        value = yaml.load(_content(file, where, hint, LARGEST_YAML).decode("utf-8"), _yaml_loader())
-        if isinstance(value, list | dict):
-            _check_depth(value)
-        return value
-    except RecursionError:
-        raise UserError(f"{where} is not valid YAML: {_TOO_DEEP}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{where} is not valid YAML: {line}{error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none, bytes that are no UTF-8
-        raise UserError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-@cache
-def _yaml_loader() -> Any:
-    import re
-
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-            seen = set()
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    if key.value in seen:
-                        problem = f"field '{printable(key.value)}' is there twice"
-                        raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                    seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    # YAML 1.1, which PyYAML reads, takes 1e-5 for text: it wants a point and a sign.
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
-    )
-    return Loader
-
-
-def _content(file: Traversable, where: str, hint: str | None, most: int) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            content: bytes = opened.read(most + 1)
-    except FileNotFoundError:
-        raise UserError(f"{where} is missing", hint) from None
-    except OSError as error:
-        raise UserError(f"cannot read {where}: {error.strerror}") from error
-    if len(content) > most:
-        raise UserError(f"{where} has more than {most >> 20} MiB: that is none of famcli's files")
-    return content
 
 
 def read_pairs(given: Iterable[str], what: str, form: str, example: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from famcli.errors import UserError, printable
 from famcli.fields import read_fields, read_json
-from famcli.files import write_text
+from famcli.files import move, write_text
 
 from .files import KINDS, DataFile, expand
 
@@ -186,7 +186,7 @@ def _fetch_file(hub: HubDataset, commit: str, name: str) -> StoredFile:
         temporary = _download(hub.repo, commit, name, Path(folder))
         fingerprints = [file.fingerprint() for file in expand(temporary, name)]
         stored = StoredFile(sum(rows for rows, _ in fingerprints), _sha256(temporary), temporary.stat().st_size)
-        os.replace(temporary, path)
+        move(temporary, path)
     return stored
 
 

@@ -192,14 +192,28 @@ def test_whatever_is_given_is_read_or_refused_in_words(value: Any, text: bool) -
             assert error.message.isprintable() and len(error.message) < 400
 
 
+def parts_of(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *(part for inner in value.values() for part in parts_of(inner))]
+    return [part for inner in value for part in parts_of(inner)] if isinstance(value, list) else [value]
+
+
+def too_much(part: Any) -> bool:
+    """A whole number that takes more than 64 bits, or text with half of a character."""
+    if isinstance(part, str):
+        return any("\ud800" <= c <= "\udfff" for c in part)
+    return type(part) is int and not -(2**63) < part < 2**63
+
+
 @given(ANY_JSON.filter(lambda value: isinstance(value, dict)))
 def test_json_is_read_as_python_reads_it(value: dict[str, Any]) -> None:
     text = json.dumps(value)
     try:
         read = from_json(text)
     except ValueError:
-        assert "NaN" in text or "Infinity" in text
+        assert "NaN" in text or "Infinity" in text or any(map(too_much, parts_of(value)))
     else:
+        assert not any(map(too_much, parts_of(value)))
         assert read == json.loads(text) and from_json(text.encode()) == read
 
 
@@ -216,6 +230,11 @@ def test_json_is_read_as_python_reads_it(value: dict[str, Any]) -> None:
         (b'{"a": ' + b"[" * 1_000 + b"]" * 1_000 + b"}", "is not valid JSON: it is nested more than 100 levels deep"),
         (b'{"a": ' * 100_000, "is not valid JSON: it is nested more than 100 levels deep"),
         (b'{"a": ' + b"9" * 5_000 + b"}", "is not valid JSON: Exceeds the limit"),
+        (b'{"a": [1e400]}', "is not valid JSON: it holds a number too large"),
+        (b'{"a": [1, -1e+0999]}', "is not valid JSON: it holds a number too large"),
+        (b'{"a": ' + b"9" * 400 + b".0}", "is not valid JSON: it holds a number too large"),
+        (b'{"a":\n' + b"9" * 19 + b"}", "is not valid JSON: it holds a whole number of more than 64 bits"),
+        (b'{"a": {"\\uDC00": 1}}', "is not valid JSON: '\\udc00' holds half of a character"),
     ],
 )
 def test_files_that_are_no_json_are_named(tmp_path: Path, content: bytes, reason: str) -> None:

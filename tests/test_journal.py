@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from famcli.claim import claim, is_claimed
 from famcli.errors import UserError
-from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, claim, is_claimed
+from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal
 
 ENTRY = Entry(
     id="1024/start/000",
@@ -47,7 +48,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / JOURNAL_NAME
 
 
-@given(st.text(), st.floats(allow_nan=False, allow_infinity=False), st.lists(st.integers(0, 2**31)))
+@given(st.text(), st.floats(-1e100, 1e100), st.lists(st.integers(0, 2**31)))
 def test_an_entry_survives_its_line(output: str, score: float, ids: list[int]) -> None:
     output = output.encode(errors="replace").decode()  # a decoder's text has no lone surrogates
     entry = replace(ENTRY, output=output, scores={"accuracy": score}, answer={"token_ids": ids})
@@ -119,12 +120,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
                 pytest.fail("two claims at once")
     with claim(directory, fresh=False):
         pass
-    assert [*directory.iterdir()] == []
+    assert not directory.exists()  # nothing was written there
 
 
 def test_a_killed_process_leaves_no_claim(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from famcli.evaluation.journal import claim\n"
+        "import os, signal, sys; from pathlib import Path; from famcli.claim import claim\n"
         "with claim(Path(sys.argv[1]), False): os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)])

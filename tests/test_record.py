@@ -74,7 +74,16 @@ def test_the_record_says_what_it_rests_on(record: RunRecord) -> None:
         (lambda v: v.update(metrics=[1]), "field 'metrics'"),
         *((lambda v, name=name: v.update({name: None}), f"field '{name}'") for name in ("run_id", "device", "cells")),
         (lambda v: v.update(finished=5), "field 'finished'"),
-        (lambda v: v["cells"][0].pop("n"), "field 'cells'"),
+        (lambda v: v["cells"][0].pop("n"), r"lacks the field 'cells\[0\].n'"),
+        (lambda v: v["cells"][0].pop("accuracy"), r"lacks the field 'cells\[0\].accuracy'"),
+        (lambda v: v["cells"][0].update(length=[]), r"field 'cells\[0\].length' must be"),
+        (
+            lambda v: v["task"]["metrics"]["accuracy"].update(mean="median"),
+            "field 'task.metrics.accuracy.mean' ",
+        ),
+        (lambda v: v["task"]["metrics"].pop("accuracy"), "field 'metrics.accuracy' is a score that"),
+        (lambda v: v["task"].update(data={"sha256": 5}), "field 'task.data.sha256' must be text"),
+        (lambda v: v["model"].update(receptive_field=0), "field 'model.receptive_field' must be at least 1"),
         (lambda v: v.update(schema_version=1), "has schema version 1; famcli .* reads version 2"),
     ],
 )

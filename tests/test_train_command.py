@@ -146,7 +146,7 @@ def test_resumed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
         ([], {"model": "SHAPE"}, "lora adapts trained weights", "drop 'lora'"),
         (["--model", "bas"], {}, "unknown model 'bas'", ""),
         (["--model", "base", "--output", "base"], {}, "base holds a model, which training would", "another --out"),
-        (["--model", "base", "--output", "base/model.safetensors/x"], {}, "cannot write to", "another --output"),
+        (["--model", "base", "--output", "base/model.safetensors/x"], {}, "cannot write results", "another --output"),
         (["--model", "base,adapter=x"], {}, "has an adapter already", "base model"),
         (["--model", "base"], {"phases": [{"steps": 1, "mixture": {"qa": 1}, "blocks": 1, "learning_rate": 1}]},
          "mixes questions about documents in", "--qa FILE.jsonl"),

@@ -21,8 +21,8 @@ from torch import Tensor
 from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint
 from famcli.checkpoints.weights import SafeTensor, Stored, list_safetensors
-from famcli.errors import UserError
-from famcli.fields import parse_value, read_fields, read_json
+from famcli.errors import UserError, printable
+from famcli.fields import read_fields, read_json
 
 CONFIG, WEIGHTS, FAM, OWN = "adapter_config.json", "adapter_model.safetensors", "fam.safetensors", "famcli.json"
 
@@ -134,13 +134,18 @@ class Adapter:
         return pairs
 
     def _scale(self, module: str, rank: int) -> float:
-        alpha, name = self.settings.get("lora_alpha", 8), "lora_alpha"
-        for pattern, value in (self.settings.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                alpha, name = value, f"alpha_pattern.{pattern}"
+        file = self.directory / CONFIG
+        told = read_fields(_Scale, self.settings, str(file), others=True)
+        alpha = told.lora_alpha
+        for pattern, value in (told.alpha_pattern or {}).items():
+            try:
+                fits = re.match(rf"(.*\.)?({pattern})$", module)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise UserError(f"{file}: field 'alpha_pattern' has '{printable(pattern)}': {error}") from error
+            if fits:
+                alpha = value
                 break
-        alpha = parse_value(alpha, float, name, str(self.directory / CONFIG))
-        return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+        return alpha / (math.sqrt(rank) if told.use_rslora else rank)
 
 
 def is_adapter(path: Path) -> bool:
@@ -158,7 +163,7 @@ def open_adapter(directory: Path) -> Adapter:
     if (directory / OWN).exists():
         own = read_fields(_OwnFields, read_json(directory / OWN), str(directory / OWN), others=True)
     settings = {} if _has_memory_alone(directory) else _lora_settings(directory)
-    base = own.base or settings.get("base_model_name_or_path")
+    base = own.base or read_fields(_Named, settings, str(directory / CONFIG), others=True).base_model_name_or_path
     return Adapter(directory, base, own.base_sha256, own.model or {}, settings)
 
 
@@ -173,11 +178,12 @@ def _lora_settings(directory: Path) -> dict[str, Any]:
     )
     for name, allowed in _PLAIN.items():
         if name in settings and settings[name] not in allowed and settings[name] is not None:
+            shown = printable(json.dumps(settings[name]))
             raise UserError(
-                f"{directory / CONFIG}: field '{name}' is {json.dumps(settings[name])}; famcli merges plain LoRA only",
+                f"{directory / CONFIG}: field '{name}' is {shown}; famcli merges plain LoRA only",
                 "merge it where it was made: PeftModel.from_pretrained(BASE, DIR).merge_and_unload()",
             )
-    beginning = str(settings.get("init_lora_weights", True))
+    beginning = printable(str(settings.get("init_lora_weights", True)))
     if _OTHER_BASE.fullmatch(beginning):
         raise UserError(
             f"{directory / CONFIG}: field 'init_lora_weights' is '{beginning}', which changes the base itself",
@@ -188,6 +194,18 @@ def _lora_settings(directory: Path) -> dict[str, Any]:
         why = f": {other.name} can run code when it is opened" if other else ""
         raise UserError(f"{directory / WEIGHTS} is missing{why}", "save the adapter as safetensors")
     return settings
+
+
+@dataclass(frozen=True)
+class _Named:
+    base_model_name_or_path: str | None = None
+
+
+@dataclass(frozen=True)
+class _Scale:
+    lora_alpha: float = 8
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool | None = None
 
 
 @dataclass(frozen=True)

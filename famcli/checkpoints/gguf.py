@@ -20,7 +20,7 @@ from famcli.checkpoints.checkpoint import Checkpoint
 from famcli.checkpoints.gguf_fields import check_known
 from famcli.checkpoints.gguf_tokenizer import read_tokenizer
 from famcli.checkpoints.weights import Stored
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
 from famcli.models.attention import rope_frequencies
 from famcli.models.config import ModelConfig
 
@@ -98,9 +98,9 @@ def open_gguf(file: Path) -> Checkpoint:
     """
     reader = _open(file)
     fields = _Fields(reader, file)
-    if fields.get("split.count", 1) > 1:
+    if fields.get("split.count", 1) not in (0, 1):
         raise UserError(
-            f"{file} is one of {fields.get('split.count')} parts",
+            f"{file} is one of {printable(str(fields.get('split.count')))} parts",
             "join them: llama-gguf-split --merge FIRST_PART WHOLE",
         )
     windows = fields.architecture in _GLOBAL_EVERY
@@ -159,8 +159,9 @@ class _Fields:
         self.reader, self.file = reader, file
         self.architecture = str(self.get("general.architecture"))
         if self.architecture not in ARCHITECTURES:
+            shown = printable(self.architecture)
             raise UserError(
-                f"{file}: field 'general.architecture' is '{self.architecture}', a family famcli does not read",
+                f"{file}: field 'general.architecture' is '{shown}', a family famcli does not read",
                 f"it reads {', '.join(ARCHITECTURES)}",
             )
 
@@ -179,13 +180,22 @@ class _Fields:
     def number(self, name: str, default: Any = None) -> Any:
         """As ``of``, for what must be there and be one number for all layers."""
         value = self.of(name, default)
-        if isinstance(value, list) and len(set(value)) == 1:
+        if isinstance(value, list) and value and all(one == value[0] for one in value):
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             what = (
                 "lacks" if value is None else "has several values in" if isinstance(value, list) else "has no number in"
             )
             raise UserError(f"{self.file} {what} the field '{self.architecture}.{name}'")
+        return value
+
+    def count(self, name: str, default: Any = None) -> int:
+        """As ``number``, for what must be a whole number of at least 1."""
+        value = self.number(name, default)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(
+                f"{self.file}: field '{self.architecture}.{name}' must be a whole number of at least 1, not {value}"
+            )
         return value
 
     def under(self, prefix: str) -> dict[str, Any]:
@@ -209,14 +219,14 @@ def _config(fields: _Fields, headers: Mapping[str, Any]) -> ModelConfig:
     file = fields.file
     if "token_embd.weight" not in headers:
         raise UserError(f"{file} lacks the tensor 'token_embd.weight'")
-    if fields.number("block_count") > len(headers):
+    if fields.count("block_count") > len(headers):
         raise UserError(
-            f"{file}: field '{fields.architecture}.block_count' is {fields.number('block_count')}, and the file holds "
+            f"{file}: field '{fields.architecture}.block_count' is {fields.count('block_count')}, and the file holds "
             f"{len(headers)} tensors"
         )
-    width, heads = fields.number("embedding_length"), fields.number("attention.head_count")
+    width, heads = fields.count("embedding_length"), fields.count("attention.head_count")
     rotated = fields.number("rope.dimension_count", 0)
-    head_width = fields.number("attention.key_length", rotated or width // heads)
+    head_width = fields.count("attention.key_length", rotated or width // heads)
     for name in ("rope.dimension_count", "attention.value_length"):
         if fields.number(name, head_width) != head_width:
             raise UserError(
@@ -230,7 +240,7 @@ def _config(fields: _Fields, headers: Mapping[str, Any]) -> ModelConfig:
             "attention": "full",
             "vocab_size": int(headers["token_embd.weight"].shape[-1]),
             "width": width,
-            "layers": fields.number("block_count"),
+            "layers": fields.count("block_count"),
             "heads": heads,
             "kv_heads": fields.number("attention.head_count_kv", heads),
             "head_width": head_width,
@@ -256,8 +266,9 @@ def _linear_scaling(fields: _Fields) -> dict[str, Any]:
     if factor is None:
         factor = fields.of("rope.scale_linear", 0.0)  # its old name
     if kind not in ("none", "linear"):
+        shown = printable(str(kind))
         raise UserError(
-            f"{fields.file}: field '{fields.architecture}.rope.scaling.type' is '{kind}'; famcli reads none or linear"
+            f"{fields.file}: field '{fields.architecture}.rope.scaling.type' is '{shown}'; famcli reads none or linear"
         )
     return {"rope_scaling": "linear", "rope_factor": factor} if kind == "linear" and factor not in (0, 1) else {}
 
@@ -287,11 +298,11 @@ def _windows(fields: _Fields) -> dict[str, Any]:
 
     They have a base of their own, and are not scaled; OLMo 2's have the base of all.
     """
-    window, layers = fields.number("attention.sliding_window", 0), fields.number("block_count")
+    window, layers = fields.number("attention.sliding_window", 0), fields.count("block_count")
     pattern = fields.of("attention.sliding_window_pattern", _GLOBAL_EVERY[fields.architecture])
     if not isinstance(pattern, list):
         if isinstance(pattern, bool) or not isinstance(pattern, int) or pattern < 0:
-            raise _wrong_pattern(fields, f"must be a whole number or a list, not {pattern}")
+            raise _wrong_pattern(fields, f"must be a whole number or a list, not {printable(str(pattern))}")
         pattern = [not pattern or (i + 1) % pattern != 0 for i in range(layers)]
     if len(pattern) != layers:
         raise _wrong_pattern(fields, f"is of {len(pattern)} layers, and the model has {layers}")

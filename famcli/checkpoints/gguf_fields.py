@@ -70,8 +70,9 @@ def check_known(names: Iterable[str], get: Callable[[str], Any], architecture: s
         elif space == architecture:
             listed, allowed = own in known or own.startswith("vision."), SETTLED.get(own)
             if own == "attention.sliding_window" and not windows:  # one that hides nothing
-                longest = get(f"{architecture}.context_length")
-                listed = get(name) == 0 or (isinstance(longest, int) and get(name) >= longest)
+                longest, window = get(f"{architecture}.context_length"), get(name)
+                whole = isinstance(longest, int) and isinstance(window, int)
+                listed = window == 0 or (whole and window >= longest)
         elif name == "general.type":
             listed, allowed = False, ("model",)
         else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,13 +72,16 @@ def read_tokenizer(fields: Mapping[str, Any], architecture: str, file: Path) -> 
     kind = fields.get("ggml.model")
     if kind not in _KINDS:
         raise UserError(
-            f"{file}: field 'tokenizer.ggml.model' is '{kind}'; famcli reads {' or '.join(_KINDS)}",
+            f"{file}: field 'tokenizer.ggml.model' is '{printable(str(kind))}'; famcli reads {' or '.join(_KINDS)}",
             "give the model's Hugging Face directory instead",
         )
     _check_lists(fields, file)
+    _check_switches(fields, file)
     tokens = list(_required(fields, "ggml.tokens", file))
     types = list(fields.get("ggml.token_type") or [0] * len(tokens))
     size = len(tokens)
+    if all(kind == _UNUSED for kind in types):
+        raise UserError(f"{file}: field 'tokenizer.ggml.token_type' says of every token that it is not used")
     while types and types[-1] == _UNUSED:  # rows of the embedding that stand for nothing
         types.pop()
     del tokens[len(types) :]
@@ -105,7 +108,8 @@ def read_tokenizer(fields: Mapping[str, Any], architecture: str, file: Path) -> 
 
 def _check_lists(fields: Mapping[str, Any], file: Path) -> None:
     """Makes sure that the lists of a vocabulary are of their types, and of one length."""
-    size = len(_required(fields, "ggml.tokens", file))
+    tokens = _required(fields, "ggml.tokens", file)
+    size = len(tokens) if isinstance(tokens, list) else 0
     for name, kind in (("tokens", str), ("merges", str), ("token_type", int), ("scores", float)):
         values = fields.get(f"ggml.{name}")
         if values is None:
@@ -116,6 +120,14 @@ def _check_lists(fields: Mapping[str, Any], file: Path) -> None:
             raise UserError(
                 f"{file}: field 'tokenizer.ggml.{name}' has {len(values)} entries, and 'tokenizer.ggml.tokens' {size}"
             )
+
+
+def _check_switches(fields: Mapping[str, Any], file: Path) -> None:
+    for name in ("add_bos_token", "add_space_prefix", "remove_extra_whitespaces"):
+        value = fields.get(f"ggml.{name}")
+        if value is not None and not isinstance(value, bool):
+            shown = printable(str(value))
+            raise UserError(f"{file}: field 'tokenizer.ggml.{name}' must be true or false, not {shown}")
 
 
 def _named_tokens(fields: Mapping[str, Any], kind: str, size: int) -> dict[str, int | None]:
@@ -146,9 +158,10 @@ def _byte_level(fields: Mapping[str, Any], tokens: Sequence[str], file: Path) ->
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     pre = fields.get("ggml.pre")
-    if pre not in WORD_PATTERNS:
+    if not isinstance(pre, str) or pre not in WORD_PATTERNS:
+        shown = printable(str(pre))
         raise UserError(
-            f"{file}: field 'tokenizer.ggml.pre' is '{pre}'; how such a tokenizer cuts words is not known here",
+            f"{file}: field 'tokenizer.ggml.pre' is '{shown}'; how such a tokenizer cuts words is not known here",
             f"famcli reads {', '.join(WORD_PATTERNS)}; or give the model's Hugging Face directory",
         )
     merges = [_pair(merge) for merge in _required(fields, "ggml.merges", file)]

@@ -7,12 +7,12 @@ model another one.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from famcli.errors import UserError, printable
+from famcli.fields import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -200,10 +200,10 @@ def value_of(fields: Mapping[str, Any], name: str, kind: str, file: Path) -> Any
     elif isinstance(value, bool) or not isinstance(value, int | float):
         must, right = "a number", False
     elif name in _DECIMALS:
-        must, right = "a number above 0", 0 < value < math.inf
+        must, right = "a number above 0", 0 < value < LARGEST
     else:
         least = 0 if name == "max_window_layers" else 1
-        must, right = f"a whole number of at least {least}", isinstance(value, int) and value >= least
+        must, right = f"a whole number of at least {least}", isinstance(value, int) and least <= value < 1 << 63
     if not right:
         raise UserError(f"{file}: field '{name}' must be {must}, not {printable(repr(value))}")
     return value
@@ -217,7 +217,7 @@ def settle(file: Path, statements: Mapping[str, Any]) -> Any:
         if value != said[first or name]:
             logger.warning(
                 "warning: %s: field '%s' is %s, and '%s' is %s; the first one counts, as in transformers",
-                *(file, first, said[first or name], name, value),
+                *(file, first, printable(str(said[first or name])), name, printable(str(value))),
             )
     return said[first] if first else None
 

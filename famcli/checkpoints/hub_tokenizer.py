@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from famcli.checkpoints.chat import ChatTemplate
-from famcli.errors import UserError
+from famcli.content import encodable
+from famcli.errors import UserError, printable
 from famcli.fields import read_json
-from famcli.files import write_text
+from famcli.files import read_bytes, write_text
 
+_MOST_TOKENS = 1 << 31
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -43,16 +47,17 @@ class HubTokenizer:
         """
         import tokenizers
 
-        self.definition = definition
-        try:
+        self.definition, self._where = definition, where
+        with self._told("is not a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_str(definition)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise UserError(f"{where} is not a tokenizer: {error}") from error
+            # What a file says of them is for batches; transformers does not heed it either.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
         self.name = f"hub-{hashlib.sha256(definition.encode()).hexdigest()[:16]}"
         # Ids may have gaps: what counts is the highest.
         self.vocab_size: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         settings = settings or {}
-        self._special = {name: text for name in _SPECIAL if (text := _text(settings.get(name))) is not None}
+        self._special = {name: text for name in _SPECIAL if (text := _text(settings, name, where)) is not None}
         begin, ends = (self._stated(fields, name) for name in ("bos_token", "eos_token"))
         self._stated_ends = frozenset(ends)
         self.end_of_text = ends[0] if ends else None
@@ -62,7 +67,7 @@ class HubTokenizer:
             if name not in self._special and ids and (text := self._tokenizer.id_to_token(ids[0])) is not None:
                 self._special[name] = text
         self.prompt_start = self._prompt_start()
-        template = _template(settings.get("chat_template"))
+        template = _template(settings.get("chat_template"), where)
         self.chat_template = None if template is None else ChatTemplate(template, self._special)
 
     @classmethod
@@ -74,23 +79,26 @@ class HubTokenizer:
             UserError: the file is missing, or one of them cannot be read.
         """
         try:
-            definition = file.read_text(encoding="utf-8")
+            definition = read_bytes(file).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"cannot read the tokenizer {file}: {error}", "famcli reads tokenizers saved as tokenizer.json"
+                f"cannot read the tokenizer {file}: {getattr(error, 'strerror', None) or error}",
+                "famcli reads tokenizers saved as tokenizer.json",
             ) from error
         settings = {**_beside(file, "special_tokens_map.json"), **_beside(file, "tokenizer_config.json")}
         template = file.with_name("chat_template.jinja")
         if template.exists():
             try:
-                settings = {**settings, "chat_template": template.read_text(encoding="utf-8")}
+                settings = {**settings, "chat_template": read_bytes(template).decode()}
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"cannot read {template}: {error}") from error
+                raise UserError(f"cannot read {template}: {getattr(error, 'strerror', None) or error}") from error
+        generation = "generation_config.json"
         ends = [
-            *_token_ids(fields, "eos_token_id"),
-            *_token_ids(_beside(file, "generation_config.json"), "eos_token_id"),
+            *_token_ids(fields, "eos_token_id", str(file.with_name("config.json"))),
+            *_token_ids(_beside(file, generation), "eos_token_id", str(file.with_name(generation))),
         ]
-        fields = {**fields, "eos_token_id": list(dict.fromkeys(ends))}
+        begins = _token_ids(fields, "bos_token_id", str(file.with_name("config.json")))
+        fields = {**fields, "bos_token_id": begins, "eos_token_id": list(dict.fromkeys(ends))}
         return cls(definition, fields, settings, str(file))
 
     def save(self, directory: Path) -> dict[str, Any]:
@@ -106,12 +114,24 @@ class HubTokenizer:
         return {"bos_token_id": self._begin, "eos_token_id": [*ends, *sorted(self.answer_ends - set(ends))]}
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with self._told("cannot cut a text"):
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        with self._told("cannot spell tokens"):
+            text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """``tokenizers`` raises bare ``Exception``, and where its own code fails what is no ``Exception`` at all."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                raise UserError(f"{self._where} {what}: {printable(str(error))}") from error
+            raise
 
     @cached_property
     def answer_ends(self) -> frozenset[int]:
@@ -123,7 +143,7 @@ class HubTokenizer:
 
     def _stated(self, fields: Mapping[str, Any], name: str) -> list[int]:
         """The ids of ``bos_token`` or ``eos_token``, those of ``config.json`` first."""
-        ids = _token_ids(fields, f"{name}_id")
+        ids = _token_ids(fields, f"{name}_id", self._where)
         named = self._tokenizer.token_to_id(self._special[name]) if name in self._special else None
         return ids if named is None or named in ids else [*ids, named]
 
@@ -138,31 +158,53 @@ class HubTokenizer:
     def _prompt_start(self) -> tuple[int, ...]:
         """What ``tokenizer.json`` puts before a text, whatever ``tokenizer_config.json`` says: so does transformers."""
         plain = self.encode("a")
-        whole: list[int] = self._tokenizer.encode("a", add_special_tokens=True).ids
+        with self._told("cannot cut a text"):
+            whole: list[int] = self._tokenizer.encode("a", add_special_tokens=True).ids
         places = (i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain)
         return tuple(whole[: next(places, 0)])
 
 
-def _token_ids(fields: Mapping[str, Any], name: str) -> list[int]:
+def _token_ids(fields: Mapping[str, Any], name: str, where: str) -> list[int]:
     """A special token of ``config.json``, which may be several, or none."""
     value = fields.get(name)
-    values = value if isinstance(value, list) else [value]
-    return [token for token in values if isinstance(token, int)]
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    for token in values:
+        if type(token) is not int or not 0 <= token < _MOST_TOKENS:
+            raise UserError(
+                f"{where}: field '{name}' must be the number of a token, or a list of them, not {_shown(value)}"
+            )
+    return values
 
 
-def _text(value: Any) -> str | None:
+def _text(settings: Mapping[str, Any], name: str, where: str) -> str | None:
     """A special token of ``tokenizer_config.json``, by itself or with its properties."""
+    value = settings.get(name)
     if isinstance(value, Mapping):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+        value = value.get("content", 0)
+    if value is not None and not (isinstance(value, str) and encodable(value)):
+        raise _wrong(name, "text", value, where)
+    return value
 
 
-def _template(value: Any) -> str | None:
+def _template(value: Any, where: str) -> str | None:
     """``chat_template``; of several by name the one for plain chats."""
     if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, Mapping)}
-        value = named.get("default")
-    return value if isinstance(value, str) else None
+        if not all(isinstance(entry, Mapping) and isinstance(entry.get("name"), str) for entry in value):
+            raise _wrong("chat_template", "text, or a list of templates with their names", value, where)
+        value = next((entry.get("template") for entry in value if entry["name"] == "default"), None)
+    if value is not None and not (isinstance(value, str) and encodable(value)):
+        raise _wrong("chat_template", "text, or a list of templates with their names", value, where)
+    return value
+
+
+def _wrong(name: str, must: str, value: Any, where: str) -> UserError:
+    """``where`` is the tokenizer; what stands beside it has the names of special tokens."""
+    place = f"beside {where}, in tokenizer_config.json or special_tokens_map.json" if where.endswith(".json") else where
+    return UserError(f"{place}: field '{name}' must be {must}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return printable(reprlib.repr(value))
 
 
 def _beside(file: Path, name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from famcli.checkpoints.hub_fields import check_known, check_rope, settle, unsupported, value_of
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
 from famcli.models.config import ModelConfig
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def decoder_config(fields: Mapping[str, Any], file: Path) -> ModelConfig:
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(
-            f"{file}: field 'model_type' is '{kind}', a family of models famcli does not read",
+            f"{file}: field 'model_type' is '{printable(str(kind))}', a family of models famcli does not read",
             f"it reads {', '.join(FAMILIES)}",
         )
     for part in (whole, fields):
@@ -143,7 +143,7 @@ def _rope(fields: Mapping[str, Any], given: Callable[[str], Any], file: Path) ->
     """Bases and scaling of RoPE, from the one field of transformers 5 or the several of earlier versions."""
     for name in ("rope_parameters", "rope_scaling"):
         if not isinstance(fields.get(name) or {}, Mapping):
-            raise UserError(f"{file}: field '{name}' must be an object, not '{fields[name]}'")
+            raise UserError(f"{file}: field '{name}' must be an object, not '{printable(str(fields[name]))}'")
     older, newer = fields.get("rope_scaling") or {}, fields.get("rope_parameters") or {}
     local = None
     if fields["model_type"] == "gemma3_text":
@@ -173,7 +173,7 @@ def _rope(fields: Mapping[str, Any], given: Callable[[str], Any], file: Path) ->
         }
     absent = [name for name, value in scaling.items() if value is None and name != "rope_local_theta"]
     if absent:
-        raise UserError(f"{file}: field '{where}' of type '{kind}' is incomplete")
+        raise UserError(f"{file}: field '{where}' of type '{printable(str(kind))}' is incomplete")
     return scaling
 
 
@@ -185,7 +185,7 @@ def _gemma_rope(
         if name not in ("full_attention", "sliding_attention") or not isinstance(part or {}, Mapping):
             raise UserError(
                 f"{file}: field 'rope_parameters' of Gemma 3 must hold 'full_attention' and 'sliding_attention', "
-                f"not '{name}'"
+                f"not '{printable(name)}'"
             )
     where, local = "rope_parameters.sliding_attention", parts.get("sliding_attention") or {}
     check_rope(local, where, file)
@@ -208,8 +208,9 @@ def _local_layers(fields: Mapping[str, Any], given: Callable[[str], Any], file: 
     if types is None and kind == "gemma3_text":
         every = given("sliding_window_pattern")
         if (other := fields.get("_sliding_window_pattern", every)) != every:
+            shown = printable(str(other))
             raise UserError(
-                f"{file}: field 'sliding_window_pattern' is {every} and '_sliding_window_pattern' {other}; "
+                f"{file}: field 'sliding_window_pattern' is {every} and '_sliding_window_pattern' {shown}; "
                 "famcli reads one interval"
             )
         types = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]

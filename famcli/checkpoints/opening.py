@@ -8,6 +8,7 @@ safetensors are read: other weight files can run code when they are opened.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from famcli.checkpoints.checkpoint import Checkpoint, check_fits
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
 from famcli.checkpoints.weights import SafeTensor, list_safetensors, same_values
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
 from famcli.fields import read_fields, read_json
 from famcli.models.config import ModelConfig
 
@@ -158,9 +159,11 @@ def _weight_files(directory: Path, own: bool) -> list[Path]:
 def _indexed(index: Path) -> list[Path]:
     files = []
     for name in _names_in(index):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise UserError(f"{index}: field 'weight_map' names '{name}', which is no safetensors file beside it")
-        if not index.with_name(name).exists():
+        if Path(name).name != name or not name.endswith(".safetensors") or not name.isprintable():
+            raise UserError(
+                f"{index}: field 'weight_map' names '{printable(name)}', which is no safetensors file beside it"
+            )
+        if not os.path.exists(index.with_name(name)):
             raise UserError(f"{index.with_name(name)} is missing, though {index.name} names it")
         files.append(index.with_name(name))
     return files
@@ -168,9 +171,10 @@ def _indexed(index: Path) -> list[Path]:
 
 def _names_in(index: Path) -> list[str]:
     weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    files = weight_map.values() if isinstance(weight_map, dict) else ()
+    if not files or not all(isinstance(file, str) for file in files):
         raise UserError(f"{index}: field 'weight_map' must be an object of tensor and file names")
-    return sorted(set(map(str, weight_map.values())))
+    return sorted(set(files))
 
 
 def _refuse_pickles(files: list[Path]) -> None:

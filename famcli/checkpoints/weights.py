@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
+from famcli.files import open_regular
 
 _VALUES_AT_ONCE = 2**22
 
@@ -72,6 +73,7 @@ def list_safetensors(file: Path) -> list[SafeTensor]:
         UserError: it is missing, or is not a whole safetensors file.
     """
     try:
+        open_regular(file).close()
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)
             return [SafeTensor(file, name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()]
@@ -118,4 +120,5 @@ def _sha256(file: Path, node: int, size: int, changed: int) -> str:
 
 
 def _broken(file: Path, error: Exception) -> UserError:
-    return UserError(f"{file} is not a whole safetensors file: {error}", "get the file again")
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{file} is not a whole safetensors file: {reason}", "get the file again")

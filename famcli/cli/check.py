@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import PIPED_WIDTH, as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.errors import UserError
@@ -85,6 +87,7 @@ def command(
         if update and measured:  # a run that is there already cannot be measured
             settings = replace(settings, fresh=True)
         made = _make(str(model), tasks, settings, None if update else baseline, file, measured)
+    leave_in_order()
     if update or baseline is None:
         _update(baseline, made, file, cost)
         return 0
@@ -129,7 +132,7 @@ def _read(file: Path, update: bool) -> Baseline | None:
         if not update:
             raise
         if file.exists():
-            if not is_baseline(file.read_bytes()[:100].decode("utf-8", "replace")):
+            if not is_baseline(file):
                 raise UserError(f"{file} is not a famcli baseline and is left alone", "give another name") from None
             click.echo(f"warning: {error.message}; its tolerances are lost", err=True)
         return None
@@ -190,7 +193,7 @@ def _same_code(directory: Path) -> bool | None:
     """Whether a run was made by this very code; ``None`` where there is no run, true where its record is damaged."""
     from famcli.evaluation.record import RECORD_NAME, environment, load_record
 
-    if not (directory / RECORD_NAME).exists():
+    if not os.path.lexists(directory / RECORD_NAME):
         return None
     try:
         made, now = load_record(directory).environment, environment()
@@ -242,15 +245,10 @@ def _show(check: Check, json_output: bool) -> None:
 
 def _write(check: Check, junit: Path | None, markdown: Path | None) -> None:
     """Raises ``UserError`` where a file cannot be written."""
-    from famcli.files import write_text
+    from famcli.files import append, write_text
     from famcli.reports.check_formats import to_junit, to_markdown
 
-    try:
-        if junit:
-            write_text(junit, to_junit(check))
-        if markdown:
-            markdown.parent.mkdir(parents=True, exist_ok=True)
-            with open(markdown, "a", encoding="utf-8") as summary:
-                summary.write(to_markdown(check))
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
+    if junit:
+        write_text(junit, to_junit(check))
+    if markdown:
+        append(markdown, to_markdown(check).encode())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import PIPED_WIDTH, console, output
 from famcli.errors import UserError
 
@@ -82,6 +83,7 @@ def command(
     if plot:
         from famcli.reports.plots.passkey import plot_passkey
 
+        leave_in_order()
         plot_passkey(comparison, plot)
     if format_name == "table":
         _print(comparison)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import as_json, parse_options
 from famcli.errors import UserError
 
@@ -47,6 +48,7 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
         if task.hub is None:
             task.fetch(split)  # raises, before anything is fetched
     fetched: list[JSON] = []
+    leave_in_order()
     for task in plugins:
         found = task.fetch(split)
         if not json_output:
@@ -128,6 +130,7 @@ def cloze(
 
     if longest < shortest:
         raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})")
+    leave_in_order()
     passages, asked = write_clozes(text, output, (shortest, longest), questions, limit or 0, seed)
     click.echo(f"{asked:,} questions about {passages:,} passages in {output}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import output
 from famcli.errors import UserError
 
@@ -44,7 +45,7 @@ def command(
     """
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare
-    from famcli.files import write_text
+    from famcli.files import target_of, write_text
     from famcli.reports.html.page import build
     from famcli.reports.plots.chart import write_charts
 
@@ -55,10 +56,8 @@ def command(
         selection.records, baseline=selection.baseline, name=selection.column, refuse=bool(selected), force=force
     )
     report = build(comparison, selection.column)
-    try:
-        write_text(file, report.page)
-        written = write_charts(report.charts, folder) if folder else []
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename or file}: {error.strerror}") from error
-    for path in (file, *written):
-        click.echo(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+    leave_in_order()
+    write_text(file, report.page)
+    for path in (file, *(write_charts(report.charts, folder) if folder else [])):
+        if path.is_file() and target_of(path).replaceable:  # the page may have gone to standard output
+            click.echo(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")

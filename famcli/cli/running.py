@@ -267,9 +267,11 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
 
 def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = False) -> RunRecord:
     """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
+    from famcli.cli.interrupts import leave_in_order
     from famcli.cli.progress import make_progress
     from famcli.evaluation.runner import evaluate
 
+    leave_in_order()
     record = evaluate(
         model,
         task,

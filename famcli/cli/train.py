@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli.interrupts import leave_in_order
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def command(
 
     A run that was killed goes on to the same weights with --resume.
     """
+    from famcli.claim import claim
     from famcli.training.recipe import Recipe
     from famcli.training.recipe_file import load_recipe
 
@@ -79,20 +80,23 @@ def command(
         _check_model(recipe, recipe_path, model)
         _check_qa(recipe, recipe_path, qa)
     output = output or Path("models") / recipe_path.stem
-    _check_output(output, resume)
-    if threads:
-        import torch
+    if resume and not output.exists():
+        raise _nothing_to_resume(output)
+    with claim(output):
+        _check_output(output, resume)
+        if threads:
+            import torch
 
-        torch.set_num_threads(threads)
-    if not isinstance(recipe, Recipe):
-        _train_recorded(recipe, recipe_path, model, output, text=text, device=device, resume=resume)
-        return
-    trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
-    if resume:
-        trainer.resume()
-        click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
-    _check_writable(output)
-    _train(trainer, tokenizer, base, recipe_path.stem, output)
+            torch.set_num_threads(threads)
+        if not isinstance(recipe, Recipe):
+            _train_recorded(recipe, recipe_path, model, output, text=text, device=device, resume=resume)
+            return
+        trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
+        if resume:
+            trainer.resume()
+            click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+        leave_in_order()
+        _train(trainer, tokenizer, base, recipe_path.stem, output)
 
 
 def _check_model(recipe: Recipe, path: Path, model: str | None) -> None:
@@ -127,19 +131,13 @@ def _check_output(output: Path, resume: bool) -> None:
             f"{output} holds an unfinished or finished training run", "add --resume, or take another --output"
         )
     if resume and not found:
-        raise UserError(f"no checkpoint to resume in {output}", "leave --resume out to begin")
+        raise _nothing_to_resume(output)
     if not found and any((output / name).exists() for name in _OF_A_MODEL):
         raise UserError(f"{output} holds a model, which training would overwrite", "take another --output")
 
 
-def _check_writable(output: Path) -> None:
-    """Said before the first step, and not after the last."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror}", "take another --output") from error
+def _nothing_to_resume(output: Path) -> UserError:
+    return UserError(f"no checkpoint to resume in {output}", "leave --resume out to begin")
 
 
 def _prepare(
@@ -183,7 +181,7 @@ def _train_recorded(
     if resume:
         trainer.resume()
         click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
-    _check_writable(output)
+    leave_in_order()
     size = sum(p.numel() for p in trainer.trained.values())
     click.echo(f"training {size:,} weights of the memory on {trainer.device}, {recipe.steps:,} steps", err=True)
     model = trainer.run(

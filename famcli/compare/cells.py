@@ -65,7 +65,7 @@ def group_of(entry: Entry, by: By | None) -> Key | None:
         return ALL
     value: Setting | None = {**entry.details, **entry.cell}.get(by)
     if by == "length" and value is None:
-        power = 1 << (entry.prompt_tokens.bit_length() - 1)
+        power = 1 << max(0, entry.prompt_tokens.bit_length() - 1)
         value = f"{power}-{2 * power - 1}"
     if by == "document":
         value = entry.document or None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from famcli.compare.cells import cell_names
-from famcli.errors import UserError
+from famcli.errors import UserError, printable
 from famcli.evaluation.journal import JOURNAL_NAME, Entry, read_entries
 from famcli.evaluation.record import RunRecord
+
+logger = logging.getLogger(__name__)
 
 HOW_MANY = "trials"
 """The option of PassKey that says how many samples a cell has; the first ones are the same whatever it is."""
@@ -20,14 +23,17 @@ def samples_of(record: RunRecord) -> Mapping[str, Entry]:
     """The answered samples of a run by id; none where only its ``run.json`` is there.
 
     Raises:
-        UserError: the file is damaged, or lacks samples of a finished run.
+        UserError: the file cannot be read, is damaged, or lacks samples of a finished run or scores of its task.
     """
     file = record.path / JOURNAL_NAME
     try:
-        state = file.stat()
-    except OSError:
+        state = file.lstat() if file.is_symlink() and not file.exists() else file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    found = _read(file, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from error
+    metrics = tuple((name, metric["mean"]) for name, metric in record.task["metrics"].items())
+    found = _read(file, state.st_size, state.st_mtime_ns, metrics)
     if record.status == "finished" and len(found) < record.samples:
         raise UserError(
             f"{file} has {len(found)} samples, and its run had {record.samples}",
@@ -37,8 +43,40 @@ def samples_of(record: RunRecord) -> Mapping[str, Entry]:
 
 
 @lru_cache(maxsize=64)
-def _read(file: Path, size: int, modified: int) -> Mapping[str, Entry]:
-    return read_entries(file)
+def _read(file: Path, size: int, modified: int, metrics: tuple[tuple[str, str], ...]) -> Mapping[str, Entry]:
+    entries = read_entries(file)
+    for entry in entries.values():
+        check_scores(entry, dict(metrics), str(file))
+    return entries
+
+
+def check_scores(entry: Entry, means: Mapping[str, str], where: str) -> None:
+    """Makes sure that a sample has a score by each of the metrics ``means``, one that can be averaged in this way.
+
+    Raises:
+        UserError: names the sample and the metric.
+    """
+    for name, mean in means.items():
+        if name not in entry.scores:
+            raise UserError(f"{where}: sample {printable(entry.id)} has no score by {printable(name)}")
+        if mean == "geometric" and entry.scores[name] <= 0 and entry.weights.get(name, 1.0):
+            raise UserError(
+                f"{where}: sample {printable(entry.id)} has {entry.scores[name]:g} by {printable(name)}, whose mean is "
+                "geometric: it must be above 0"
+            )
+
+
+def with_samples(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The runs without those whose samples cannot be read, which are named in a warning."""
+    whole = []
+    for record in records:
+        try:
+            samples_of(record)
+        except UserError as error:
+            logger.warning("warning: %s; the run is left out", error.message)
+        else:
+            whole.append(record)
+    return whole
 
 
 def facts(record: RunRecord) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from famcli.compare.cells import cell_names
+from famcli.compare.pairing import samples_of, with_samples
 from famcli.errors import UserError, unknown_name
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
 
@@ -44,22 +45,31 @@ def select(names: Sequence[str], results: Path, baseline: str | None = None) -> 
         baseline: a column, or a name for one; it need not be among the names.
 
     Raises:
-        UserError: a name means nothing, or only a run that is not finished; or the baseline means several columns.
+        UserError: a name means nothing, or only runs that are not finished or damaged; or the baseline means several
+            columns.
     """
     records = load_records(results)
     if names:
-        groups = {name: _find(name, records, results) for name in names}
+        groups = {name: _whole(_find(name, records, results)) for name in names}
     else:
-        groups = {"": [record for record in records if record.status == "finished"]}
+        groups = {"": with_samples(record for record in records if record.status == "finished")}
     selection = _selection(groups)
     if baseline is None or baseline in selection.columns.values():
         return replace(selection, baseline=baseline)
-    groups |= {baseline: _find(baseline, records, results)}
+    groups |= {baseline: _whole(_find(baseline, records, results))}
     selection = _selection(groups)
     columns = dict.fromkeys(selection.column(record) for record in groups[baseline])
     if len(columns) > 1:
         raise UserError(f"the baseline {baseline} means several models", f"give one of them: {', '.join(columns)}")
     return replace(selection, baseline=next(iter(columns)))
+
+
+def _whole(found: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs whose samples can be read; where there is none, what is wrong with the first is an error."""
+    whole = with_samples(found) if len(found) > 1 else list(found)
+    if len(whole) < 2:
+        samples_of((whole or found)[0])
+    return whole
 
 
 def _selection(groups: Mapping[str, Sequence[RunRecord]]) -> Selection:
@@ -90,7 +100,7 @@ def _collide(runs: Sequence[tuple[str, RunRecord]]) -> bool:
     for name, record in runs:
         names = sorted(cell_names(record))
         for cell in record.cells:
-            settings = [cell[key] for key in names]
+            settings = [cell.get(key) for key in names]
             if owner.setdefault(f"{record.task['name']} {settings}", name) != name:
                 return True
     return False

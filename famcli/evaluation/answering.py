@@ -27,6 +27,7 @@ from famcli.evaluation.prompts import (
     rest_of,
 )
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
+from famcli.fields import LARGEST
 from famcli.seams import Head, Ids, SpecialTokens
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Sample, Scores, Task, Weighted
 
@@ -222,7 +223,7 @@ class Answering:
         if (
             pairs.keys() != {metric.name for metric in self.task.metrics}
             or negative
-            or not all(map(math.isfinite, numbers))
+            or not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers)
         ):
             raise UserError(
                 f"task {self.task.name}: sample {sample.id} is scored {dict(given)}, not a number for each metric"

@@ -8,11 +8,11 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from famcli.evaluation.cost import cost
 from famcli.evaluation.prompts import Side
-from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, ModelFields, RunRecord, TaskFields
+from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, DataFields, ModelFields, RunRecord, TaskFields
 from famcli.files import content_sha256, source_sha256, user_path
 from famcli.seams import SpecialTokens, has_seams
 from famcli.task import Task
@@ -90,7 +90,7 @@ def _task_fields(task: Task) -> TaskFields:
         version=task.version,
         options=task.recorded_options(),
         template_sha256=hashlib.sha256(task.template.encode()).hexdigest(),
-        data=_data(task),
+        data=cast(DataFields | None, _data(task)),
         metrics={
             metric.name: {"paper": metric.paper, "higher_is_better": metric.higher_is_better, "mean": metric.mean}
             for metric in task.metrics

@@ -1,23 +1,35 @@
-"""The crash-safe log of a run, a JSON line a sample in ``samples.jsonl``, and who may write it."""
+"""The crash-safe log of a run, a JSON line a sample in ``samples.jsonl``."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from famcli.errors import GO_ON, UserError, printable
-from famcli.fields import from_json, read_fields
+from famcli.evaluation.record import Setting
+from famcli.fields import from_json, parse_value, read_fields
+from famcli.files import append, read_bytes, target_of
 
 JOURNAL_NAME = "samples.jsonl"
 _ASKED_AGAIN = "repeat the command: it goes on, and asks again what is missing"
+
+
+_COUNTS = (
+    *("prompt_tokens", "shared_tokens", "option_tokens", "cut_tokens", "requests"),
+    *("seconds", "state_bytes", "peak_memory_bytes"),
+)
+
+
+class Stretch(TypedDict):
+    """A part of a text that was read, see ``famcli.evaluation.prediction.by_position``."""
+
+    bytes: int
+    log_likelihood: float
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,8 @@ class Entry:
     """
 
     id: str
-    cell: dict[str, Any]
-    details: dict[str, Any]
+    cell: dict[str, Setting]
+    details: dict[str, Setting]
     document: str
     prompt_sha256: str
     prompt_tokens: int
@@ -76,9 +88,23 @@ class Entry:
             entry = read_fields(cls, from_json(line), where, others=True)
         except ValueError as error:
             raise UserError(f"{where} is not valid JSON: {error}") from None
-        if not entry.scores:
-            raise UserError(f"{where} has no scores")
+        entry._check(where)
         return entry
+
+    def _check(self, where: str) -> None:
+        if not self.scores:
+            raise UserError(f"{where} has no scores")
+        for name in _COUNTS:
+            if getattr(self, name) < 0:
+                raise UserError(f"{where}: field '{name}' must be at least 0, not {getattr(self, name)}")
+        for name, weight in self.weights.items():
+            if weight < 0:
+                raise UserError(f"{where}: field 'weights.{printable(name)}' must be at least 0, not {weight:g}")
+        for name, hint in (("thinking_tokens", int), ("cut", bool), ("by_position", list[Stretch])):
+            if name in self.answer:
+                parse_value(self.answer[name], hint, f"answer.{name}", where, others=True)
+        if not isinstance(self.answer.get("token_ids", []), list):  # not each of them: there are many
+            raise UserError(f"{where}: field 'answer.token_ids' must be a list")
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False).encode() + b"\n"
@@ -90,10 +116,19 @@ def read_entries(path: Path) -> dict[str, Entry]:
     Raises:
         UserError: a whole line is damaged, or the file cannot be read.
     """
+    return _parse(path, _read(path))
+
+
+def count_lines(path: Path) -> int:
+    """How many samples a journal has lines of; raises ``UserError`` where it cannot be read."""
+    return _read(path).count(b"\n")
+
+
+def _read(path: Path) -> bytes:
     try:
-        return _parse(path, path.read_bytes())
+        return read_bytes(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}", "--fresh starts over") from error
 
 
 def _parse(path: Path, content: bytes) -> dict[str, Entry]:
@@ -124,14 +159,15 @@ class Journal:
         Raises:
             UserError: a whole line is damaged, or the file cannot be read.
         """
-        self.path = path
+        self.path, self.within = path, path.parent.parent
+        content = _read(path) if os.path.lexists(path) else b""
+        whole = content.rfind(b"\n") + 1
         try:
-            content = path.read_bytes() if path.exists() else b""
-            whole = content.rfind(b"\n") + 1
+            target = target_of(path, self.within)
             if whole < len(content):
-                os.truncate(path, whole)
+                os.truncate(target.path, whole)
         except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
         self.entries = _parse(path, content)
         self._size, self._digest = whole, hashlib.sha256(content[:whole])
 
@@ -146,15 +182,9 @@ class Journal:
                 raise ValueError(f"sample {entry.id} is there twice")
             self.entries[entry.id] = entry
         lines = b"".join(entry.to_line() for entry in entries)
-        try:
-            with open(self.path, "ab") as file:
-                if os.fstat(file.fileno()).st_size != self._size:
-                    raise self._changed()
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}", GO_ON) from error
+        if self._size != self._size_on_disk():
+            raise self._changed()
+        append(self.path, lines, hint=GO_ON, within=self.within)
         self._size += len(lines)
         self._digest.update(lines)
 
@@ -164,89 +194,17 @@ class Journal:
         Raises:
             UserError: it does not, or cannot be read.
         """
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror}", _ASKED_AGAIN) from error
+        content = _read(self.path) if os.path.lexists(self.path) else b""
         if hashlib.sha256(content).digest() != self._digest.digest():
             raise self._changed()
 
+    def _size_on_disk(self) -> int:
+        try:
+            return os.stat(self.path).st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}", _ASKED_AGAIN) from error
+
     def _changed(self) -> UserError:
         return UserError(f"{self.path} was changed by somebody else while the run went on", _ASKED_AGAIN)
-
-
-@contextmanager
-def claim(directory: Path, fresh: bool) -> Iterator[None]:
-    """Makes ``directory`` and keeps every other process out of it while the block runs.
-
-    Args:
-        directory: the run's.
-        fresh: begin with an empty directory. What was there is kept beside it as ``<name>.old-1``, ``.old-2``, ...
-
-    Raises:
-        UserError: another process is at work there, or it cannot be made.
-    """
-    lock = _lock(directory)
-    if fresh and any(path.name != _LOCK_NAME for path in directory.iterdir()):
-        number = 1
-        while (aside := directory.with_name(f"{directory.name}.old-{number}")).exists():
-            number += 1
-        directory.rename(aside)
-        _unlock(lock, aside)
-        lock = _lock(directory)
-    try:
-        yield
-    finally:
-        _unlock(lock, directory)
-
-
-def is_claimed(directory: Path) -> bool:
-    """Whether a process is at work in ``directory``."""
-    try:
-        descriptor = os.open(directory / _LOCK_NAME, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
-    return False
-
-
-_LOCK_NAME = "lock"
-_LOOKS = 10
-"""Tries to take a lock, some hundredths of a second apart: ``is_claimed`` holds it for a moment."""
-
-
-def _lock(directory: Path) -> int:
-    """Takes the lock file of ``directory``. The lock goes with the process that holds it, however that ends."""
-    path, tries = directory / _LOCK_NAME, 0
-    while True:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(f"cannot write results to {directory}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have taken the file away between our opening and our locking it.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except BlockingIOError:
-            tries += 1
-            if tries == _LOOKS:
-                os.close(descriptor)
-                raise UserError(
-                    f"another process is working on the run {directory}", "wait for it to end, then repeat the command"
-                ) from None
-            time.sleep(0.02)
-        os.close(descriptor)
-
-
-def _unlock(descriptor: int, directory: Path) -> None:
-    (directory / _LOCK_NAME).unlink(missing_ok=True)
-    os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -11,14 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from famcli.claim import is_claimed
 from famcli.errors import GO_ON, UserError, printable
-from famcli.evaluation.journal import is_claimed
-from famcli.fields import read_fields, read_json
+from famcli.fields import parse_value, read_fields, read_json
 from famcli.files import write_text
 from famcli.metrics.statistics import Metric
 from famcli.version import __version__
 
 logger = logging.getLogger(__name__)
+
+Setting = str | int | float | bool
+"""Of a cell: what its samples have in common."""
 
 SCHEMA_VERSION = 2
 RECORD_NAME = "run.json"
@@ -43,6 +47,27 @@ class _PluginFields(TypedDict, total=False):
     source_sha256: str
 
 
+class DataFields(TypedDict, total=False):
+    """Where data comes from; a task of another package may say more, and less."""
+
+    source: str
+    name: str
+    revision: str | None
+    sha256: str
+    rows: int
+
+
+class _PaperFields(TypedDict, total=False):
+    paper: bool
+
+
+class MetricFields(_PaperFields):
+    """A metric as tables need it, see ``famcli.task.MetricSpec``."""
+
+    higher_is_better: bool
+    mean: Literal["arithmetic", "geometric"]
+
+
 class TaskFields(_PluginFields):
     """The task: all its options, defaults included.
 
@@ -56,8 +81,8 @@ class TaskFields(_PluginFields):
     version: int
     options: dict[str, Any]
     template_sha256: str
-    data: dict[str, Any] | None
-    metrics: dict[str, dict[str, Any]]
+    data: DataFields | None
+    metrics: dict[str, MetricFields]
 
 
 class _SpecialTokenFields(TypedDict, total=False):
@@ -177,10 +202,7 @@ class RunRecord:
         values = asdict(self)
         del values["path"]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        try:
-            write_text(self.path / RECORD_NAME, text)
-        except OSError as error:
-            raise UserError(f"cannot write {self.path / RECORD_NAME}: {error.strerror}", GO_ON) from error
+        write_text(self.path / RECORD_NAME, text, hint=GO_ON, within=self.path.parent)
 
 
 def load_record(path: Path) -> RunRecord:
@@ -192,7 +214,7 @@ def load_record(path: Path) -> RunRecord:
     Raises:
         UserError: the file is missing, damaged, or of another schema version.
     """
-    file = path / RECORD_NAME if path.is_dir() else path
+    file = path / RECORD_NAME if path.is_dir() and path.name != RECORD_NAME else path
     where = f"the run record {file}"
     values = read_json(file, where)
     version = values.get("schema_version", SCHEMA_VERSION)
@@ -203,9 +225,32 @@ def load_record(path: Path) -> RunRecord:
     if isinstance(values.get("model"), dict):
         values["model"].setdefault("fam", None)  # older versions knew no adapters
     record = read_fields(RunRecord, {**values, "path": file.parent}, where, others=True)
-    if not all(type(cell.get("n")) is int for cell in record.cells):
-        raise UserError(f"{where}: field 'cells' must say of every cell the number of its samples, 'n'")
+    _check_scores(record, where)
     return record
+
+
+def _check_scores(record: RunRecord, where: str) -> None:
+    """What belongs together in a record must: each cell has a number of samples, and every score of the run.
+
+    Raises:
+        UserError: names the field that is missing or wrong.
+    """
+    for name in record.metrics.keys() - record.task["metrics"].keys():
+        raise UserError(f"{where}: field 'metrics.{printable(name)}' is a score that its field 'task.metrics' lacks")
+    scores = {name for metric in record.task["metrics"] for name in (metric, f"{metric}_stderr")}
+    for i, cell in enumerate(record.cells):
+        missing = [f"'cells[{i}].{printable(name)}'" for name in ("n", *record.metrics) if name not in cell]
+        if missing:
+            raise UserError(f"{where} lacks the field{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        for name, value in cell.items():
+            kind = int if name == "n" else float | None if name in scores else Setting
+            parse_value(value, kind, f"cells[{i}].{printable(name)}", where)
+    counts = [*(cell["n"] for cell in record.cells), *(metric.n for metric in record.metrics.values())]
+    if min(counts, default=0) < 0:
+        raise UserError(f"{where}: a number of samples, 'n', must be at least 0, not {min(counts)}")
+    field = record.model["receptive_field"]
+    if field is not None and field < 1:
+        raise UserError(f"{where}: field 'model.receptive_field' must be at least 1 or none, not {field}")
 
 
 _PUT_ASIDE = re.compile(r"-[0-9a-f]{12}\.old-[0-9]+$")
@@ -215,16 +260,34 @@ def load_records(results: Path) -> list[RunRecord]:
     """All run records directly under ``results``, the newest first.
 
     Left out are runs that ``--fresh`` put aside and, with a warning, records that cannot be read.
+
+    Raises:
+        UserError: the directory cannot be read.
     """
     records = []
-    for file in sorted(results.glob(f"*/{RECORD_NAME}")):
-        if _PUT_ASIDE.search(file.parent.name):
+    try:
+        directories = sorted(results.iterdir()) if results.is_dir() else []
+    except OSError as error:
+        raise UserError(f"cannot read {results}: {error.strerror}") from error
+    for directory in directories:
+        if _PUT_ASIDE.search(directory.name) or not _has_record(directory):
             continue
         try:
-            records.append(load_record(file))
+            records.append(load_record(directory / RECORD_NAME))
         except UserError as error:
             logger.warning("warning: %s", error.message)
     return sorted(records, key=lambda record: (record.finished or record.started, record.run_id), reverse=True)
+
+
+def _has_record(directory: Path) -> bool:
+    """Whether anything stands in its place; so it may be for a directory into which nobody may look."""
+    try:
+        os.lstat(directory / RECORD_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def environment() -> Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from famcli.claim import claim
 from famcli.errors import UserError
 from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
 from famcli.evaluation.identity import context_fields, new_record, now
-from famcli.evaluation.journal import JOURNAL_NAME, Journal, claim
+from famcli.evaluation.journal import JOURNAL_NAME, Journal, count_lines
 from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
@@ -105,7 +107,7 @@ def evaluate(
     samples = _samples(FramedEncoder(model.tokenizer, special), task, seed, limit)
     planned = measure(samples, model.tokenizer, context, special, partial(_tell, model, task))
     fitting = {p.sample.id for p in planned}
-    with claim(record.path, fresh):
+    with claim(record.path, fresh, within=results):
         if finished := _finished(record.path):
             return finished
         if earlier := _earlier(record.path):
@@ -162,7 +164,7 @@ def _finished(directory: Path) -> RunRecord | None:
     if earlier is None or earlier.status != "finished":
         return None
     journal = directory / JOURNAL_NAME
-    whole = not journal.exists() or journal.read_bytes().count(b"\n") >= earlier.samples
+    whole = not os.path.lexists(journal) or count_lines(journal) >= earlier.samples
     return earlier if whole else None
 
 
@@ -172,7 +174,7 @@ def _earlier(directory: Path) -> RunRecord | None:
     Raises:
         UserError: it is damaged.
     """
-    if not (directory / RECORD_NAME).exists():
+    if not os.path.lexists(directory / RECORD_NAME):
         return None
     try:
         return load_record(directory)

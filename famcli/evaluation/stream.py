@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from famcli.errors import GO_ON, UserError
-from famcli.files import temporary_files
+from famcli.files import target_of, temporary_files
 from famcli.models.stream import State, computed
 from famcli.seams import Ids
 
@@ -58,9 +58,12 @@ class StateKeeper:
         if self.path is None:
             return
         try:
+            target_of(self.path, self.path.parent.parent)
             state.save(self.path, {"of": of, "seconds": repr(self.seconds)}, extra)
-        except OSError as error:
+        except OSError as error:  # of a state that another package saves
             raise UserError(f"cannot write {self.path}: {error.strerror or error}", GO_ON) from error
+        except UserError as error:
+            raise UserError(error.message, GO_ON) from error
 
     def recall(self, of: str, model: StreamModel[Any]) -> tuple[State, dict[str, Tensor]] | None:
         """The state kept of the reading called ``of``, if there is one; any other is of no use any more."""

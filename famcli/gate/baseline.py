@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 from famcli.compare.cells import Setting
+from famcli.compare.pairing import check_scores
 from famcli.errors import UserError, printable
 from famcli.evaluation.cost import cost
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.fields import from_json, parse_value, read_fields
-from famcli.files import write_text
+from famcli.files import read_bytes, write_text
 from famcli.version import __version__
 
 Kind = Literal["absolute", "relative", "no_significant_drop"]
@@ -191,10 +192,7 @@ def write_baseline(baseline: Baseline, path: Path) -> None:
     values: dict[str, Any] = {MARK: VERSION, "famcli": __version__, "runs": [_run_values(run) for run in baseline.runs]}
     if baseline.cost:
         values["cost"] = dataclasses.asdict(baseline.cost)
-    try:
-        write_text(path, _layout(values) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write the baseline {path}: {error.strerror}") from error
+    write_text(path, _layout(values) + "\n")
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -204,24 +202,22 @@ def read_baseline(path: Path) -> Baseline:
         UserError: it is missing, damaged, or not one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_bytes(path)
     except FileNotFoundError as error:
         raise UserError(f"there is no baseline {path}", "to make one, add --update") from error
     except OSError as error:
         raise UserError(f"cannot read the baseline {path}: {error.strerror}") from error
-    except ValueError:
-        text = ""
-    if not is_baseline(text):
+    if not _marked(content):
         raise UserError(f"{path} is not a famcli baseline", "to make one, give another name and add --update")
     try:
-        return _read(text, f"the baseline {path}")
+        return _read(content, f"the baseline {path}")
     except UserError as error:
         raise UserError(error.message, "restore it, or make a new one with --update") from error
 
 
-def _read(text: str, where: str) -> Baseline:
+def _read(content: bytes, where: str) -> Baseline:
     try:
-        values = from_json(text)
+        values = from_json(content)
     except ValueError as error:
         raise UserError(f"{where} is damaged: it is not valid JSON: {error}") from error
     version = values.get(MARK) if isinstance(values, dict) else None
@@ -234,9 +230,16 @@ def _read(text: str, where: str) -> Baseline:
     return Baseline(runs, found.cost)
 
 
-def is_baseline(text: str) -> bool:
-    """Whether a file's text was a baseline, whole or damaged."""
-    return MARK in text[:100]
+def is_baseline(path: Path) -> bool:
+    """Whether a file was a baseline, whole or damaged."""
+    try:
+        return _marked(read_bytes(path))
+    except OSError:
+        return False
+
+
+def _marked(content: bytes) -> bool:
+    return MARK.encode() in content[:100]
 
 
 def _run_values(run: BaselineRun) -> dict[str, Any]:
@@ -295,7 +298,7 @@ class _RunFile:
     dtype: str
     finished: str | None
     scores: list[_ScoreFile]
-    cells: list[dict[str, Any]]
+    cells: list[dict[str, Setting]]
     samples: list[list[Any]]
 
 
@@ -337,13 +340,20 @@ def _run(run: _RunFile, where: str) -> BaselineRun:
     where = f"{where}, run {run.run_id}"
     scores = tuple(Score(s.metric, s.cell, s.value, s.n, s.tolerance) for s in run.scores)
     for score in scores:
-        if "higher_is_better" not in run.task["metrics"].get(score.metric, {}):
+        if score.metric not in run.task["metrics"]:
             raise UserError(f"{where}: its task does not say whether more {printable(score.metric)} is better")
-    entries = [_entry(row, list(run.task["metrics"]), run.cells, where) for row in run.samples]
-    return BaselineRun(record, scores, {entry.id: entry for entry in entries})
+    means = {name: metric["mean"] for name, metric in run.task["metrics"].items()}
+    entries: dict[str, Entry] = {}
+    for row in run.samples:
+        entry = _entry(row, list(means), run.cells, where)
+        check_scores(entry, means, where)
+        if entry.id in entries:
+            raise UserError(f"{where}: sample {printable(entry.id)} is there twice")
+        entries[entry.id] = entry
+    return BaselineRun(record, scores, entries)
 
 
-def _entry(row: list[Any], names: list[str], cells: list[dict[str, Any]], where: str) -> Entry:
+def _entry(row: list[Any], names: list[str], cells: list[dict[str, Setting]], where: str) -> Entry:
     if len(row) != 4 + len(names):
         raise UserError(f"{where}: a sample has {len(row)} columns, not {4 + len(names)}")
     id, document, digest = (parse_value(text, str, "samples", where) for text in row[:3])
@@ -354,6 +364,8 @@ def _entry(row: list[Any], names: list[str], cells: list[dict[str, Any]], where:
         if isinstance(column, list) and len(column) == 2:
             column, weight = column
             weights[name] = parse_value(weight, float, f"samples.{id}.{name}", where)
+            if weights[name] < 0:
+                raise UserError(f"{where}: sample {printable(id)} counts {weights[name]:g} times by {printable(name)}")
         scores[name] = parse_value(column, float, f"samples.{id}.{name}", where)
     return kept_entry(id, cells[row[3]], document, digest, scores, weights)
 

@@ -193,7 +193,10 @@ class ModelConfig:
         """
         kept = self.as_mapping()
         if fields.get("attention", self.attention) != self.attention:
-            known = {**_own_fields(), **_hints(memory_kind(fields["attention"]))}
+            try:
+                known = {**_own_fields(), **_hints(memory_kind(fields["attention"]))}
+            except UserError as error:
+                raise UserError(f"{where}: {error.message}", error.hint) from None
             kept = {name: value for name, value in kept.items() if name in known}
         return ModelConfig.from_mapping({**kept, **fields}, where)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from famcli.compare.cells import Setting, cell_names, cell_score
 from famcli.compare.measure import scored
-from famcli.compare.pairing import samples_of
+from famcli.compare.pairing import samples_of, with_samples
 from famcli.compare.selection import MAKE_ONE
 from famcli.errors import UserError
 from famcli.evaluation.cost import known_cost
@@ -49,7 +50,7 @@ def load_runs(*paths: str | Path) -> Frames:
         from pandas import DataFrame
     except ImportError:
         raise UserError("frames need pandas", "pip install 'famcli[frames]'") from None
-    records = [record for path in paths or ("results",) for record in _records(Path(path))]
+    records = [record for path in paths or ("results",) for record in with_samples(_records(Path(path)))]
     return Frames(
         runs=DataFrame([_run(record) for record in records]),
         scores=DataFrame([score for record in records for score in _scores(record)]),
@@ -58,7 +59,7 @@ def load_runs(*paths: str | Path) -> Frames:
 
 
 def _records(path: Path) -> list[RunRecord]:
-    if path.is_file() or (path / RECORD_NAME).exists():
+    if path.is_file() or os.path.lexists(path / RECORD_NAME):
         return [load_record(path)]
     if found := load_records(path):
         return found

@@ -94,8 +94,5 @@ def write_clozes(
     kept = set(rng.permutation(len(passages))[: most or None].tolist())
     chosen = [cloze for i, some in enumerate(passages.values()) if i in kept for cloze in some]
     lines = [json.dumps(asdict(cloze), ensure_ascii=False) for cloze in chosen]
-    try:
-        write_text(file, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}", "give another --output") from error
+    write_text(file, "\n".join(lines) + "\n", hint="give another --output")
     return len(kept), len(lines)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from famcli.files import replacing
+from famcli.errors import UserError
+from famcli.files import append, read_bytes, write_text
 from famcli.training.evaluate import Recall
 from famcli.training.losses import AGE_BUCKETS, Loss
 
@@ -24,28 +27,23 @@ class Table:
         self.path, self.columns = path, list(columns)
 
     def keep_until(self, step: int) -> None:
-        """Drops the lines of later steps, which will be taken again; with ``step`` 0 there is no file."""
-        if not self.path.exists():
+        """Drops the lines of later steps, which will be taken again; with ``step`` 0 there is no file.
+
+        Raises:
+            UserError: it is damaged, or cannot be written.
+        """
+        if not os.path.lexists(self.path):
             return
-        if not step:
+        lines = _lines_until(step, self.path) if step else []
+        if lines:
+            write_text(self.path, _as_csv(self.columns, lines, header=True))
+        else:
             self.path.unlink()
-            return
-        with open(self.path, newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.DictReader(file) if int(line["step"]) <= step]
-        with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(lines)
 
     def append(self, line: Mapping[str, Any]) -> None:
         """A line; what is ``None`` or missing stays empty."""
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            if new:
-                writer.writeheader()
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()})
+        shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()}
+        append(self.path, _as_csv(self.columns, [shown], header=not self.path.exists()).encode())
 
 
 class Log:
@@ -58,7 +56,11 @@ class Log:
         self._board_at = directory / "tensorboard"
 
     def keep_until(self, step: int) -> None:
-        """Drops the lines of later steps, which will be taken again; with ``step`` 0 the log is empty."""
+        """Drops the lines of later steps, which will be taken again; with ``step`` 0 the log is empty.
+
+        Raises:
+            UserError: a table is damaged, or cannot be written.
+        """
         for table in (self._steps, self._recalls):
             table.keep_until(step)
         self._board = _open_board(self._board_at, step)
@@ -80,6 +82,27 @@ class Log:
                 if value is not None:
                     self._board.add_scalar(name, value, step)
             self._board.flush()
+
+
+def _lines_until(step: int, path: Path) -> list[dict[str, str]]:
+    """The lines of the steps up to ``step``; a last line without its end is what a killed process was writing."""
+    try:
+        text = read_bytes(path).decode()
+        whole = text[: text.rfind("\n") + 1]
+        return [line for line in csv.DictReader(io.StringIO(whole, newline="")) if int(line["step"]) <= step]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}", "move it away: the training does not need it") from error
+
+
+def _as_csv(columns: Sequence[str], lines: Iterable[Mapping[str, Any]], header: bool) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _open_board(directory: Path, step: int) -> Any:

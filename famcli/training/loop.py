@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
-from famcli.files import save_tensors
+from famcli.files import open_regular, save_tensors
 from famcli.models.attention import SkippedPositions
 from famcli.models.decoder import Decoder
 from famcli.training.batch import Batch
@@ -29,6 +30,7 @@ from famcli.training.optimizers import make_optimizers
 from famcli.training.recipe import Recipe
 from famcli.training.step import Outcome, read_and_ask
 
+GO_ON = "make room and repeat the command with --resume: it goes on from the last checkpoint"
 MOST_SKIPS = 3
 """Places of a block at which positions are skipped."""
 
@@ -80,6 +82,7 @@ class Trainer:
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
+        self._tally, self._logged = Tally(), (0, 0.0)  # since the last line of the log
 
     def run(
         self,
@@ -93,19 +96,19 @@ class Trainer:
             report_recall: gets each evaluation and the step it was made after.
 
         Raises:
-            UserError: the loss or its gradient is not finite; the last checkpoint is kept.
+            UserError: the loss or its gradient is not finite, or a file cannot be written; the last checkpoint is kept.
         """
         self.log.keep_until(self.step)
-        tally, logged = Tally(), (self.tokens, self.seconds)
         while self.step < self.recipe.steps:
-            line = self._one_step(tally)
+            line = self._one_step(self._tally)
             if self._due(self.recipe.log_every):
-                speed = (self.tokens - logged[0]) / max(self.seconds - logged[1], 1e-9)
+                tokens, seconds = self._logged
+                speed = (self.tokens - tokens) / max(self.seconds - seconds, 1e-9)
                 line |= {"step": self.step, "seconds": round(self.seconds, 1), "tokens": self.tokens}
-                line |= {"tokens_per_second": round(speed), **dict(zip(AGE_COLUMNS, tally.rates(), strict=True))}
+                line |= {"tokens_per_second": round(speed), **dict(zip(AGE_COLUMNS, self._tally.rates(), strict=True))}
                 self.log.write(line)
                 report(line)
-                tally, logged = Tally(), (self.tokens, self.seconds)
+                self._tally, self._logged = Tally(), (self.tokens, self.seconds)
             if self.recipe.evaluate_every and self._due(self.recipe.evaluate_every):
                 with self._precision():
                     found = evaluate_recall(self.model, self.recipe, self.material)
@@ -191,7 +194,11 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=False)
 
     def save(self) -> None:
-        """Writes what is trained, the optimisers, the carried memory and the place in the recipe, whole."""
+        """Writes what is trained, the optimisers, the carried memory and the place in the recipe, whole.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         tensors: dict[str, Tensor] = {
             f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad
         }
@@ -199,9 +206,11 @@ class Trainer:
         for i, optimizer in enumerate(self.optimizers):
             for j, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{name}": t for name, t in slots.items() if isinstance(t, Tensor)}
-        place = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "base": self.base}
+        place: dict[str, Any] = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "base": self.base}
+        place |= {"tally": asdict(self._tally), "logged": self._logged}
         stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_tensors(stored, self.checkpoint, {"place": json.dumps({**place, **self.batch.state_dict()})})
+        told = {"place": json.dumps({**place, **self.batch.state_dict()})}
+        save_tensors(stored, self.checkpoint, told, hint=GO_ON)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -215,13 +224,14 @@ class Trainer:
         """
         try:
             self._restore()
-        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = (str(error) or repr(error)).splitlines()[0]
             raise UserError(
                 f"{self.checkpoint} is no checkpoint of this recipe: {reason}", "start over in another --output"
             ) from error
 
     def _restore(self) -> None:
+        open_regular(self.checkpoint).close()
         with safe_open(self.checkpoint, framework="pt") as file:
             place = json.loads(file.metadata()["place"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -243,6 +253,8 @@ class Trainer:
                     saved["state"].setdefault(int(j), {})[slot] = tensor
             optimizer.load_state_dict(saved)
         self.step, self.tokens, self.seconds = place["step"], place["tokens"], place["seconds"]
+        self._tally = Tally(**place.get("tally", {}))  # older checkpoints begin it anew
+        self._logged = tuple(place.get("logged", (self.tokens, self.seconds)))
         if self.step < self.recipe.steps:
             phase, done = self.recipe.phase_at(self.step)
             if done and len(self.batch.rows) != phase.mixture.size:

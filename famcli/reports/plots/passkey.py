@@ -20,7 +20,8 @@ def passkey_rows(comparison: Comparison) -> dict[str, list[Row]]:
     """Rows of PassKey cells by task, which has several names where runs cannot be compared."""
     found: dict[str, list[Row]] = {}
     for row in comparison.rows:
-        if row.task.split(" ")[0] == "passkey" and {"length", "position"} <= row.settings.keys():
+        length = row.settings.get("length")
+        if row.task.split(" ")[0] == "passkey" and "position" in row.settings and type(length) is int and length > 0:
             found.setdefault(row.task, []).append(row)
     return found
 
@@ -53,10 +54,7 @@ def plot_passkey(comparison: Comparison, file: Path) -> None:
     charts = [_curves(comparison, task, rows, "") for task, rows in passkey_rows(comparison).items()]
     if not charts:
         raise UserError("no PassKey runs to draw", "make one with: famcli eval --task passkey --model fam-tiny")
-    try:
-        write_text(file, as_svg(charts) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}", "give --plot another file") from error
+    write_text(file, as_svg(charts) + "\n", hint="give --plot another file")
 
 
 def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -> Chart:

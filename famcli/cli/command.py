@@ -1,0 +1,96 @@
+"""Wires the verbs. A verb's module is imported only when it is called, so that ``famcli --help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from contextlib import suppress
+
+import click
+
+from famcli.cli.interrupts import ignore
+from famcli.cli.verbs import EXIT_INTERRUPTED, EXIT_USER_ERROR, VERBS, interrupted
+from famcli.errors import UserError, unknown_name
+from famcli.version import __version__
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What PyTorch says on its devices."""
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name].module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise unknown_name("command", args[0], VERBS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="famcli", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Does this model remember what it read long ago, and what did that cost?"""
+
+
+def run(given: list[str]) -> int:
+    """Runs the command line ``given`` and returns the exit code; see ``famcli.cli.main.main``."""
+    try:
+        code = cli.main(given, prog_name="famcli", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _complain(error.message, error.hint)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USER_ERROR
+    except click.ClickException as error:
+        message = error.format_message()
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "famcli"
+        return _complain(message[:1].lower() + message[1:].rstrip("."), f"see: {path} --help")
+    except (click.Abort, KeyboardInterrupt):
+        ignore()  # it is being said
+        click.echo(interrupted(given[0] if given else None), err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away; Python must not complain when it flushes what nobody reads.
+        _silence()
+        return 0
+    except OSError as error:
+        _silence()
+        return _complain(f"{error.filename or 'cannot write the output'}: {error.strerror or error}", None)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        return _complain(
+            "there is not enough memory for this", "shorter texts, a smaller --batch-size or block_size take less"
+        )
+
+
+def _silence() -> None:
+    """Standard output takes nothing more: Python must not complain when it flushes what could not be written."""
+    with suppress(OSError, ValueError):  # it may have no file descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(message: str, hint: str | None) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return EXIT_USER_ERROR
