@@ -16,11 +16,12 @@ from famcli.tasks.passkey import PassKey
 from small_runs import journal_without_times, small_model, without_times
 
 from famcli.checkpoints.sources import LoadedModel
+from famcli.claim import claim
 from famcli.cli.main import main
 from famcli.errors import UserError
 from famcli.evaluation import stream
 from famcli.evaluation.generation import answer_batch
-from famcli.evaluation.journal import Entry, Journal, claim
+from famcli.evaluation.journal import Entry, Journal
 from famcli.evaluation.prompts import prompt_tokens
 from famcli.evaluation.record import load_record
 from famcli.evaluation.runner import evaluate
