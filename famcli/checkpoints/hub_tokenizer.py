@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -210,4 +211,4 @@ def _shown(value: Any) -> str:
 def _beside(file: Path, name: str) -> dict[str, Any]:
     """A JSON file beside the tokenizer, empty where there is none."""
     other = file.with_name(name)
-    return read_json(other, nan=True) if other.exists() else {}
+    return read_json(other, nan=True) if os.path.lexists(other) else {}
