@@ -72,6 +72,8 @@ class RecordedTrainer:
         while self.step < self.recipe.steps:
             number, _ = self.recipe.phase_at(self.step)
             if number != recorded_in:
+                if self.step:
+                    self.save()  # recording takes minutes
                 self._prepare(number, tell)
                 recorded_in = number
             line = self._one_step(self.recipe.phases[number])
@@ -133,6 +135,9 @@ class RecordedTrainer:
                 tell(f"recording {BLOCKS * streams.streams:,} blocks of {streams.block_size} tokens")
                 self._record(streams, made, path)
             self._recordings[streams.block_size] = Recordings.load(path)
+        for old in (self.directory / "recordings").glob("*.safetensors"):
+            if not old.name.startswith(f"{made}-"):
+                old.unlink()
 
     def _record(self, streams: Streams, phase: int, path: Path) -> None:
         self._reconfigure(streams.block_size)
