@@ -53,7 +53,16 @@ RECIPE: dict[str, Any] = {
     "autocast": "none",
     "phases": [
         {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "answers": 1},
-        {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "updates": 4, "drift": 0.1, "record": True},
+        {
+            "steps": 3,
+            "block_sizes": [96],
+            "rows": 4,
+            "learning_rate": 0.01,
+            "updates": 4,
+            "drift": 0.1,
+            "text": 1,
+            "record": True,
+        },
     ],
 }
 
@@ -175,6 +184,31 @@ def test_the_memory_alone_gets_a_gradient(tmp_path: Path, asks: bool) -> None:
     for name, weight in model.named_parameters():
         assert (weight.grad is not None) == (name in trainer.trained), name
     assert any(weight.grad.abs().sum() > 0 for weight in trainer.trained.values() if weight.grad is not None)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("updates", [0, 2])
+def test_text_that_is_read_on_is_read_as_a_stream_reads_it(updates: int) -> None:
+    recipe, model = recipe_of(), lively()
+    recordings = record(model, texts_of(recipe), Streams(96, 40, 20), 0, taught=False)
+    rows = recordings.told("never" if not updates else "first")
+    blocks = [rows * BLOCKS, rows * BLOCKS + 1][:updates]
+    step = RecordedStep(model, recordings, recipe, recipe.phases[1], Course(rows, blocks, {}, rows, 1, frozenset()))
+    begun = model.start(1)
+    held = [step._evolve(number, layer)[-1] for number, layer in enumerate(begun.layers)]
+    step._read_on(held, updates, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    some = recordings.told("second", "never")
+    texts = some[torch.from_numpy(rng.integers(0, len(some), len(rows)))].tolist()
+    read = int(rng.integers(0, 96 - 48))
+    if not updates:  # the FAM is the initial one for every row, so that a stream can be read whole
+        ids = torch.tensor([recordings.texts[i].ids for i in texts])
+        latents, _ = model.read(ids[:, : read + 48], model.start(len(texts)))
+        losses = torch.nn.functional.cross_entropy(
+            model.logits(latents[:, read:]).flatten(0, 1), ids[:, read + 1 : read + 49].flatten()
+        )
+        assert abs(step.losses.mean("text") - losses) <= 1e-9
+    assert torch.isfinite(step.losses.mean("text"))
 
 
 def test_slots_learn_to_look_at_what_is_told(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from famcli.training.recorded.recordings import Recordings, record
 from famcli.training.recorded.step import RecordedStep, draw_course
 from famcli.training.recorded.texts import BLOCKS, Texts
 
-LOSSES = ("keys", "values", "attention", "rest", "drift", "answer")
+LOSSES = ("keys", "values", "attention", "rest", "drift", "answer", "text")
 COLUMNS = ("step", "seconds", "updates", "learning_rate", "loss", *LOSSES, "right", "gradient_norm")
 
 

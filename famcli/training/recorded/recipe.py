@@ -66,6 +66,7 @@ class RecordedPhase:
         attention: weight of what the answer's slots attend to where the key is told.
         rest: weight of the attention to the sink of slots that have nothing to read.
         drift: weight of the logarithm of what an update changes in a FAM that should stay as it is.
+        text: weight of the next tokens of plain text, read with the FAM in sight: it should not be in the way.
         record: record the blocks anew at the phase's beginning, read with the FAM as it is by then.
     """
 
@@ -80,6 +81,7 @@ class RecordedPhase:
     attention: float = 0.3
     rest: float = 0.3
     drift: float = 0.0
+    text: float = 0.0
     record: bool = False
 
 

@@ -20,7 +20,7 @@ from famcli.models.layer import Layer
 from famcli.models.memories.base import Block
 from famcli.models.memories.fam import Fam
 from famcli.models.state import LayerState, StreamState
-from famcli.training.reading import Asked
+from famcli.training.reading import Asked, token_losses
 from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe
 from famcli.training.recorded.recordings import Recordings
 from famcli.training.recorded.texts import BLOCKS, MENTIONS, Text
@@ -28,6 +28,9 @@ from famcli.training.sources import Question
 
 WATCHED = 4
 """Updates of a step in which a FAM should stay as it is and is held to it."""
+
+TEXT = 64
+"""Most tokens of plain text that a row reads on."""
 
 LEAST_CHANGE = 1e-6
 """A squared change below this share of the FAM's own square counts for little."""
@@ -151,16 +154,21 @@ class RecordedStep:
         course = self.course
         times = sorted({course.told, len(course.blocks)})
         begun = self.model.start(1)
+        seen_at = int(rng.choice([0, len(course.blocks), max(0, course.told - 1)])) if self.phase.text else 0
         asked: list[list[LayerState]] = [[] for _ in times]
+        seen: list[LayerState] = []
         for number, layer in enumerate(begun.layers):
             states = self._evolve(number, layer)
             for some, time in zip(asked, times, strict=True):
                 self._match(number, states[time])
                 some.append(states[time])
+            seen.append(states[seen_at])
         if asks:
             self._ask(asked, rng)
+        if self.phase.text:
+            self._read_on(seen, seen_at, rng)
         weights = {"keys": self.recipe.keys_weight, "values": 1.0, "attention": self.phase.attention}
-        weights |= {"rest": self.phase.rest, "drift": self.phase.drift, "answer": 1.0}
+        weights |= {"rest": self.phase.rest, "drift": self.phase.drift, "answer": 1.0, "text": self.phase.text}
         parts = [w * mean for name, w in weights.items() if w and (mean := self.losses.mean(name)) is not None]
         return torch.stack(parts).sum()
 
@@ -236,3 +244,21 @@ class RecordedStep:
         losses, _, right = batch.score(model, batch.read(model, StreamState(layers, size + read)))
         self.losses.add("answer", losses.mean())
         self.right = sum(right) / len(right)
+
+    def _read_on(self, held: list[LayerState], updates: int, rng: np.random.Generator) -> None:
+        """Reads plain text on from anywhere in a recorded block, with the FAM after so many ``updates`` in sight."""
+        model, recordings, size = self.model, self.recordings, self.recordings.block_size
+        where = ("second", "never") if not updates else ("never",) if updates < self.course.told else ("first",)
+        texts = recordings.told(*where)
+        texts = texts[torch.from_numpy(rng.integers(0, len(texts), len(self.course.texts)))]
+        later, count = int(updates > 0), min(TEXT, size // 2)
+        read = int(rng.integers(0, size - count))
+        start = later * size + read
+        ids = torch.tensor([recordings.texts[int(i)].ids[start : start + count + 1] for i in texts])
+        layers = []
+        for number, layer in enumerate(held):
+            keys, values = recordings.blocks[number][texts * BLOCKS + later].chunk(2, dim=1)
+            layers.append({**layer, "block_keys": keys, "block_values": values})
+        latents, _ = model.read(ids[:, :-1], StreamState(layers, start))
+        losses, _ = token_losses(model, latents.flatten(0, 1), ids[:, 1:].flatten())
+        self.losses.add("text", losses.mean())
