@@ -43,7 +43,17 @@ MEMORY = 2 << 30
 CODES = (0, 1, 2, 130)
 TRACEBACK = "Traceback (most recent call last)"
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.chown")
+_CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.chown",
+)
 
 
 @dataclass(frozen=True)
@@ -63,16 +73,28 @@ def warm() -> None:
     for name in ("check", "compare", "data", "eval", "list", "report", "running", "sweep", "train"):
         importlib.import_module(f"famcli.cli.{name}")
     for name in (
-        *("datasets", "gguf", "jinja2.sandbox", "pyarrow.parquet", "rouge_score.rouge_scorer", "sacrebleu", "tokenizers"),
+        *(
+            "datasets",
+            "gguf",
+            "jinja2.sandbox",
+            "pyarrow.parquet",
+            "rouge_score.rouge_scorer",
+            "sacrebleu",
+            "tokenizers",
+        ),
         *("torch", "yaml", "rich.table", "rich.progress"),
         *("famcli.checkpoints.gguf", "famcli.checkpoints.adapters", "famcli.evaluation.runner", "famcli.training.loop"),
         *("famcli.training.lora", "famcli.training.cloze", "famcli.reports.formats", "famcli.reports.html.page"),
         *("famcli.gate.check", "famcli.gate.update", "famcli.compare.side_by_side"),
     ):
         importlib.import_module(name)
+    import gc
+
     import torch
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what no fork touches need not be copied
 
 
 def run_case(number: int, seed: int, kit: Path, folder: Path) -> Result:
@@ -189,7 +211,11 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
         for name in (*folders, *files):
             about = os.lstat(os.path.join(place, name))
             size = 0 if name in folders else about.st_size
-            found[os.path.relpath(os.path.join(place, name), folder)] = (about.st_mode, size, about.st_mtime_ns * (not size == 0))
+            found[os.path.relpath(os.path.join(place, name), folder)] = (
+                about.st_mode,
+                size,
+                about.st_mtime_ns * (not size == 0),
+            )
     found.pop("home", None)
     return found
 
@@ -217,6 +243,7 @@ def fuzz(numbers: range, seed: int, keep: Path | None = None) -> Iterator[tuple[
     with workplace(keep) as (kit, cases):
         for number in numbers:
             folder = cases / str(number)
+            shutil.rmtree(folder, ignore_errors=True)
             result = run_case(number, seed, kit, folder)
             yield number, result
             if not keep or (not result.faults and len(numbers) > 1):

@@ -19,7 +19,9 @@ RECIPE: dict[str, Any] = {
     "log_every": 1,
 }
 LORA = {"rank": 1, "alpha": 2, "targets": ["q_proj", "down_proj"]}
-TEMPLATE = "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}<|a|>"
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}<|a|>"
+)
 SHORT = 300
 """Characters of a text: the model reads it in milliseconds."""
 QUESTIONS = ("narrativeqa", "qasper", "quality")
@@ -66,7 +68,9 @@ def make_kit(folder: Path) -> None:
     _gguf(folder / "model.gguf")
     _adapter(folder / "adapter")
     (folder / "text").mkdir()
-    (folder / "text" / "a.txt").write_text("The sky over Meridian was grey in 1843, and Captain Whitlock knew it. " * 40)
+    (folder / "text" / "a.txt").write_text(
+        "The sky over Meridian was grey in 1843, and Captain Whitlock knew it. " * 40
+    )
     (folder / "qa.jsonl").write_text(
         json.dumps({"document": "Ada lives in Ulm. " * 8, "question": "Where does Ada live?", "answer": "Ulm"}) + "\n"
     )
@@ -204,7 +208,19 @@ def _runs(folder: Path) -> None:
         rows = "\n".join(json.dumps(row) for row in sample_rows("quality"))
         Path("quality.jsonl").write_text(rows + "\n")
         codes = [
-            main(["eval", *own, "--model", "own,memory_segments=1", *passkey, "--task", "quality", "--data", "quality.jsonl"]),
+            main(
+                [
+                    "eval",
+                    *own,
+                    "--model",
+                    "own,memory_segments=1",
+                    *passkey,
+                    "--task",
+                    "quality",
+                    "--data",
+                    "quality.jsonl",
+                ]
+            ),
             main(["check", *own, *passkey, "--baseline", "baseline.json", "--update"]),
         ]
         assert codes == [0, 0], codes

@@ -7,6 +7,7 @@ names the place (``recipe.yaml: field 'phases[0].steps'``), what the field must 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import json
@@ -17,9 +18,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from famcli.errors import UserError, closest, printable, unknown_name
+from famcli.inputs import check_encoding, check_file
 
 DEEPEST = 100
 """Most lists and mappings inside one another in a file: no file of ours comes near it."""
@@ -361,6 +364,8 @@ def _yaml_loader() -> Any:
 
 
 def _content(file: Traversable, where: str, hint: str | None, most: int) -> bytes:
+    if isinstance(file, Path):
+        check_file(file)
     try:
         with file.open("rb") as opened:
             content: bytes = opened.read(most + 1)
@@ -370,7 +375,8 @@ def _content(file: Traversable, where: str, hint: str | None, most: int) -> byte
         raise UserError(f"cannot read {where}: {error.strerror}") from error
     if len(content) > most:
         raise UserError(f"{where} has more than {most >> 20} MiB: that is none of famcli's files")
-    return content
+    check_encoding(content, where)
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def read_pairs(given: Iterable[str], what: str, form: str, example: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from famcli.checkpoints.chat import ChatTemplate
 from famcli.errors import UserError
 from famcli.fields import read_json
 from famcli.files import write_text
+from famcli.inputs import read_text
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -74,18 +75,14 @@ class HubTokenizer:
             UserError: the file is missing, or one of them cannot be read.
         """
         try:
-            definition = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"cannot read the tokenizer {file}: {error}", "famcli reads tokenizers saved as tokenizer.json"
-            ) from error
+            definition = read_text(file)
+        except UserError as error:
+            hint = error.hint or "famcli reads tokenizers saved as tokenizer.json"
+            raise UserError(f"the tokenizer cannot be had: {error.message}", hint) from error
         settings = {**_beside(file, "special_tokens_map.json"), **_beside(file, "tokenizer_config.json")}
         template = file.with_name("chat_template.jinja")
         if template.exists():
-            try:
-                settings = {**settings, "chat_template": template.read_text(encoding="utf-8")}
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"cannot read {template}: {error}") from error
+            settings = {**settings, "chat_template": read_text(template)}
         ends = [
             *_token_ids(fields, "eos_token_id"),
             *_token_ids(_beside(file, "generation_config.json"), "eos_token_id"),

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
+from famcli.inputs import check_file
 
 _VALUES_AT_ONCE = 2**22
 
@@ -71,6 +72,7 @@ def list_safetensors(file: Path) -> list[SafeTensor]:
     Raises:
         UserError: it is missing, or is not a whole safetensors file.
     """
+    check_file(file)
     try:
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)

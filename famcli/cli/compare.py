@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from famcli.cli.options import PIPED_WIDTH, console, output
+from famcli.cli.saying import say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,12 +87,12 @@ def command(
     if format_name == "table":
         _print(comparison)
     else:
-        click.echo(FORMATS[format_name](comparison), nl=False)
+        say_document(FORMATS[format_name](comparison))
     if format_name in ("table", "csv"):
-        from famcli.reports.layout import remarks, visible
+        from famcli.reports.layout import remarks
 
         for remark in remarks(comparison):
-            click.echo(visible(remark), err=True)
+            tell(remark)
 
 
 def _print(comparison: Comparison) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import as_json, parse_options
+from famcli.cli.saying import say, say_json
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
     for task in plugins:
         found = task.fetch(split)
         if not json_output:
-            click.echo(
+            say(
                 f"{task.name}: {found['rows']:,} rows, {len(found['files'])} files, {found['bytes'] / 1e6:,.1f} MB of "
                 f"{found['repo']} at {found['revision']} in {found['directory']}; licence: {found['licence']}"
             )
         fetched.append({"task": task.name, **found})
     if json_output:
-        click.echo(json.dumps({"fetched": fetched}, ensure_ascii=False))
+        say_json({"fetched": fetched})
 
 
 @command.command()
@@ -89,7 +89,7 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     except DataError as error:
         found |= {"fits": False, "problem": error.message, "hint": error.hint}
     if json_output:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
     else:
         _print_findings(found)
     return 0 if found["fits"] else EXIT_DOES_NOT_FIT
@@ -129,7 +129,7 @@ def cloze(
     if longest < shortest:
         raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})")
     passages, asked = write_clozes(text, output, (shortest, longest), questions, limit or 0, seed)
-    click.echo(f"{asked:,} questions about {passages:,} passages in {output}")
+    say(f"{asked:,} questions about {passages:,} passages in {output}")
 
 
 def _check_takes_data(task: Task) -> None:
@@ -211,14 +211,14 @@ def _print_findings(found: JSON) -> None:
     if "data" in found:
         data = found["data"]
         at = f" at {data['revision']}" if data["revision"] else ""
-        click.echo(f"data       {data['source']} {data['name']}{at}, sha256 {data['sha256'][:12]}")
-        click.echo(f"rows       {found['rows']:,}")
+        say(f"data       {data['source']} {data['name']}{at}, sha256 {data['sha256'][:12]}")
+        say(f"rows       {found['rows']:,}")
     if found.get("documents"):
-        click.echo(f"samples    {found['samples']:,}")
-        click.echo(f"documents  {found['documents']:,}")
-        click.echo(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
+        say(f"samples    {found['samples']:,}")
+        say(f"documents  {found['documents']:,}")
+        say(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
     for name, rows in found.get("missing", {}).items():
-        click.echo(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
-    click.echo("every row fits" if found["fits"] else f"does not fit: {found['problem']}")
+        say(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
+    say("every row fits" if found["fits"] else f"does not fit: {found['problem']}")
     if found["hint"]:
-        click.echo(f"hint: {found['hint']}")
+        say(f"hint: {found['hint']}")

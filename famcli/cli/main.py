@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,13 +15,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 
-from famcli.errors import UserError, unknown_name
+from famcli.cli.saying import Told, tell
+from famcli.errors import UserError, printable, unknown_name
 from famcli.version import __version__
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What PyTorch says on its devices."""
+LONGEST_MESSAGE = 4_000
+"""Characters of a message: it may quote what has no end."""
 GOES_ON = "the same command goes on where this one stopped"
 
 
@@ -86,7 +90,10 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for what the user can put right, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if args is None else args)
+    _show_warnings()
     try:
+        if any("\0" in word for word in given):  # no shell can give one, and no path can have one
+            raise UserError("an argument has a null character in it")
         code = cli.main(given, prog_name="famcli", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except UserError as error:
@@ -117,6 +124,13 @@ def main(args: Sequence[str] | None = None) -> int:
         )
 
 
+def _show_warnings() -> None:
+    """What the rooms below warn of goes the way of all lines."""
+    logger = logging.getLogger("famcli")
+    if not any(isinstance(handler, Told) for handler in logger.handlers):
+        logger.addHandler(Told(logging.WARNING))
+
+
 def _silence() -> None:
     """Standard output takes nothing more: Python must not complain when it flushes what could not be written."""
     with suppress(OSError, ValueError):  # it may have no file descriptor
@@ -124,7 +138,7 @@ def _silence() -> None:
 
 
 def _complain(message: str, hint: str | None) -> int:
-    click.echo(f"error: {message}", err=True)
+    tell(f"error: {printable(message, LONGEST_MESSAGE)}")
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        tell(f"hint: {printable(hint, LONGEST_MESSAGE)}")
     return EXIT_USER_ERROR

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from famcli.cli.options import output
+from famcli.cli.saying import say
 from famcli.errors import UserError
 
 
@@ -61,4 +62,4 @@ def command(
     except OSError as error:
         raise UserError(f"cannot write {error.filename or file}: {error.strerror}") from error
     for path in (file, *written):
-        click.echo(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+        say(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")

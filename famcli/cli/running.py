@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options
+from famcli.cli.saying import tell
 from famcli.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -250,10 +251,9 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
     from famcli.checkpoints.registry import pick_device, pick_dtype
 
     if source.untrained_memory:
-        click.echo(
+        tell(
             f"warning: {source.name}: {source.untrained_memory}: nobody has trained its memory, whose weights are "
-            "random; train it before judging its memory",
-            err=True,
+            "random; train it before judging its memory"
         )
     device = pick_device(settings.device)
     return source.load(device, pick_dtype(settings.dtype, device, source), bool(settings.device_map))
@@ -280,7 +280,7 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
         progress=make_progress(f"{model.name} on {task.name}"),
     )
     for warning in _answer_warnings(record, task, settings):
-        click.echo(f"warning: {model.name} on {task.name}: {warning}", err=True)
+        tell(f"warning: {model.name} on {task.name}: {warning}")
     return record
 
 

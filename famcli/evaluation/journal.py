@@ -13,6 +13,7 @@ from typing import Any
 
 from famcli.errors import GO_ON, UserError, printable
 from famcli.fields import from_json, read_fields
+from famcli.inputs import check_file
 
 JOURNAL_NAME = "samples.jsonl"
 
@@ -82,6 +83,7 @@ def read_entries(path: Path) -> dict[str, Entry]:
     Raises:
         UserError: a whole line is damaged, or the file cannot be read.
     """
+    check_file(path)
     try:
         return _parse(path, path.read_bytes())
     except OSError as error:
@@ -117,6 +119,7 @@ class Journal:
             UserError: a whole line is damaged, or the file cannot be read.
         """
         self.path = path
+        check_file(path)
         try:
             content = path.read_bytes() if path.exists() else b""
             whole = content.rfind(b"\n") + 1

@@ -21,6 +21,7 @@ from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
 from famcli.evaluation.stream import StateKeeper
+from famcli.inputs import check_file
 from famcli.seams import FramedEncoder
 from famcli.task import Encoder, Sample, Task
 
@@ -161,6 +162,7 @@ def _finished(directory: Path) -> RunRecord | None:
     if earlier is None or earlier.status != "finished":
         return None
     journal = directory / JOURNAL_NAME
+    check_file(journal)
     whole = not journal.exists() or journal.read_bytes().count(b"\n") >= earlier.samples
     return earlier if whole else None
 

@@ -18,6 +18,7 @@ from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import ContextFields, ModelFields, RunRecord, TaskFields
 from famcli.fields import from_json, parse_value, read_fields
 from famcli.files import write_text
+from famcli.inputs import check_file
 from famcli.version import __version__
 
 Kind = Literal["absolute", "relative", "no_significant_drop"]
@@ -203,6 +204,7 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         UserError: it is missing, damaged, or not one.
     """
+    check_file(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

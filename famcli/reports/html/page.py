@@ -13,13 +13,14 @@ from typing import Any
 from markupsafe import Markup
 
 from famcli.compare.comparison import Comparison
+from famcli.display import visible
 from famcli.evaluation.record import RunRecord
 from famcli.reports.html.reading import reading_charts
 from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
 from famcli.reports.html.summary import cost_grid, model_grid, task_grids, verdict_grid, verdict_lines
 from famcli.reports.html.task_runs import runs_by_task
-from famcli.reports.layout import remarks, visible
+from famcli.reports.layout import remarks
 from famcli.reports.plots.chart import Chart, plot_style, swatch
 from famcli.reports.plots.palette import DARK, LIGHT, variables
 from famcli.reports.plots.passkey import passkey_charts
