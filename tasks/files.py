@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from famcli.errors import UserError
+from famcli.inputs import check_encoding, check_file
 from famcli.task import DataError
 
 from .rows import Row
@@ -51,6 +52,11 @@ READABLE = (
 )
 PARQUET_BATCH = 16
 """Rows decoded together: a single row of NarrativeQA holds a whole book."""
+
+LARGEST_ROW = 1 << 28
+"""Most bytes of a line of JSON: no book comes near it."""
+UNPACKED_ALWAYS, UNPACKED_TIMES = 1 << 26, 200
+"""Bytes that anything packed may unpack to, and how many times its own size beyond that: text packs to a tenth."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -99,7 +105,7 @@ class DataFile:
         """
         digest, lines = hashlib.sha256(), 0
         with self._explained(), self._open() as stream:
-            for line in stream:
+            for line in self._lines(stream):
                 digest.update(line)
                 lines += not line.isspace()
         if self.kind == PARQUET:
@@ -113,7 +119,7 @@ class DataFile:
 
     def _json_lines(self) -> Iterator[Row]:
         with self._open() as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(self._lines(stream), 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if not line.isspace():
@@ -169,16 +175,31 @@ class DataFile:
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
-        """The uncompressed content."""
+        """The uncompressed content; text must not begin as UTF-16 does."""
+        check_file(self.path)
         if self.member is None:
             with open(self.path, "rb") as raw:
-                yield self._unzipped(raw)
+                yield self._checked(self._unzipped(raw, self.path.stat().st_size))
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as raw:
-                yield self._unzipped(raw)
+                yield self._checked(self._unzipped(raw, archive.getinfo(self.member).compress_size))
 
-    def _unzipped(self, raw: IO[bytes]) -> IO[bytes]:
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if self.name.endswith(".gz") else raw
+    def _unzipped(self, raw: IO[bytes], size: int) -> IO[bytes]:
+        if not self.name.endswith(".gz"):
+            return raw
+        bounded = _Bounded(gzip.GzipFile(fileobj=raw), most_unpacked(size), self.label)
+        return cast("IO[bytes]", io.BufferedReader(bounded))
+
+    def _checked(self, stream: IO[bytes]) -> IO[bytes]:
+        if self.kind != PARQUET:
+            check_encoding(stream.peek(4), self.label)  # type: ignore[attr-defined]  # all three kinds have it
+        return stream
+
+    def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
+        while line := stream.readline(LARGEST_ROW + 1):
+            if len(line) > LARGEST_ROW and self.kind == JSONL:
+                raise DataError(f"{self.label}: a line has more than {LARGEST_ROW >> 20} MiB: that is no row")
+            yield line
 
     @contextmanager
     def _on_disk(self) -> Iterator[Path]:
@@ -199,6 +220,29 @@ class DataFile:
             yield
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(f"{self.label} cannot be read: {error}") from error
+
+
+class _Bounded(io.RawIOBase):
+    """Reads what unpacks, up to a bound."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, most: int, label: str) -> None:
+        self.stream, self.left, self.most, self.label = stream, most, most, label
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self.stream.read(len(buffer))
+        self.left -= len(part)
+        if self.left < 0:
+            raise DataError(f"{self.label} unpacks to more than {self.most >> 20} MiB: that is no text")
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def most_unpacked(size: int) -> int:
+    """Most bytes that ``size`` packed bytes may unpack to."""
+    return max(UNPACKED_ALWAYS, UNPACKED_TIMES * size)
 
 
 def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
@@ -223,6 +267,7 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
             raise UserError(f"no data in the directory {path}", READABLE)
         _warn_of_others(str(path), [name for name in names if _kind(name, texts) is None], texts)
         return sorted(found, key=lambda file: file.label)
+    check_file(path)
     if not exists:
         raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
     if _kind(path.name, texts) is None:
@@ -262,6 +307,7 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
     kind = _kind(name, texts)
     if kind != ZIP:
         return [DataFile(name, path, str(kind))]
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
@@ -272,8 +318,11 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
     if not found:
         raise UserError(f"no data in {name}", READABLE)
     for file in found:
-        if members[file.name].flag_bits & 1:
+        about = members[file.name]
+        if about.flag_bits & 1:
             raise DataError(f"{file.label} is encrypted", f"unpack {name} and give its directory")
+        if about.file_size > most_unpacked(about.compress_size):
+            raise DataError(f"{file.label} says that it unpacks to {about.file_size >> 20:,} MiB: that is no text")
     _warn_of_others(name, [member for member, kind in kinds.items() if kind in (None, ZIP)], texts)
     return found
 

@@ -8,6 +8,7 @@ are cut from one array of token ids, so that even a million tokens cost no token
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ GRID_DEPTHS = (0, 25, 50, 75, 100)
 """Per cent of the filler that stands before the key in the cells of position ``grid``."""
 
 POSITIONS = ("start", "random", "grid")
+LONGEST = 1 << 27
+"""Most tokens of a text: its filler, as token ids, takes a gigabyte."""
+MOST_SAMPLES = 100_000
+"""A run has no more: as many texts of 1k tokens are a hundred million."""
 LARGEST_KEY_DIGITS = GENERATION_BUDGET - 1
 UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 
@@ -44,10 +49,17 @@ UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 def parse_lengths(text: str) -> tuple[int, ...]:
     """``1k,64k,1M,5000`` as sorted numbers of tokens without repetition; k is 1024, M is 1048576."""
     parts = [re.fullmatch(r"([0-9]+)([km]?)", part.strip().lower()) for part in text.split(",")]
-    lengths = {int(part[1]) * UNITS[part[2]] for part in parts if part}
+    lengths = {_number(part[1]) * UNITS[part[2]] for part in parts if part}
     if not all(parts) or 0 in lengths:
         raise ValueError("numbers of tokens such as 1k,64k,1M or 5000")
+    if max(lengths) > LONGEST:
+        raise ValueError(f"numbers of tokens of at most {LONGEST // UNITS['m']}M")
     return tuple(sorted(lengths))
+
+
+def _number(digits: str) -> int:
+    """What the digits say, or more than anything may be: thousands of digits are no number to Python."""
+    return int(digits) if len(digits) < 20 else 10**20
 
 
 def parse_positions(text: str) -> tuple[str, ...]:
@@ -59,9 +71,9 @@ def parse_positions(text: str) -> tuple[str, ...]:
 
 
 def parse_count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not re.fullmatch("0*[1-9][0-9]*", text):
-        raise ValueError("a whole number of at least 1")
+    """A whole number from 1 to ``MOST_SAMPLES``."""
+    if not re.fullmatch("0*[1-9][0-9]*", text) or _number(text.lstrip("0")) > MOST_SAMPLES:
+        raise ValueError(f"a whole number from 1 to {MOST_SAMPLES}")
     return int(text)
 
 
@@ -142,7 +154,7 @@ class PassKey(Task):
         """See ``Task.samples``; a limit takes evenly from all cells.
 
         Raises:
-            UserError: a length is too short for the text around the filler.
+            UserError: a length is too short for the text around the filler, or there are more than ``MOST_SAMPLES``.
         """
         digits = self.options.key_digits
         draws = [Draw.of(seed, *place, digits) for place in self._places(limit)]
@@ -159,7 +171,15 @@ class PassKey(Task):
     def _places(self, limit: int | None) -> list[tuple[int, str, int]]:
         """(length, position, trial) of the samples to ask, cell by cell."""
         cells = [(length, position) for length in self.options.lengths for position in self._positions()]
-        by_trial = [(trial, cell) for trial in range(self.options.trials) for cell in range(len(cells))][:limit]
+        asked = self.options.trials * len(cells)
+        if min(asked, limit or asked) > MOST_SAMPLES:
+            raise UserError(
+                f"task passkey: {len(cells)} cells of {self.options.trials} trials are {asked:,} samples, and a run has "
+                f"at most {MOST_SAMPLES:,}",
+                f"for example -o trials={MOST_SAMPLES // len(cells)}, or --limit",
+            )
+        every = ((trial, cell) for trial in range(self.options.trials) for cell in range(len(cells)))
+        by_trial = list(itertools.islice(every, limit))
         return [(*cells[cell], trial) for cell, trial in sorted((cell, trial) for trial, cell in by_trial)]
 
     def _positions(self) -> Iterator[str]:
