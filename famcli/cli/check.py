@@ -172,6 +172,7 @@ def _make(
 
 def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
     """The record of a run that has not begun, and the digests of its questions by sample id."""
+    from famcli.evaluation.asking import samples_of
     from famcli.evaluation.identity import context_fields, new_record
     from famcli.evaluation.prompts import special_tokens_of
     from famcli.gate.baseline import question
@@ -182,7 +183,7 @@ def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[Run
     bounds = settings.max_context, settings.truncate
     context = context_fields(model.tokenizer, *bounds, special, chat, settings.strip_thinking)
     record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
-    samples = task.samples(FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
+    samples = samples_of(task, FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
     record.cells = [dict(sample.cell) for sample in samples]
     return record, {sample.id: question(sample.reference, sample.cell) for sample in samples}
 

@@ -183,9 +183,11 @@ def _filled(fields: Mapping[str, Any], prefix: str = "") -> dict[str, bool]:
 
 def _survey_documents(task: Task, tokenizer: Tokenizer) -> JSON:
     """Number of samples and documents, and the longest document, as the task makes them of the rows."""
-    samples = task.samples(tokenizer, seed=0, limit=None)
+    from famcli.evaluation.asking import request_of, samples_of
+
+    samples = samples_of(task, tokenizer, 0, None, may_be_none=True)
     first = {sample.id if sample.document is None else sample.document: sample for sample in reversed(samples)}
-    lengths = {name: _document_tokens(sample.request(), tokenizer) for name, sample in first.items()}
+    lengths = {name: _document_tokens(request_of(task, sample), tokenizer) for name, sample in first.items()}
     longest = max(lengths, key=lambda name: lengths[name], default=None)
     return {
         "samples": len(samples),

@@ -87,6 +87,7 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "path": str(record.path / "run.json"),
         "metrics": {name: dataclasses.asdict(metric) for name, metric in record.metrics.items()},
         "cells": record.cells,
+        **({"skipped": record.skipped} if record.skipped else {}),
     }
 
 
@@ -102,6 +103,7 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     from rich.text import Text
 
     from famcli.compare.cells import format_settings, shown_scores
+    from famcli.evaluation.record import skipped_words
     from famcli.reports.numbers import format_field, format_metric
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
@@ -132,6 +134,8 @@ def _print_record(record: RunRecord, screen: Console) -> None:
     for name, what in (("answers_empty", "empty answers"), ("answers_cut", "cut at the budget")):
         if count := cost.get(name):
             add(what, f"{count} of {record.samples} answers")
+    if record.skipped:
+        add("skipped", skipped_words(record))
     add("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")
     add("run record", str(record.path / "run.json"))
     screen.print(table)

@@ -214,7 +214,8 @@ def runs(output: Path, json_output: bool) -> None:
     for record in records:
         headline = next(iter(record.metrics.items()), None)
         score = f"{headline[0]} {format_metric(headline[1])}" if headline else ""
-        rows.append([record.run_id, record.status, record.model["name"], record.task["name"], score, record.started])
+        status = f"{record.status}, {len(record.skipped)} skipped" if record.skipped else record.status
+        rows.append([record.run_id, status, record.model["name"], record.task["name"], score, record.started])
     _print_table(["run", "status", "model", "task", "score", "started"], rows)
 
 

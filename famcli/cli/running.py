@@ -17,6 +17,7 @@ from famcli.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel, Source
+    from famcli.evaluation.asking import OnError
     from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
     from famcli.task import Task
@@ -41,6 +42,7 @@ class RunSettings:
     strip_thinking: int | None
     device_map: str | None
     seed: int
+    on_error: OnError
     fresh: bool
     output: Path
 
@@ -148,6 +150,13 @@ def run_options(function: Function) -> Function:
             help=f"What stands in <think>...</think> is no part of an answer; at most {THINKING_TOKENS} tokens.",
         ),
         click.option("--seed", type=int, default=0, show_default=True),
+        click.option(
+            "--on-error",
+            type=click.Choice(["stop", "skip"]),
+            default="stop",
+            show_default=True,
+            help="What to do when a task fails on a sample. Skipped ones are named beside the scores.",
+        ),
         click.option("--fresh", is_flag=True, help="Start over where there is such a run already."),
         output,
     )
@@ -234,16 +243,18 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Sour
 
 def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
     """Draws the samples, and where the context is bounded measures them against it."""
+    from famcli.evaluation.asking import Skips, ask_or_skip, samples_of
     from famcli.evaluation.plan import measure
     from famcli.evaluation.prompts import special_tokens_of
     from famcli.evaluation.runner import context_of
     from famcli.seams import FramedEncoder
 
     special = special_tokens_of(source.tokenizer, settings.chat_template, settings.chat_arguments)
-    samples = task.samples(FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
+    samples = samples_of(task, FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
     context = context_of(source.longest_text, settings.max_context, settings.truncate, settings.strip_thinking or 0)
     if context:
-        measure(samples, source.tokenizer, context, special)
+        ask = functools.partial(ask_or_skip, task, Skips(settings.on_error))
+        measure(samples, source.tokenizer, context, special, ask=ask)
 
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
@@ -262,6 +273,7 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
 def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = False) -> RunRecord:
     """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
     from famcli.cli.progress import make_progress
+    from famcli.evaluation.record import skipped_words
     from famcli.evaluation.runner import evaluate
 
     record = evaluate(
@@ -277,8 +289,11 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
         thinking=settings.strip_thinking,
         batch_size=settings.batch_size,
         fresh=fresh or settings.fresh,
+        on_error=settings.on_error,
         progress=make_progress(f"{model.name} on {task.name}"),
     )
+    if record.skipped:
+        tell(f"warning: {model.name} on {task.name}: {skipped_words(record)}")
     for warning in _answer_warnings(record, task, settings):
         tell(f"warning: {model.name} on {task.name}: {warning}")
     return record

@@ -11,7 +11,7 @@ from famcli.compare.comparison import Row
 from famcli.compare.pairing import HOW_MANY, samples_of
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
-from famcli.evaluation.record import RunRecord
+from famcli.evaluation.record import RunRecord, skipped_words
 from famcli.metrics.paired import LEVEL
 
 DISTANCE = "distance"
@@ -22,7 +22,7 @@ def notes_of(
     cells: Sequence[CellRuns], samples: Sequence[RowSamples], rows: Sequence[Row], baseline: str | None, by: By | None
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
-    found = [*_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
+    found = [*_skipped(cells), *_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
     found += _by_field(cells)
     found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))
@@ -30,6 +30,13 @@ def notes_of(
 
 def _tasks(rows: Iterable[CellRuns] | Iterable[RowSamples]) -> set[str]:
     return {row.task for row in rows}
+
+
+def _skipped(cells: Iterable[CellRuns]) -> Iterator[str]:
+    for cell in cells:
+        for record, _ in cell.runs.values():
+            if record.skipped:
+                yield f"note: {record.run_id} skipped {skipped_words(record)}"
 
 
 def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:
