@@ -4,8 +4,8 @@
     python benchmarks/fuzz.py --only 17 --keep /tmp/case       # case 17 alone; its files stay
 
 Every case is one command line over one of the verbs, in a folder of its own, drawn from the seed and its number alone.
-Python and PyTorch are imported once: each case is a fork of the process that has them, so a core does some hundreds of
-cases in a minute. What counts, besides what is printed:
+Python and PyTorch are imported once: a fork of the process that has them runs some cases, so a core does about a
+thousand in a minute. What counts, besides what is printed:
 
 - a traceback: an exception that no one caught, a death by signal, an exit code other than 0, 1, 2 and 130;
 - a hang: a case that takes longer than 10 seconds;
@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -27,7 +29,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from fuzz_commands import make_case
 from fuzz_inputs import make_kit
 
 SECONDS = 10.0
+TOGETHER = 25
+"""Cases that one fork runs."""
 MEMORY = 2 << 30
 CODES = (0, 1, 2, 130)
 TRACEBACK = "Traceback (most recent call last)"
@@ -97,86 +101,150 @@ def warm() -> None:
     gc.freeze()  # what no fork touches need not be copied
 
 
-def run_case(number: int, seed: int, kit: Path, folder: Path) -> Result:
-    """Makes a case below ``folder`` and runs it in a fork."""
-    args = make_case(random.Random(f"{seed} {number}"), kit, folder)
-    before = _snapshot(folder)
-    out = folder / "printed"
-    began, pid = time.monotonic(), os.fork()
-    if pid == 0:
-        _child(args, folder, out)
-    status = _wait(pid, began + SECONDS)
-    printed = out.read_bytes().decode("utf-8", "replace") if out.exists() else ""
-    told = (folder / "told").read_text() if (folder / "told").exists() else ""
-    faults = {}
-    code = os.waitstatus_to_exitcode(status) if status is not None else -1
-    if status is None:
-        faults["hang"] = f"{time.monotonic() - began:.1f} s"
-    elif code not in CODES or TRACEBACK in printed:
-        faults["traceback"] = printed.strip()[-3000:] or f"exit code {code}"
-    if "not enough memory" in printed:
-        faults["memory"] = "it asks for more memory than there is"
-    changed = [line for line in told.splitlines() if line] + _changes(before, _snapshot(folder))
-    if changed:
-        faults["changed"] = "; ".join(changed[:5])
-    return Result(args, code, printed, faults)
+def run_cases(numbers: Sequence[int], seed: int, kit: Path, cases: Path) -> Iterator[tuple[int, Result]]:
+    """Makes the cases below ``cases`` and runs them one after another in a fork; another one goes on after a hang."""
+    left = list(numbers)
+    while left:
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            _child(left, seed, kit, cases, writing)
+        os.close(writing)
+        lines = Lines(reading)
+        try:
+            for number in tuple(left):
+                args = lines.next(60.0)  # the case is being made
+                told = lines.next(SECONDS) if args is not None else None
+                left.remove(number)
+                if told:
+                    yield number, Result(args, told["code"], told["printed"], told["faults"])
+                    continue
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                _, status = os.waitpid(pid, 0)
+                fault = {"hang": f"more than {SECONDS:.0f} s"}
+                if told == {}:
+                    fault = {"traceback": f"the process ended with {os.waitstatus_to_exitcode(status)}"}
+                yield number, Result(args or [], -1, "", fault)
+                break
+            else:
+                os.waitpid(pid, 0)
+        finally:
+            os.close(reading)
 
 
-def _child(args: list[str], folder: Path, out: Path) -> None:
-    """The command in this process, which ends with it."""
-    code = 70
+class Lines:
+    """Lines of JSON out of a pipe."""
+
+    def __init__(self, pipe: int) -> None:
+        self.pipe, self.content = pipe, b""
+
+    def next(self, seconds: float) -> Any:
+        """The next one; ``None`` where none comes in time, ``{}`` where the other end is gone."""
+        until = time.monotonic() + seconds
+        while b"\n" not in self.content:
+            ready, _, _ = select.select([self.pipe], [], [], max(0.0, until - time.monotonic()))
+            if not ready:
+                return None
+            part = os.read(self.pipe, 1 << 20)
+            if not part:
+                return {}
+            self.content += part
+        line, _, self.content = self.content.partition(b"\n")
+        return json.loads(line)
+
+
+def _child(numbers: Sequence[int], seed: int, kit: Path, cases: Path, pipe: int) -> None:
+    """Runs cases in this process, which ends with them; tells of each what it is, and how it ended."""
     try:
-        target = os.open(out, os.O_WRONLY | os.O_CREAT)
-        os.dup2(target, 1), os.dup2(target, 2)
-        sys.stdin = open(os.devnull)
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-        os.setpgid(0, 0)
-        os.chdir(folder / "run")
-        home, scratch = folder / "home", folder / "scratch"
-        home.mkdir(), scratch.mkdir()
-        os.environ |= {"HOME": str(home), "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        tempfile.tempdir = str(scratch)
+        sys.stdin = open(os.devnull)  # noqa: SIM115 (as long as the process)
+        heard = Heard()
+        sys.addaudithook(heard.hear)
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + MEMORY, hard))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        told: list[str] = []
-        sys.addaudithook(lambda event, given: _hear(event, given, told, (folder / "run", scratch)))
-        from famcli.cli.main import main
-
-        code = main(args)
+        for number in numbers:
+            folder = cases / str(number)
+            args = make_case(random.Random(f"{seed} {number}"), kit, folder)
+            _send(pipe, args)
+            _send(pipe, _run(args, folder, heard))
+        os._exit(0)
     except BaseException:
         with contextlib.suppress(Exception):
+            traceback.print_exc(file=sys.__stderr__)
+        os._exit(70)
+
+
+def _send(pipe: int, value: Any) -> None:
+    content = json.dumps(value).encode() + b"\n"
+    while content:
+        content = content[os.write(pipe, content) :]
+
+
+def _run(args: list[str], folder: Path, heard: Heard) -> dict[str, Any]:
+    """One command, and what must not be of it."""
+    from famcli.cli.main import main
+
+    home, scratch = folder / "home", folder / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    before = _snapshot(folder)
+    os.chdir(folder / "run")
+    os.environ |= {"HOME": str(home), "TMPDIR": str(scratch), "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    tempfile.tempdir = str(scratch)
+    out, code = folder / "printed", 70
+    with open(out, "w", encoding="utf-8", errors="backslashreplace") as printed:
+        sys.stdout = sys.stderr = printed
+        heard.begin((folder / "run", scratch, out))
+        try:
+            code = main(args)
+        except BaseException:
             traceback.print_exc()
-        code = 70
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        with contextlib.suppress(Exception):
-            if told:
-                descriptor = os.open(folder / "told", os.O_WRONLY | os.O_CREAT)
-                os.write(descriptor, "\n".join(told).encode("utf-8", "replace"))
-        os._exit(code)
+        finally:
+            changed = heard.end()
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    text = out.read_text(encoding="utf-8", errors="replace")
+    faults = {}
+    if code not in CODES or TRACEBACK in text:
+        faults["traceback"] = text.strip()[-3000:] or f"exit code {code}"
+    if "not enough memory" in text:
+        faults["memory"] = "it asks for more memory than there is"
+    if changed := changed + _changes(before, _snapshot(folder)):
+        faults["changed"] = "; ".join(changed[:5])
+    return {"code": code, "printed": text[-20_000:], "faults": faults}
 
 
-def _hear(event: str, given: tuple[Any, ...], told: list[str], allowed: tuple[Path, ...]) -> None:
-    """Notes what is changed outside the folders that may be."""
-    if event == "open":
-        path, mode, flags = given
-        writes = (isinstance(mode, str) and any(letter in mode for letter in "wxa+")) or (flags or 0) & _WRITES
-        if not writes:
+class Heard:
+    """What Python says that it changes, outside the places where a case may."""
+
+    def __init__(self) -> None:
+        self.allowed: tuple[str, ...] = ()
+        self.told: list[str] = []
+
+    def begin(self, allowed: Sequence[Path]) -> None:
+        self.told, self.allowed = [], tuple(map(str, allowed))
+
+    def end(self) -> list[str]:
+        self.allowed = ()
+        return self.told
+
+    def hear(self, event: str, given: tuple[Any, ...]) -> None:
+        if not self.allowed:
             return
-    elif event in _CHANGES:
-        path = given[0]
-    else:
-        return
-    if isinstance(path, int) or path is None:
-        return
-    place = os.path.abspath(os.fsdecode(path))
-    fine = place in ("/dev/null", "/dev/tty", "/dev/shm") or place.startswith(("/dev/shm/", "/proc/"))
-    if not fine and not any(place == str(one) or place.startswith(f"{one}/") for one in allowed) and len(told) < 20:
-        told.append(f"{event} {place}")
+        if event == "open":
+            path, mode, flags = given
+            if not (isinstance(mode, str) and any(letter in mode for letter in "wxa+")) and not (flags or 0) & _WRITES:
+                return
+        elif event in _CHANGES:
+            path = given[0]
+        else:
+            return
+        if isinstance(path, int) or path is None:
+            return
+        place = os.path.abspath(os.fsdecode(path))
+        fine = place in ("/dev/null", "/dev/tty") or place.startswith(("/dev/shm/", "/proc/"))
+        if not fine and not any(place == one or place.startswith(f"{one}/") for one in self.allowed):
+            self.told.append(f"{event} {place}")
 
 
 def _data_bytes() -> int:
@@ -185,20 +253,6 @@ def _data_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmData")))
     return 8 << 30
-
-
-def _wait(pid: int, until: float) -> int | None:
-    """The status of a child that ended in time; ``None`` of one that had to be killed."""
-    pause = 0.001
-    while time.monotonic() < until:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.02)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -214,7 +268,7 @@ def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
             found[os.path.relpath(os.path.join(place, name), folder)] = (
                 about.st_mode,
                 size,
-                about.st_mtime_ns * (not size == 0),
+                about.st_mtime_ns * (size != 0),
             )
     found.pop("home", None)
     return found
@@ -241,13 +295,14 @@ def fuzz(numbers: range, seed: int, keep: Path | None = None) -> Iterator[tuple[
     """The results of cases one by one; the folders of those without fault are removed."""
     warm()
     with workplace(keep) as (kit, cases):
-        for number in numbers:
-            folder = cases / str(number)
-            shutil.rmtree(folder, ignore_errors=True)
-            result = run_case(number, seed, kit, folder)
-            yield number, result
-            if not keep or (not result.faults and len(numbers) > 1):
-                shutil.rmtree(folder, ignore_errors=True)
+        for first in range(0, len(numbers), TOGETHER):
+            some = numbers[first : first + TOGETHER]
+            for number in some:
+                shutil.rmtree(cases / str(number), ignore_errors=True)
+            for number, result in run_cases(some, seed, kit, cases):
+                yield number, result
+                if not keep or (not result.faults and len(numbers) > 1):
+                    shutil.rmtree(cases / str(number), ignore_errors=True)
 
 
 def main() -> int:

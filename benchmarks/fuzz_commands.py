@@ -1,4 +1,4 @@
-"""Command lines over every verb, with inputs that ``fuzz_mutations`` has spoilt; each is made in a folder of its own."""
+"""Command lines over every verb, with inputs that ``fuzz_mutations`` has spoilt; each in a folder of its own."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def write_theories(folder: Path) -> None:
 
 
 def make_kit(folder: Path) -> None:
-    """Writes all that lasts: ``own``, ``hub``, ``model.gguf``, ``adapter``, ``text``, ``results``, ``baseline.json``."""
+    """Writes all that lasts: models, an adapter, texts, data, runs and their baseline."""
     _own(folder / "own")
     _hub(folder / "hub")
     _gguf(folder / "model.gguf")

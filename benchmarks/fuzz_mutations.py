@@ -180,7 +180,7 @@ def spoil_file(rng: random.Random, path: Path) -> None:
             if path.suffix in (".json", ".yaml"):
                 path.write_bytes(dump_json(rng, spoil_value(rng, json.loads(content))))
                 return None
-        except (ValueError, TypeError, UnicodeError):
+        except (ValueError, TypeError, RecursionError):
             pass
     path.write_bytes(spoil_bytes(rng, content))
     return None
