@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -50,6 +50,7 @@ READABLE = (
     "famcli reads .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet, QuALITY's *.htmlstripped.dev, Qasper's qasper-*.json and "
     "a .zip of them"
 )
+PACKED = (".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".7z", ".rar", ".zst", ".xz", ".bz2")
 PARQUET_BATCH = 16
 """Rows decoded together: a single row of NarrativeQA holds a whole book."""
 
@@ -97,6 +98,17 @@ class DataFile:
         with self._explained():
             yield from readers[self.kind]()
 
+    def readable_rows(self, misfit: Callable[[DataError], None]) -> Iterator[Row]:
+        """The rows that can be read; ``misfit`` is told of the others."""
+        try:
+            if self.kind == JSONL:
+                with self._explained():
+                    yield from self._json_lines(misfit)
+            else:
+                yield from self.rows()
+        except DataError as error:
+            misfit(error)
+
     def fingerprint(self) -> tuple[int, str]:
         """Number of rows, and the sha256 of the uncompressed content.
 
@@ -112,19 +124,28 @@ class DataFile:
             with self._explained(), self._on_disk() as path:
                 rows = _parquet_length(path, self.label)
         else:
-            rows = lines if self.kind == JSONL else sum(1 for _ in self.rows())
+            known = {JSONL: lines, TEXT: 1}
+            rows = known[self.kind] if self.kind in known else sum(1 for _ in self.rows())
         if rows == 0:
             raise DataError(f"{self.label} is empty")
         return rows, digest.hexdigest()
 
-    def _json_lines(self) -> Iterator[Row]:
+    def _json_lines(self, misfit: Callable[[DataError], None] | None = None) -> Iterator[Row]:
         with self._open() as stream:
             for number, line in enumerate(self._lines(stream), 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.isspace():
-                    where = f"{self.label}, line {number}"
-                    yield Row(_parse_object(line, where), where, self.name)
+                if line.isspace():
+                    continue
+                where = f"{self.label}, line {number}"
+                try:
+                    row = Row(_parse_object(line, where), where, self.name)
+                except DataError as error:
+                    if misfit is None:
+                        raise
+                    misfit(error)
+                    continue
+                yield row
 
     def _json_object(self) -> Iterator[Row]:
         """The values of one object, each of which has its name as its ``id``."""
@@ -271,7 +292,9 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
     if not exists:
         raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
     if _kind(path.name, texts) is None:
-        raise UserError(f"{path} has an unknown extension", READABLE)
+        packed = path.name.lower().endswith(PACKED)
+        hint = f"unpack it and give its directory: {READABLE}" if packed else READABLE
+        raise UserError(f"{path} has an unknown extension", hint)
     return expand(path, path.name, texts)
 
 

@@ -8,21 +8,26 @@ on one's own entries; they cannot be set beside the papers'.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
+from famcli.errors import printable
 from famcli.task import DataError, Encoder, Read, Sample
 
 from .documents import DocumentTask, text_id, unique_ids
 from .files import JSONL, PARQUET, DataFile
 from .pg19 import READING_METRICS, reading_scores
 from .rows import Row
-from .theories import TheoryFile, join_theories, order_theories
+from .theories import TheoryFile, join_theories, order_theories, raise_together
+
+logger = logging.getLogger(__name__)
 
 THEORY, ROOT, ARCHIVE = ".thy", "ROOT", "thys"
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,29 @@ class Isabelle(DocumentTask):
             if file.kind in (JSONL, PARQUET):
                 raise DataError(f"{file.label}: rows beside theories", "give either of them at a time")
         roots = [file for file in self.dataset.files if PurePosixPath(file.name).name == ROOT]
-        return [_read_entry(name, files) for name, files in _by_entry([*theories, *roots]).items()]
+        strays: list[DataError] = []
+        left_out = strays.append if roots else None  # without any, all theories are meant
+        entries, misfits = list[Entry](), list[DataError]()
+        for name, files in _by_entry([*theories, *roots]).items():
+            try:
+                entries.append(_read_entry(name, files, left_out))
+            except DataError as error:
+                misfits.append(error)
+        if strays:
+            shown = "; ".join(printable(stray.message) for stray in strays[:SHOWN])
+            more = f"; and {len(strays) - SHOWN} more" if len(strays) > SHOWN else ""
+            logger.warning(
+                "warning: %d theories that no ROOT reaches are left out, for they do not parse: %s%s",
+                *(len(strays), shown, more),
+            )
+        raise_together(misfits)
+        return [entry for entry in entries if entry.theories]
+
+    def check_row(self, row: Row) -> None:
+        """See ``DocumentTask.check_row``; what is wrong with theories is found all at once."""
+        if row.file.endswith(THEORY) or PurePosixPath(row.file).name == ROOT:
+            return
+        _joined_entry(row)
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
         """See ``Task.samples``; neither tokenizer nor seed plays a part.
@@ -134,12 +161,20 @@ def _root(file: DataFile) -> Path:
 
 
 def _below_entries(root: Path, files: Sequence[DataFile]) -> list[tuple[tuple[str, ...], DataFile]]:
-    """The parts of the files' paths, that of the entry first, sorted."""
+    """The parts of the files' paths, that of the entry first, sorted.
+
+    Files at the top make one entry of all. But a theory that lies astray beside entries, which have a ROOT each, does
+    not: it is an entry of its own.
+    """
     paths = [(PurePosixPath(file.name).parts, file) for file in files]
     if any(ARCHIVE in parts[:-1] for parts, _ in paths):
         paths = [(parts[parts.index(ARCHIVE) + 1 :], file) for parts, file in paths if ARCHIVE in parts[:-1]]
-    if any(len(parts) == 1 for parts, _ in paths):
-        paths = [((root.name.removesuffix(".zip"), *parts), file) for parts, file in paths]
+    at_top = {parts[0] for parts, _ in paths if len(parts) == 1}
+    with_root = {parts[0] for parts, _ in paths if len(parts) == 2 and parts[1] == ROOT}
+    several = ROOT not in at_top and len(with_root) > 1
+    if at_top:
+        name = root.name.removesuffix(".zip")
+        paths = [(parts if several and len(parts) > 1 else (name, *parts), file) for parts, file in paths]
     return sorted(paths, key=lambda path: path[0])
 
 
@@ -152,9 +187,21 @@ def _joined_entry(row: Row) -> Entry:
     return Entry(name, title, row.text("text"), theories)
 
 
-def _read_entry(name: str, files: Sequence[tuple[str, DataFile]]) -> Entry:
-    sources = [TheoryFile(path, row.text("text", blank=True), row.where) for path, file in files for row in file.rows()]
+def _read_entry(
+    name: str, files: Sequence[tuple[str, DataFile]], left_out: Callable[[DataError], None] | None
+) -> Entry:
+    """An entry; ``left_out`` is as in ``order_theories``."""
+    sources = [_source(path, file) for path, file in files]
     theories = [source for source in sources if source.path.endswith(THEORY)]
     roots = [source for source in sources if not source.path.endswith(THEORY)]
-    ordered = order_theories(name, theories, roots)
+    raise_together([root.unreadable for root in roots if root.unreadable])
+    ordered = order_theories(name, theories, roots, left_out)
     return Entry(name, name, join_theories(ordered), len(ordered))
+
+
+def _source(path: str, file: DataFile) -> TheoryFile:
+    try:
+        (row,) = file.rows()
+    except DataError as error:
+        return TheoryFile(path, "", file.label, error)
+    return TheoryFile(path, row.text("text", blank=True), row.where)

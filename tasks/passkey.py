@@ -174,8 +174,8 @@ class PassKey(Task):
         asked = self.options.trials * len(cells)
         if min(asked, limit or asked) > MOST_SAMPLES:
             raise UserError(
-                f"task passkey: {len(cells)} cells of {self.options.trials} trials are {asked:,} samples, and a run has "
-                f"at most {MOST_SAMPLES:,}",
+                f"task passkey: {len(cells)} cells of {self.options.trials} trials are {asked:,} samples, and a run "
+                f"has at most {MOST_SAMPLES:,}",
                 f"for example -o trials={MOST_SAMPLES // len(cells)}, or --limit",
             )
         every = ((trial, cell) for trial in range(self.options.trials) for cell in range(len(cells)))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from famcli.errors import UserError
+from famcli.task import DataError
 
 from .files import DataFile, list_files
 from .hub import HubDataset, fetch, find_stored
@@ -61,6 +62,11 @@ class Dataset:
         """
         for file in self.files:
             yield from file.rows()
+
+    def readable_rows(self, misfit: Callable[[DataError], None]) -> Iterator[Row]:
+        """As ``rows``, without those that cannot be read; ``misfit`` is told of them."""
+        for file in self.files:
+            yield from file.readable_rows(misfit)
 
     def facts(self) -> dict[str, Any]:
         """The fields of ``provenance``."""

@@ -86,7 +86,7 @@ def test_a_request_that_is_none_is_named_and_skipped_only_when_asked(
 
 
 def test_a_run_without_a_sample_left_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="task asks failed on all of its 2 samples, for instance: .*division by zero"):
+    with pytest.raises(UserError, match=r"task asks failed on all of its 2 samples, for instance: .*division by zero"):
         evaluate(small_model(), Asks([sample("a", divides), sample("b", divides)]), results=tmp_path, on_error="skip")
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 TODAY = datetime(2024, 7, 26)
 """The date for templates that state one: a run must ask the same tomorrow. It is the default of Llama 3's own."""
-CPU_SECONDS, SECONDS = 3, 30
+CPU_SECONDS, SECONDS = 2, 30
 """Of the processor, and, on a machine that is busy, in all. Templates of models take milliseconds."""
-MEMORY = 1 << 30
+MEMORY = 1 << 29
 LONGEST = 1 << 20
 """Most characters that a template may write, or have."""
 _TOO_LONG = f"it writes more than {LONGEST:,} characters"
-_KILLED = f"it takes more than {CPU_SECONDS} seconds or more than {MEMORY >> 30} GiB"
+_KILLED = f"it takes more than {CPU_SECONDS} seconds or more than {MEMORY >> 20} MiB"
 
 
 def render(source: str, variables: Mapping[str, Any]) -> str:
@@ -50,8 +50,14 @@ def variables_of(source: str) -> set[str]:
     return set(_ask(source, None))
 
 
+_exceeding: set[str] = set()
+"""Templates that took more than is allowed: they are not given the time once more."""
+
+
 @lru_cache(maxsize=64)  # every question of a run stands between the same texts
 def _ask(source: str, variables: str | None) -> Any:
+    if source in _exceeding:
+        raise _failed(_KILLED)
     if len(source) > LONGEST:
         raise _failed(f"it has {len(source):,} characters")
     job = json.dumps({"source": source, "variables": variables}).encode()
@@ -62,6 +68,8 @@ def _ask(source: str, variables: str | None) -> Any:
     except (subprocess.TimeoutExpired, ValueError):
         answer = {"failed": _KILLED}
     if "failed" in answer:
+        if answer["failed"] == _KILLED:
+            _exceeding.add(source)
         raise _failed(str(answer["failed"]))
     return answer["made"]
 

@@ -15,10 +15,11 @@ from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
-    from famcli.task import Request, Task
+    from famcli.task import DataError, Request, Task
 
 JSON = dict[str, Any]
 EXIT_DOES_NOT_FIT = 1
+SHOWN_MISFITS = 10
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +88,7 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
         if not found["samples"]:
             found |= {"fits": False, "problem": "there is nothing to ask in these rows"}
     except DataError as error:
-        found |= {"fits": False, "problem": error.message, "hint": error.hint}
+        found |= {"fits": False, "problem": error.message, "hint": error.hint, **_all_misfits(plugin, error)}
     if json_output:
         say_json(found)
     else:
@@ -130,6 +131,13 @@ def cloze(
         raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})")
     passages, asked = write_clozes(text, output, (shortest, longest), questions, limit or 0, seed)
     say(f"{asked:,} questions about {passages:,} passages in {output}")
+
+
+def _all_misfits(task: Task, first: DataError) -> JSON:
+    """The messages of the first misfits, and how many there are."""
+    messages = [first.message, *(error.message for error in (*first.others, *task.misfits()))]
+    messages = list(dict.fromkeys(messages))
+    return {"misfits": messages[:SHOWN_MISFITS], "misfit_count": len(messages)}
 
 
 def _check_takes_data(task: Task) -> None:
@@ -222,5 +230,9 @@ def _print_findings(found: JSON) -> None:
     for name, rows in found.get("missing", {}).items():
         say(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
     say("every row fits" if found["fits"] else f"does not fit: {found['problem']}")
+    if (count := found.get("misfit_count", 0)) > 1:
+        for message in found["misfits"][1:]:
+            say(f"      and: {message}")
+        say(f"in all     {count:,} do not fit" + (f"; shown are {SHOWN_MISFITS}" if count > SHOWN_MISFITS else ""))
     if found["hint"]:
         say(f"hint: {found['hint']}")

@@ -22,7 +22,12 @@ def notes_of(
     cells: Sequence[CellRuns], samples: Sequence[RowSamples], rows: Sequence[Row], baseline: str | None, by: By | None
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
-    found = [*_skipped(cells), *_surroundings(cells), *_without_samples(cells), *_without_difference(samples, rows, baseline)]
+    found = [
+        *_skipped(cells),
+        *_surroundings(cells),
+        *_without_samples(cells),
+        *_without_difference(samples, rows, baseline),
+    ]
     found += _by_field(cells)
     found += [f"note: {task} has no groups by {by}: left out" for task in sorted(_tasks(cells) - _tasks(samples))]
     return list(dict.fromkeys([*found, *_methods(rows, baseline, by)]))

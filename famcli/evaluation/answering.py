@@ -139,8 +139,8 @@ class Answering:
             assert self.context is not None
             document = self.context.cut(ids[opening.before :], tokens - opening.before)
             ids = np.concatenate((ids[: opening.before], document))
-        prefix = read_document(self.model.stream, ids[: tokens], self.keeper, self.advance)
-        return Shared(prefix, opening, ids[tokens :].copy(), first.cut_tokens > 0)
+        prefix = read_document(self.model.stream, ids[:tokens], self.keeper, self.advance)
+        return Shared(prefix, opening, ids[tokens:].copy(), first.cut_tokens > 0)
 
     def _answer(self, pairs: Sequence[tuple[Planned, Request]], shared: Shared | None) -> Iterator[Answered]:
         """The answer to each request."""

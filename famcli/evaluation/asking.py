@@ -54,7 +54,6 @@ class Skips:
             self.reasons[error.sample] = error.message
             self.tell(f"sample {error.sample} is skipped: {error.message}")
 
-
     def all_failed(self, task: Task) -> UserError:
         """The error where no sample is left."""
         reason = next(iter(self.reasons.values()), "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 
 class DataError(UserError):
-    """A row of a task's data, or a file of rows, is not what it must be; the message names file, line and field."""
+    """A row of a task's data, or a file of rows, is not what it must be; the message names file, line and field.
+
+    Attributes:
+        others: further ones, where several were found.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, others: Sequence[DataError] = ()) -> None:
+        super().__init__(message, hint)
+        self.others = tuple(others)
 
 
 class DataRow(Protocol):
@@ -327,6 +335,10 @@ class Task(ABC):
             UserError: the data cannot be read.
         """
         return None
+
+    def misfits(self) -> Sequence[DataError]:
+        """Every row that does not fit, for ``famcli data check``, which has met one; none where a task does not say."""
+        return ()
 
     def fetch(self, split: str | None) -> Mapping[str, Any]:
         """Stores the task's data on this machine, for ``famcli data fetch``; ``split`` is another than its own.
