@@ -131,7 +131,7 @@ class DataFile:
         return rows, digest.hexdigest()
 
     def _json_lines(self, misfit: Callable[[DataError], None] | None = None) -> Iterator[Row]:
-        with self._open() as stream:
+        with self._open_text() as stream:
             for number, line in enumerate(self._lines(stream), 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
@@ -149,7 +149,7 @@ class DataFile:
 
     def _json_object(self) -> Iterator[Row]:
         """The values of one object, each of which has its name as its ``id``."""
-        with self._open() as stream:
+        with self._open_text() as stream:
             for name, fields in _parse_object(stream.read(), self.label).items():
                 if not isinstance(fields, dict):
                     raise DataError(f"{self.label}: field '{name}' must be an object")
@@ -157,7 +157,7 @@ class DataFile:
 
     def _csv_rows(self) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # a field may hold a book
-        with self._open() as stream:
+        with self._open_text() as stream:
             reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
             try:
                 header = next(reader, [])
@@ -188,7 +188,7 @@ class DataFile:
                 raise DataError(f"{self.label} is not a parquet file that can be read: {error}") from None
 
     def _whole_text(self) -> Iterator[Row]:
-        with self._open() as stream:
+        with self._open_text() as stream:
             try:
                 yield Row({"path": self.name, "text": stream.read().decode()}, self.label, self.name)
             except UnicodeDecodeError as error:
@@ -196,14 +196,14 @@ class DataFile:
 
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
-        """The uncompressed content; text must not begin as UTF-16 does."""
+        """The uncompressed content."""
         check_file(self.path)
         if self.member is None:
             with open(self.path, "rb") as raw:
-                yield self._checked(self._unzipped(raw, self.path.stat().st_size))
+                yield self._unzipped(raw, self.path.stat().st_size)
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as raw:
-                yield self._checked(self._unzipped(raw, archive.getinfo(self.member).compress_size))
+                yield self._unzipped(raw, archive.getinfo(self.member).compress_size)
 
     def _unzipped(self, raw: IO[bytes], size: int) -> IO[bytes]:
         if not self.name.endswith(".gz"):
@@ -211,10 +211,15 @@ class DataFile:
         bounded = _Bounded(gzip.GzipFile(fileobj=raw), most_unpacked(size), self.label)
         return cast("IO[bytes]", io.BufferedReader(bounded))
 
-    def _checked(self, stream: IO[bytes]) -> IO[bytes]:
-        if self.kind != PARQUET:
-            check_encoding(stream.peek(4), self.label)  # type: ignore[attr-defined]  # all three kinds have it
-        return stream
+    @contextmanager
+    def _open_text(self) -> Iterator[IO[bytes]]:
+        """As ``_open``, of what must not begin as UTF-16 does."""
+        with self._open() as stream:
+            try:
+                check_encoding(stream.peek(4), self.label)  # type: ignore[attr-defined]  # all of these have it
+            except UserError as error:
+                raise DataError(error.message, error.hint) from None
+            yield stream
 
     def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
         while line := stream.readline(LARGEST_ROW + 1):

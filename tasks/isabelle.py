@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,7 @@ from .documents import DocumentTask, text_id, unique_ids
 from .files import JSONL, PARQUET, DataFile
 from .pg19 import READING_METRICS, reading_scores
 from .rows import Row
+from .sources import Dataset
 from .theories import TheoryFile, join_theories, order_theories, raise_together
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,15 @@ class Isabelle(DocumentTask):
     licence = "BSD or LGPL, as each entry says"
     citation = "Archive of Formal Proofs, https://www.isa-afp.org, ISSN 2150-914x; cite the entries"
     texts = (f"*{THEORY}", ROOT)
+    strays: frozenset[DataFile] = frozenset()
+    """Theories that were left out, once the data was read."""
+
+    def data(self) -> Dataset:
+        """See ``Task.data``: without what is left out."""
+        if not self.entries or not self.strays:
+            return self.dataset
+        files = tuple(file for file in self.dataset.files if file not in self.strays)
+        return Dataset(files, dataclasses.replace(self.dataset.provenance, rows=len(files)))
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -81,16 +91,16 @@ class Isabelle(DocumentTask):
             if file.kind in (JSONL, PARQUET):
                 raise DataError(f"{file.label}: rows beside theories", "give either of them at a time")
         roots = [file for file in self.dataset.files if PurePosixPath(file.name).name == ROOT]
-        strays: list[DataError] = []
-        left_out = strays.append if roots else None  # without any, all theories are meant
+        strays: dict[DataFile, DataError] | None = {} if roots else None  # without any ROOT all theories are meant
         entries, misfits = list[Entry](), list[DataError]()
         for name, files in _by_entry([*theories, *roots]).items():
             try:
-                entries.append(_read_entry(name, files, left_out))
+                entries.append(_read_entry(name, files, strays))
             except DataError as error:
                 misfits.append(error)
         if strays:
-            shown = "; ".join(printable(stray.message) for stray in strays[:SHOWN])
+            self.strays = frozenset(strays)
+            shown = "; ".join(printable(stray.message) for stray in list(strays.values())[:SHOWN])
             more = f"; and {len(strays) - SHOWN} more" if len(strays) > SHOWN else ""
             logger.warning(
                 "warning: %d theories that no ROOT reaches are left out, for they do not parse: %s%s",
@@ -99,10 +109,12 @@ class Isabelle(DocumentTask):
         raise_together(misfits)
         return [entry for entry in entries if entry.theories]
 
+    def misfits(self) -> list[DataError]:
+        """See ``Task.misfits``; what is wrong with theories is found all at once."""
+        return [] if any(file.name.endswith(THEORY) for file in self.dataset.files) else super().misfits()
+
     def check_row(self, row: Row) -> None:
-        """See ``DocumentTask.check_row``; what is wrong with theories is found all at once."""
-        if row.file.endswith(THEORY) or PurePosixPath(row.file).name == ROOT:
-            return
+        """See ``DocumentTask.check_row``."""
         _joined_entry(row)
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
@@ -187,15 +199,18 @@ def _joined_entry(row: Row) -> Entry:
     return Entry(name, title, row.text("text"), theories)
 
 
-def _read_entry(
-    name: str, files: Sequence[tuple[str, DataFile]], left_out: Callable[[DataError], None] | None
-) -> Entry:
-    """An entry; ``left_out`` is as in ``order_theories``."""
+def _read_entry(name: str, files: Sequence[tuple[str, DataFile]], strays: dict[DataFile, DataError] | None) -> Entry:
+    """An entry; what is left out, see ``order_theories``, is added to ``strays``."""
+
+    def leave_out(path: str, error: DataError) -> None:
+        if strays is not None:
+            strays[dict(files)[path]] = error
+
     sources = [_source(path, file) for path, file in files]
     theories = [source for source in sources if source.path.endswith(THEORY)]
     roots = [source for source in sources if not source.path.endswith(THEORY)]
     raise_together([root.unreadable for root in roots if root.unreadable])
-    ordered = order_theories(name, theories, roots, left_out)
+    ordered = order_theories(name, theories, roots, None if strays is None else leave_out)
     return Entry(name, name, join_theories(ordered), len(ordered))
 
 

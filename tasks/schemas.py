@@ -44,7 +44,7 @@ def _with_schema(rows: Iterator[Row], marks: Mapping[str, str]) -> Iterator[tupl
     """Each row with the name of its schema."""
     schema, where = "", ""
     for row in rows:
-        _refuse_others(row)
+        _refuse_others(row, LONGBENCH in marks.values())
         found = {marks[mark]: mark for mark in marks if mark in row.fields}
         if LONGBENCH in found:
             found.pop(SCROLLS, None)  # which has the field 'input' as well
@@ -65,8 +65,10 @@ def _with_schema(rows: Iterator[Row], marks: Mapping[str, str]) -> Iterator[tupl
         yield schema, row
 
 
-def _refuse_others(row: Row) -> None:
-    """Raises ``DataError`` for rows of other collections, which ask otherwise."""
+def _refuse_others(row: Row, longbench: bool) -> None:
+    """Raises ``DataError`` for rows of other collections, which ask otherwise; of ``longbench`` too, if it has none."""
+    if not longbench and row.fields.keys() >= {"context", "input", "answers"}:
+        raise DataError(f"{row.where}: this is a row of LongBench, which does not have this task", "--data hub has it")
     if "instructions" in row.fields and "outputs" in row.fields:
         raise DataError(f"{row.where}: this is a row of L-Eval, which famcli does not read", _IN_SCROLLS)
     if "choice_A" in row.fields:

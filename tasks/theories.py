@@ -123,7 +123,7 @@ def order_theories(
     entry: str,
     theories: Sequence[TheoryFile],
     roots: Sequence[TheoryFile] = (),
-    left_out: Callable[[DataError], None] | None = None,
+    left_out: Callable[[str, DataError], None] | None = None,
 ) -> list[TheoryFile]:
     """``theories`` such that each comes after those it imports; the order they are given in does not matter.
 
@@ -134,7 +134,8 @@ def order_theories(
         entry: name of the directory that all paths are below.
         theories: its ``.thy`` files.
         roots: its ROOT files.
-        left_out: is told why a theory does not fit that no ROOT lists and that nothing listed imports: it is left out.
+        left_out: is told of a theory that does not fit, its path and why, if no ROOT lists it and nothing listed
+            imports it: it is left out.
             ``None`` takes all theories for listed.
 
     Raises:
@@ -158,7 +159,7 @@ def order_theories(
     if left_out is not None:
         reached = _reached(listed, needs)
         for path in sorted(misfits.keys() - reached):
-            left_out(misfits.pop(path))
+            left_out(path, misfits.pop(path))
     raise_together(list(misfits.values()))
     theories = [theory for theory in theories if theory.path in needs]
     needs = {path: needed & needs.keys() for path, needed in needs.items()}

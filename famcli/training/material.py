@@ -212,7 +212,10 @@ def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
         UserError: see ``read_texts``.
     """
     small = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    return np.concatenate([_encode(tokenizer, text).astype(small) for text in read_texts(directory)])
+    ids = np.concatenate([_encode(tokenizer, text).astype(small) for text in read_texts(directory)])
+    if not len(ids):
+        raise UserError(f"the .txt files in {directory} are empty")
+    return ids
 
 
 def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
