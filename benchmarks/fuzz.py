@@ -8,7 +8,7 @@ Python and PyTorch are imported once: a fork of the process that has them runs s
 thousand in a minute. What counts, besides what is printed:
 
 - a traceback: an exception that no one caught, a death by signal, an exit code other than 0, 1, 2 and 130;
-- a hang: a case that takes longer than 10 seconds, twice;
+- a hang: a case that takes longer than 10 seconds, or than a minute on a machine that is busy, twice;
 - memory: more than 2 GiB beyond what the process began with is refused, and a case that asks for it is counted;
 - a file that was made, changed or removed outside the folder that the command runs in.
 """
@@ -40,7 +40,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_commands import make_case
 from fuzz_inputs import make_kit
 
-SECONDS = 10.0
+SECONDS, BUSY = 10.0, 6
+"""A case may take, and how many times as long on a machine that has more to do than processors."""
 TOGETHER = 25
 """Cases that one fork runs."""
 MEMORY = 2 << 30
@@ -116,8 +117,8 @@ def run_cases(numbers: Sequence[int], seed: int, kit: Path, cases: Path) -> Iter
         lines = Lines(reading)
         try:
             for number in tuple(left):
-                args = lines.next(60.0)  # the case is being made
-                told = lines.next(SECONDS) if args is not None else None
+                args = lines.next(10 * _seconds())  # the case is being made
+                told = lines.next(_seconds()) if args is not None else None
                 left.remove(number)
                 if told:
                     yield number, Result(args, told["code"], told["printed"], told["faults"])
@@ -125,7 +126,7 @@ def run_cases(numbers: Sequence[int], seed: int, kit: Path, cases: Path) -> Iter
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
-                fault = {"hang": f"more than {SECONDS:.0f} s"}
+                fault = {"hang": f"more than {_seconds():.0f} s"}
                 if told == {}:
                     fault = {"traceback": f"the process ended with {os.waitstatus_to_exitcode(status)}"}
                 yield number, Result(args or [], -1, "", fault)
@@ -134,6 +135,10 @@ def run_cases(numbers: Sequence[int], seed: int, kit: Path, cases: Path) -> Iter
                 os.waitpid(pid, 0)
         finally:
             os.close(reading)
+
+
+def _seconds() -> float:
+    return SECONDS * (BUSY if os.getloadavg()[0] > (os.cpu_count() or 1) else 1)
 
 
 class Lines:

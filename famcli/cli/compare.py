@@ -63,7 +63,7 @@ def command(
     """
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare
-    from famcli.reports.formats import FORMATS
+    from famcli.reports.formats import FORMATS, has_defused
 
     if per_sample and baseline is None:
         raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")
@@ -87,7 +87,10 @@ def command(
     if format_name == "table":
         _print(comparison)
     else:
-        say_document(FORMATS[format_name](comparison))
+        document = FORMATS[format_name](comparison)
+        say_document(document)
+        if format_name == "csv" and has_defused(document):
+            tell("note: cells that a spreadsheet would run begin with an apostrophe")
     if format_name in ("table", "csv"):
         from famcli.reports.layout import remarks
 

@@ -153,6 +153,11 @@ def to_csv(comparison: Comparison) -> str:
     return text.getvalue()
 
 
+def has_defused(text: str) -> bool:
+    """Whether CSV of ``to_csv`` has a cell with an apostrophe in front."""
+    return any(cell.startswith("'") for line in csv.reader(io.StringIO(text)) for cell in line)
+
+
 def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
     if comparison.changes is not None:
         for change in comparison.changes:
