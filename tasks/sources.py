@@ -99,9 +99,12 @@ def open_data(
         return _dataset("sample", task_name, None, _sample_files(task_name, texts))
     if data and data != HUB:
         paths = _paths(data, task_name)
-        given = [(Path(os.path.realpath(path)).name if len(paths) > 1 else "", list_files(path, texts)) for path in paths]
+        names = [Path(os.path.realpath(path)).name for path in paths]
+        given = [
+            (name if len(paths) > 1 else "", list_files(path, texts)) for name, path in zip(names, paths, strict=True)
+        ]
         named = [(file, split_of(file, folder)) for folder, files in given for file in files]
-        name = ",".join(sorted(Path(os.path.realpath(path)).name for path in paths))
+        name = ",".join(sorted(names))
         files, taken = of_one_split(named, split, hub.split if hub else VALIDATION, name)
         if taken:
             name = f"{name}:{taken}"
