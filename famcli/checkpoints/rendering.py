@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TODAY = datetime(2024, 7, 26)
 """The date for templates that state one: a run must ask the same tomorrow. It is the default of Llama 3's own."""
-CPU_SECONDS, SECONDS = 2, 30
+CPU_SECONDS, SECONDS = 2, 120
 """Of the processor, and, on a machine that is busy, in all. Templates of models take milliseconds."""
 MEMORY = 1 << 29
 LONGEST = 1 << 20
