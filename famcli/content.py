@@ -5,6 +5,7 @@ Anything may stand in the place of a file, or in it: whatever is wrong is one ``
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from famcli.errors import UserError, printable
-from famcli.files import open_regular
+from famcli.files import open_regular, target_of
+from famcli.inputs import check_encoding
 
 DEEPEST = 100
 """Most lists and mappings inside one another in a file: no file of ours comes near it."""
@@ -187,7 +189,8 @@ def _yaml_loader() -> Any:
 def _content(file: Traversable, where: str, hint: str | None, most: int, pipes: bool = False) -> bytes:
     """The bytes of a file; of a pipe only where a person may have given one, as ``<(...)`` of a shell."""
     try:
-        with open_regular(file) if isinstance(file, Path) and not pipes else file.open("rb") as opened:
+        is_pipe = pipes and isinstance(file, Path) and target_of(file).descriptor
+        with open_regular(file) if isinstance(file, Path) and not is_pipe else file.open("rb") as opened:
             content: bytes = opened.read(most + 1)
     except FileNotFoundError:
         raise UserError(f"{where} is missing", hint) from None
@@ -195,4 +198,5 @@ def _content(file: Traversable, where: str, hint: str | None, most: int, pipes: 
         raise UserError(f"cannot read {where}: {error.strerror}") from error
     if len(content) > most:
         raise UserError(f"{where} has more than {most >> 20} MiB: that is none of famcli's files")
-    return content
+    check_encoding(content, where)
+    return content.removeprefix(codecs.BOM_UTF8)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from famcli.display import visible
+
 GO_ON = "make room and repeat the command: it continues the run"
 """The hint where a file of a run cannot be written."""
 
@@ -24,10 +26,10 @@ class UserError(Exception):
         self.hint = hint
 
 
-def printable(text: str) -> str:
+def printable(text: str, longest: int = _LONGEST) -> str:
     """``text`` for a message: cut where it is long, with control characters and halves of characters escaped."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: _LONGEST + 1])
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+    shown = visible(text[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

@@ -49,7 +49,12 @@ class Target:
     @property
     def replaceable(self) -> bool:
         """A file, or nothing yet: what is written can take its place. Devices, pipes and the like are written to."""
-        return not _DESCRIPTOR.fullmatch(self.path) and (self.state is None or stat.S_ISREG(self.state.st_mode))
+        return not self.descriptor and (self.state is None or stat.S_ISREG(self.state.st_mode))
+
+    @property
+    def descriptor(self) -> bool:
+        """What a process has open already, such as ``/dev/stdin``, or ``<(...)`` of a shell."""
+        return _DESCRIPTOR.fullmatch(self.path) is not None
 
 
 def target_of(path: Path, within: Path | None = None) -> Target:
@@ -217,7 +222,7 @@ def open_regular(path: Path) -> IO[bytes]:
         os.close(descriptor)
         if kind == stat.S_IFDIR:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something')} and no file", str(path))
+        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something')}, not a file", str(path))
     return open(descriptor, "rb")
 
 

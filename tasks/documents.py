@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, count
@@ -151,6 +151,19 @@ class DocumentTask(Task):
             "files": {name: dataclasses.asdict(file) for name, file in stored.files.items()},
         }
 
+    def misfits(self) -> list[DataError]:
+        """See ``Task.misfits``."""
+        found: list[DataError] = []
+        for row in self.dataset.readable_rows(found.append):
+            try:
+                self.check_row(row)
+            except DataError as error:
+                found.append(error)
+        return found
+
+    def check_row(self, row: Row) -> None:
+        """Raises ``DataError`` where a row by itself does not fit; a task that does not say lets it pass."""
+
     def taken_from_names(self) -> Sequence[str]:
         """What the task takes from the names of files and folders: the same content under other names is other data."""
         return ()
@@ -198,6 +211,10 @@ class QuestionTask(DocumentTask, Generic[Q]):
     @abstractmethod
     def read(self, rows: Iterator[Row]) -> Questions[Q]:
         """What the rows say; raises ``DataError`` where one does not fit."""
+
+    def check_row(self, row: Row) -> None:
+        """See ``DocumentTask.check_row``."""
+        self.read(iter([row]))
 
     @abstractmethod
     def request(self, question: Q, tokenizer: Encoder) -> Request:
@@ -288,46 +305,6 @@ def new_id(row: Row, name: str, seen: dict[str, str]) -> str:
         row.fail(name, f"is '{found}' as in {seen[found]}: no two questions may have one id")
     seen[found] = row.where
     return found
-
-
-def read_by_schema(
-    rows: Iterator[Row], marks: Mapping[str, str], readers: Mapping[str, Callable[[Iterator[Row]], T]]
-) -> T:
-    """What the reader for the schema of the rows makes of them; all rows must have the first one's schema.
-
-    Args:
-        rows: of one source, at least one.
-        marks: schema by a field that only its rows have.
-        readers: by schema.
-
-    Raises:
-        DataError: a row has no field of ``marks``, or has one of another schema.
-    """
-    marked = _with_schema(rows, marks)
-    schema, first = next(marked)
-    return readers[schema](chain([first], (row for _, row in marked)))
-
-
-def _with_schema(rows: Iterator[Row], marks: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
-    """Each row with the name of its schema."""
-    schema, where = "", ""
-    for row in rows:
-        found = {marks[mark]: mark for mark in marks if mark in row.fields}
-        if not found:
-            known = " or ".join(f"'{mark}'" for mark, name in marks.items() if not schema or name == schema)
-            raise DataError(f"{row.where}: field {known} is missing")
-        if len(found) > 1:
-            fields = " and ".join(f"'{mark}' ({name})" for name, mark in found.items())
-            raise DataError(f"{row.where}: has fields of several schemas: {fields}")
-        if not schema:
-            schema, where = next(iter(found)), row.where
-        if schema not in found:
-            name, mark = next(iter(found.items()))
-            raise DataError(
-                f"{row.where}: field '{mark}' is of the schema of {name}, but {where} has that of {schema}",
-                "give files of one schema at a time",
-            )
-        yield schema, row
 
 
 def split_input(row: Row) -> tuple[str, str]:

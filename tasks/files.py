@@ -20,7 +20,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from famcli.errors import UserError
+from famcli.inputs import check_encoding, check_file
 from famcli.task import DataError
 
 from .rows import Row
@@ -49,8 +50,14 @@ READABLE = (
     "famcli reads .jsonl, .jsonl.gz, .csv, .csv.gz, .parquet, QuALITY's *.htmlstripped.dev, Qasper's qasper-*.json and "
     "a .zip of them"
 )
+PACKED = (".tar", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2", ".7z", ".rar", ".zst", ".xz", ".bz2")
 PARQUET_BATCH = 16
 """Rows decoded together: a single row of NarrativeQA holds a whole book."""
+
+LARGEST_ROW = 1 << 28
+"""Most bytes of a line of JSON: no book comes near it."""
+UNPACKED_ALWAYS, UNPACKED_TIMES = 1 << 26, 200
+"""Bytes that anything packed may unpack to, and how many times its own size beyond that: text packs to a tenth."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -91,6 +98,17 @@ class DataFile:
         with self._explained():
             yield from readers[self.kind]()
 
+    def readable_rows(self, misfit: Callable[[DataError], None]) -> Iterator[Row]:
+        """The rows that can be read; ``misfit`` is told of the others."""
+        try:
+            if self.kind == JSONL:
+                with self._explained():
+                    yield from self._json_lines(misfit)
+            else:
+                yield from self.rows()
+        except DataError as error:
+            misfit(error)
+
     def fingerprint(self) -> tuple[int, str]:
         """Number of rows, and the sha256 of the uncompressed content.
 
@@ -99,30 +117,39 @@ class DataFile:
         """
         digest, lines = hashlib.sha256(), 0
         with self._explained(), self._open() as stream:
-            for line in stream:
+            for line in self._lines(stream):
                 digest.update(line)
                 lines += not line.isspace()
         if self.kind == PARQUET:
             with self._explained(), self._on_disk() as path:
                 rows = _parquet_length(path, self.label)
         else:
-            rows = lines if self.kind == JSONL else sum(1 for _ in self.rows())
+            known = {JSONL: lines, TEXT: 1}
+            rows = known[self.kind] if self.kind in known else sum(1 for _ in self.rows())
         if rows == 0:
             raise DataError(f"{self.label} is empty")
         return rows, digest.hexdigest()
 
-    def _json_lines(self) -> Iterator[Row]:
-        with self._open() as stream:
-            for number, line in enumerate(stream, 1):
+    def _json_lines(self, misfit: Callable[[DataError], None] | None = None) -> Iterator[Row]:
+        with self._open_text() as stream:
+            for number, line in enumerate(self._lines(stream), 1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
-                if not line.isspace():
-                    where = f"{self.label}, line {number}"
-                    yield Row(_parse_object(line, where), where, self.name)
+                if line.isspace():
+                    continue
+                where = f"{self.label}, line {number}"
+                try:
+                    row = Row(_parse_object(line, where), where, self.name)
+                except DataError as error:
+                    if misfit is None:
+                        raise
+                    misfit(error)
+                    continue
+                yield row
 
     def _json_object(self) -> Iterator[Row]:
         """The values of one object, each of which has its name as its ``id``."""
-        with self._open() as stream:
+        with self._open_text() as stream:
             for name, fields in _parse_object(stream.read(), self.label).items():
                 if not isinstance(fields, dict):
                     raise DataError(f"{self.label}: field '{name}' must be an object")
@@ -130,7 +157,7 @@ class DataFile:
 
     def _csv_rows(self) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # a field may hold a book
-        with self._open() as stream:
+        with self._open_text() as stream:
             reader = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), strict=True)
             try:
                 header = next(reader, [])
@@ -161,7 +188,7 @@ class DataFile:
                 raise DataError(f"{self.label} is not a parquet file that can be read: {error}") from None
 
     def _whole_text(self) -> Iterator[Row]:
-        with self._open() as stream:
+        with self._open_text() as stream:
             try:
                 yield Row({"path": self.name, "text": stream.read().decode()}, self.label, self.name)
             except UnicodeDecodeError as error:
@@ -170,15 +197,35 @@ class DataFile:
     @contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
         """The uncompressed content."""
+        check_file(self.path)
         if self.member is None:
             with open(self.path, "rb") as raw:
-                yield self._unzipped(raw)
+                yield self._unzipped(raw, self.path.stat().st_size)
         else:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as raw:
-                yield self._unzipped(raw)
+                yield self._unzipped(raw, archive.getinfo(self.member).compress_size)
 
-    def _unzipped(self, raw: IO[bytes]) -> IO[bytes]:
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if self.name.endswith(".gz") else raw
+    def _unzipped(self, raw: IO[bytes], size: int) -> IO[bytes]:
+        if not self.name.endswith(".gz"):
+            return raw
+        bounded = _Bounded(gzip.GzipFile(fileobj=raw), most_unpacked(size), self.label)
+        return cast("IO[bytes]", io.BufferedReader(bounded))
+
+    @contextmanager
+    def _open_text(self) -> Iterator[IO[bytes]]:
+        """As ``_open``, of what must not begin as UTF-16 does."""
+        with self._open() as stream:
+            try:
+                check_encoding(stream.peek(4), self.label)  # type: ignore[attr-defined]  # all of these have it
+            except UserError as error:
+                raise DataError(error.message, error.hint) from None
+            yield stream
+
+    def _lines(self, stream: IO[bytes]) -> Iterator[bytes]:
+        while line := stream.readline(LARGEST_ROW + 1):
+            if len(line) > LARGEST_ROW and self.kind == JSONL:
+                raise DataError(f"{self.label}: a line has more than {LARGEST_ROW >> 20} MiB: that is no row")
+            yield line
 
     @contextmanager
     def _on_disk(self) -> Iterator[Path]:
@@ -199,6 +246,29 @@ class DataFile:
             yield
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(f"{self.label} cannot be read: {error}") from error
+
+
+class _Bounded(io.RawIOBase):
+    """Reads what unpacks, up to a bound."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, most: int, label: str) -> None:
+        self.stream, self.left, self.most, self.label = stream, most, most, label
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self.stream.read(len(buffer))
+        self.left -= len(part)
+        if self.left < 0:
+            raise DataError(f"{self.label} unpacks to more than {self.most >> 20} MiB: that is no text")
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def most_unpacked(size: int) -> int:
+    """Most bytes that ``size`` packed bytes may unpack to."""
+    return max(UNPACKED_ALWAYS, UNPACKED_TIMES * size)
 
 
 def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
@@ -223,10 +293,13 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
             raise UserError(f"no data in the directory {path}", READABLE)
         _warn_of_others(str(path), [name for name in names if _kind(name, texts) is None], texts)
         return sorted(found, key=lambda file: file.label)
+    check_file(path)
     if not exists:
         raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
     if _kind(path.name, texts) is None:
-        raise UserError(f"{path} has an unknown extension", READABLE)
+        packed = path.name.lower().endswith(PACKED)
+        hint = f"unpack it and give its directory: {READABLE}" if packed else READABLE
+        raise UserError(f"{path} has an unknown extension", hint)
     return expand(path, path.name, texts)
 
 
@@ -262,6 +335,7 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
     kind = _kind(name, texts)
     if kind != ZIP:
         return [DataFile(name, path, str(kind))]
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
@@ -272,8 +346,11 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
     if not found:
         raise UserError(f"no data in {name}", READABLE)
     for file in found:
-        if members[file.name].flag_bits & 1:
+        about = members[file.name]
+        if about.flag_bits & 1:
             raise DataError(f"{file.label} is encrypted", f"unpack {name} and give its directory")
+        if about.file_size > most_unpacked(about.compress_size):
+            raise DataError(f"{file.label} says that it unpacks to {about.file_size >> 20:,} MiB: that is no text")
     _warn_of_others(name, [member for member, kind in kinds.items() if kind in (None, ZIP)], texts)
     return found
 

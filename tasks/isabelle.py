@@ -8,21 +8,27 @@ on one's own entries; they cannot be set beside the papers'.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
+from famcli.errors import printable
 from famcli.task import DataError, Encoder, Read, Sample
 
 from .documents import DocumentTask, text_id, unique_ids
 from .files import JSONL, PARQUET, DataFile
 from .pg19 import READING_METRICS, reading_scores
 from .rows import Row
-from .theories import TheoryFile, join_theories, order_theories
+from .sources import Dataset
+from .theories import TheoryFile, join_theories, order_theories, raise_together
+
+logger = logging.getLogger(__name__)
 
 THEORY, ROOT, ARCHIVE = ".thy", "ROOT", "thys"
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,15 @@ class Isabelle(DocumentTask):
     licence = "BSD or LGPL, as each entry says"
     citation = "Archive of Formal Proofs, https://www.isa-afp.org, ISSN 2150-914x; cite the entries"
     texts = (f"*{THEORY}", ROOT)
+    strays: frozenset[DataFile] = frozenset()
+    """Theories that were left out, once the data was read."""
+
+    def data(self) -> Dataset:
+        """See ``Task.data``: without what is left out."""
+        if not self.entries or not self.strays:
+            return self.dataset
+        files = tuple(file for file in self.dataset.files if file not in self.strays)
+        return Dataset(files, dataclasses.replace(self.dataset.provenance, rows=len(files)))
 
     @cached_property
     def entries(self) -> list[Entry]:
@@ -76,7 +91,31 @@ class Isabelle(DocumentTask):
             if file.kind in (JSONL, PARQUET):
                 raise DataError(f"{file.label}: rows beside theories", "give either of them at a time")
         roots = [file for file in self.dataset.files if PurePosixPath(file.name).name == ROOT]
-        return [_read_entry(name, files) for name, files in _by_entry([*theories, *roots]).items()]
+        strays: dict[DataFile, DataError] | None = {} if roots else None  # without any ROOT all theories are meant
+        entries, misfits = list[Entry](), list[DataError]()
+        for name, files in _by_entry([*theories, *roots]).items():
+            try:
+                entries.append(_read_entry(name, files, strays))
+            except DataError as error:
+                misfits.append(error)
+        if strays:
+            self.strays = frozenset(strays)
+            shown = "; ".join(printable(stray.message) for stray in list(strays.values())[:SHOWN])
+            more = f"; and {len(strays) - SHOWN} more" if len(strays) > SHOWN else ""
+            logger.warning(
+                "warning: %d theories that no ROOT reaches are left out, for they do not parse: %s%s",
+                *(len(strays), shown, more),
+            )
+        raise_together(misfits)
+        return [entry for entry in entries if entry.theories]
+
+    def misfits(self) -> list[DataError]:
+        """See ``Task.misfits``; what is wrong with theories is found all at once."""
+        return [] if any(file.name.endswith(THEORY) for file in self.dataset.files) else super().misfits()
+
+    def check_row(self, row: Row) -> None:
+        """See ``DocumentTask.check_row``."""
+        _joined_entry(row)
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
         """See ``Task.samples``; neither tokenizer nor seed plays a part.
@@ -134,12 +173,20 @@ def _root(file: DataFile) -> Path:
 
 
 def _below_entries(root: Path, files: Sequence[DataFile]) -> list[tuple[tuple[str, ...], DataFile]]:
-    """The parts of the files' paths, that of the entry first, sorted."""
+    """The parts of the files' paths, that of the entry first, sorted.
+
+    Files at the top make one entry of all. But a theory that lies astray beside entries, which have a ROOT each, does
+    not: it is an entry of its own.
+    """
     paths = [(PurePosixPath(file.name).parts, file) for file in files]
     if any(ARCHIVE in parts[:-1] for parts, _ in paths):
         paths = [(parts[parts.index(ARCHIVE) + 1 :], file) for parts, file in paths if ARCHIVE in parts[:-1]]
-    if any(len(parts) == 1 for parts, _ in paths):
-        paths = [((root.name.removesuffix(".zip"), *parts), file) for parts, file in paths]
+    at_top = {parts[0] for parts, _ in paths if len(parts) == 1}
+    with_root = {parts[0] for parts, _ in paths if len(parts) == 2 and parts[1] == ROOT}
+    several = ROOT not in at_top and len(with_root) > 1
+    if at_top:
+        name = root.name.removesuffix(".zip")
+        paths = [(parts if several and len(parts) > 1 else (name, *parts), file) for parts, file in paths]
     return sorted(paths, key=lambda path: path[0])
 
 
@@ -152,9 +199,24 @@ def _joined_entry(row: Row) -> Entry:
     return Entry(name, title, row.text("text"), theories)
 
 
-def _read_entry(name: str, files: Sequence[tuple[str, DataFile]]) -> Entry:
-    sources = [TheoryFile(path, row.text("text", blank=True), row.where) for path, file in files for row in file.rows()]
+def _read_entry(name: str, files: Sequence[tuple[str, DataFile]], strays: dict[DataFile, DataError] | None) -> Entry:
+    """An entry; what is left out, see ``order_theories``, is added to ``strays``."""
+
+    def leave_out(path: str, error: DataError) -> None:
+        if strays is not None:
+            strays[dict(files)[path]] = error
+
+    sources = [_source(path, file) for path, file in files]
     theories = [source for source in sources if source.path.endswith(THEORY)]
     roots = [source for source in sources if not source.path.endswith(THEORY)]
-    ordered = order_theories(name, theories, roots)
+    raise_together([root.unreadable for root in roots if root.unreadable])
+    ordered = order_theories(name, theories, roots, None if strays is None else leave_out)
     return Entry(name, name, join_theories(ordered), len(ordered))
+
+
+def _source(path: str, file: DataFile) -> TheoryFile:
+    try:
+        (row,) = file.rows()
+    except DataError as error:
+        return TheoryFile(path, "", file.label, error)
+    return TheoryFile(path, row.text("text", blank=True), row.where)

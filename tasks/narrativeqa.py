@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from famcli.metrics.text_overlap import rouge_l, sentence_bleu, token_f1
 from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Scores
@@ -19,13 +20,13 @@ from .documents import (
     QuestionTask,
     generation_budget,
     no_answers,
-    read_by_schema,
     read_scrolls,
     text_id,
     unique_ids,
 )
 from .hub import HubDataset
 from .rows import Row
+from .schemas import LONGBENCH, LONGBENCH_MARKS, SCROLLS, read_by_schema, read_longbench
 
 HUB = HubDataset(
     repo="deepmind/narrativeqa",
@@ -34,8 +35,7 @@ HUB = HubDataset(
     licence="Apache-2.0; stories of Project Gutenberg and film script sites, summaries of Wikipedia (CC BY-SA)",
     citation="Kočiský et al. 2018, The NarrativeQA Reading Comprehension Challenge, arXiv 1712.07040",
 )
-SCROLLS = "SCROLLS"
-MARKS = {"document": HUB.repo, "question": HUB.repo, "text": HUB.repo, "input": SCROLLS}
+MARKS = {"document": HUB.repo, "question": HUB.repo, "text": HUB.repo, "input": SCROLLS, **LONGBENCH_MARKS}
 
 ANSWER_CHARACTERS = 256
 """Generation budget in characters of English: about 60 tokens of a subword tokenizer, ZeroSCROLLS allows 64."""
@@ -58,7 +58,20 @@ class NarrativeQA(QuestionTask[Question]):
 
     def read(self, rows: Iterator[Row]) -> Questions[Question]:
         """See ``QuestionTask.read``: rows of the hub's schema, or of SCROLLS."""
-        return read_by_schema(map(_not_released, rows), MARKS, {HUB.repo: read_rows, SCROLLS: read_scrolls})
+        return self._read(rows, read_rows)
+
+    def check_row(self, row: Row) -> None:
+        """See ``DocumentTask.check_row``; a row may leave its story to another one."""
+        self._read(iter([row]), _check_rows)
+
+    def _read(self, rows: Iterator[Row], of_hub: Callable[[Iterator[Row]], Questions[Question]]) -> Questions[Question]:
+        longbench = partial(read_longbench, self.name)
+        readers: dict[str, Callable[[Iterator[Row]], Questions[Question]]] = {
+            HUB.repo: of_hub,
+            SCROLLS: read_scrolls,
+            LONGBENCH: longbench,
+        }
+        return read_by_schema(map(_not_released, rows), MARKS, readers)
 
     def request(self, question: Question, tokenizer: Encoder) -> Generate:
         """One line."""
@@ -77,6 +90,12 @@ class NarrativeQA(QuestionTask[Question]):
             "bleu_1": sentence_bleu(answer.text, question.references, max_order=1),
             "bleu_4": sentence_bleu(answer.text, question.references, max_order=4),
         }
+
+
+def _check_rows(rows: Iterator[Row]) -> Questions[Question]:
+    for row in rows:
+        _read_row(row)
+    return Questions({}, [])
 
 
 def _not_released(row: Row) -> Row:
@@ -120,15 +139,13 @@ def read_rows(rows: Iterator[Row]) -> Questions[Question]:
     by_question: dict[tuple[str, str, tuple[str, ...]], list[_Asked]] = {}
     ordered: list[_Asked] = []
     for row in rows:
-        asks = "document" in row.fields or "question" in row.fields
-        document = row.object("document") if asks else row
+        document, asked = _read_row(row)
         name, story = document.text("id"), document.text("text", blank=True)
         if story.strip():
             known, where = stories.setdefault(name, (story, row.where))
             if known != story:
                 document.fail("text", f"is another story than that of the same document in {where}")
-        if asks:
-            asked = _Asked(name, row.text("question.text"), _answers(row), bool(story.strip()), row.where)
+        if asked:
             same = by_question.setdefault((name, asked.question, asked.references), [])
             same.append(asked)
             if same[0].has_story != asked.has_story:
@@ -152,6 +169,16 @@ def read_rows(rows: Iterator[Row]) -> Questions[Question]:
             for name, asked in zip(ids, ordered, strict=True)
         ],
     )
+
+
+def _read_row(row: Row) -> tuple[Row, _Asked | None]:
+    """The document of a row, and what it asks about it, if it is not a story by itself."""
+    asks = "document" in row.fields or "question" in row.fields
+    document = row.object("document") if asks else row
+    name, story = document.text("id"), document.text("text", blank=True)
+    if not asks:
+        return document, None
+    return document, _Asked(name, row.text("question.text"), _answers(row), bool(story.strip()), row.where)
 
 
 def _answers(row: Row) -> tuple[str, ...]:

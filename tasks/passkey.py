@@ -8,6 +8,7 @@ are cut from one array of token ids, so that even a million tokens cost no token
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,47 +24,7 @@ from famcli.metrics.recall import first_digit_run, token_accuracy
 from famcli.seams import Head, join, special_of
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Segment, Task, option
 
-DESCRIPTION = (
-    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
-    "I will quiz you about the important information there."
-)
-KEY_LINE = "The pass key is {key}. Remember it. {key} is the pass key."
-FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-QUESTION = "What is the pass key? The pass key is"
-
-
-@dataclass(frozen=True)
-class Wording:
-    """How a key is told and asked for; ``{key}`` stands for it, ``{name}`` for whose it is."""
-
-    line: str
-    question: str
-
-    @property
-    def names(self) -> bool:
-        """Keys have names, so that one of several can be asked for."""
-        return "{name}" in self.line
-
-
-WORDINGS = {
-    "classic": Wording(KEY_LINE, QUESTION),
-    "named": Wording(
-        "The pass key of {name} is {key}. Remember it. {key} is the pass key of {name}.",
-        "What is the pass key of {name}? The pass key of {name} is",
-    ),
-    "locker": Wording("You will find the bag in locker {key}.", "In which locker is the bag? The bag is in locker"),
-    "flight": Wording(
-        "{name} flies home tomorrow. The booking number is {key}.",
-        "What is the booking number of {name}'s flight? The booking number is",
-    ),
-    "lottery": Wording(
-        "The winning lottery number was {key}, as the newspaper wrote.",
-        "Which number won the lottery? The winning number was",
-    ),
-}
-"""Ways of telling a key and asking for it. Recipes train on none of them but the classic one."""
-
-NAMES = ("Agnes", "Bruno", "Carmen", "David", "Emil", "Fatima", "Gustav", "Helen", "Ivan", "Julia", "Karim", "Laura")
+from .wordings import DESCRIPTION, FILLER, KEY_LINE, NAMES, QUESTION, WORDINGS, Wording
 
 GENERATION_BUDGET = 10
 """New tokens allowed for the answer, as in the original script; part of a sample's length."""
@@ -72,6 +33,10 @@ GRID_DEPTHS = (0, 25, 50, 75, 100)
 """Per cent of the filler that stands before the key in the cells of position ``grid``."""
 
 POSITIONS = ("start", "random", "grid")
+LONGEST = 1 << 27
+"""Most tokens of a text: its filler, as token ids, takes a gigabyte."""
+MOST_SAMPLES = 100_000
+"""A run has no more: as many texts of 1k tokens are a hundred million."""
 LARGEST_KEY_DIGITS = GENERATION_BUDGET - 1
 MOST_KEYS = len(NAMES)
 UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
@@ -80,10 +45,17 @@ UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
 def parse_lengths(text: str) -> tuple[int, ...]:
     """``1k,64k,1M,5000`` as sorted numbers of tokens without repetition; k is 1024, M is 1048576."""
     parts = [re.fullmatch(r"([0-9]+)([km]?)", part.strip().lower()) for part in text.split(",")]
-    lengths = {int(part[1]) * UNITS[part[2]] for part in parts if part}
+    lengths = {_number(part[1]) * UNITS[part[2]] for part in parts if part}
     if not all(parts) or 0 in lengths:
         raise ValueError("numbers of tokens such as 1k,64k,1M or 5000")
+    if max(lengths) > LONGEST:
+        raise ValueError(f"numbers of tokens of at most {LONGEST // UNITS['m']}M")
     return tuple(sorted(lengths))
+
+
+def _number(digits: str) -> int:
+    """What the digits say, or more than anything may be: thousands of digits are no number to Python."""
+    return int(digits) if len(digits) < 20 else 10**20
 
 
 def parse_positions(text: str) -> tuple[str, ...]:
@@ -95,9 +67,9 @@ def parse_positions(text: str) -> tuple[str, ...]:
 
 
 def parse_count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not re.fullmatch("0*[1-9][0-9]*", text):
-        raise ValueError("a whole number of at least 1")
+    """A whole number from 1 to ``MOST_SAMPLES``."""
+    if not re.fullmatch("0*[1-9][0-9]*", text) or _number(text.lstrip("0")) > MOST_SAMPLES:
+        raise ValueError(f"a whole number from 1 to {MOST_SAMPLES}")
     return int(text)
 
 
@@ -229,7 +201,7 @@ class PassKey(Task):
         """See ``Task.samples``; a limit takes evenly from all cells.
 
         Raises:
-            UserError: a length is too short for the text around the filler.
+            UserError: a length is too short for the text around the filler, or there are more than ``MOST_SAMPLES``.
         """
         options = self.options
         draws = [Draw.of(seed, *place, options.key_digits, options.keys) for place in self._places(limit)]
@@ -246,7 +218,15 @@ class PassKey(Task):
     def _places(self, limit: int | None) -> list[tuple[int, str, int]]:
         """(length, position, trial) of the samples to ask, cell by cell."""
         cells = [(length, position) for length in self.options.lengths for position in self._positions()]
-        by_trial = [(trial, cell) for trial in range(self.options.trials) for cell in range(len(cells))][:limit]
+        asked = self.options.trials * len(cells)
+        if min(asked, limit or asked) > MOST_SAMPLES:
+            raise UserError(
+                f"task passkey: {len(cells)} cells of {self.options.trials} trials are {asked:,} samples, and a run "
+                f"has at most {MOST_SAMPLES:,}",
+                f"for example -o trials={MOST_SAMPLES // len(cells)}, or --limit",
+            )
+        every = ((trial, cell) for trial in range(self.options.trials) for cell in range(len(cells)))
+        by_trial = list(itertools.islice(every, limit))
         return [(*cells[cell], trial) for cell, trial in sorted((cell, trial) for trial, cell in by_trial)]
 
     def _positions(self) -> Iterator[str]:

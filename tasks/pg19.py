@@ -133,6 +133,10 @@ class PG19(DocumentTask):
         ids = unique_ids(book.id for book in books)
         return [dataclasses.replace(book, id=id) for id, book in zip(ids, books, strict=True)]
 
+    def check_row(self, row: Row) -> None:
+        """See ``DocumentTask.check_row``."""
+        _read_book(row)
+
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
         """See ``Task.samples``; neither tokenizer nor seed plays a part.
 

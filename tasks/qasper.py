@@ -7,8 +7,9 @@ which is the sections alone. TransformerFAM evaluates on SCROLLS.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from famcli.metrics.text_overlap import rouge_l, token_f1
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Scores, Weighted
@@ -21,11 +22,11 @@ from .documents import (
     generation_budget,
     new_id,
     no_answers,
-    read_by_schema,
     read_scrolls,
 )
 from .hub import HubDataset
 from .rows import Row
+from .schemas import LONGBENCH, LONGBENCH_MARKS, SCROLLS, read_by_schema, read_longbench
 
 HUB = HubDataset(
     repo="allenai/qasper",
@@ -37,8 +38,7 @@ HUB = HubDataset(
         "arXiv 2105.03011"
     ),
 )
-SCROLLS = "SCROLLS"
-MARKS = {"qas": HUB.repo, "full_text": HUB.repo, "input": SCROLLS}
+MARKS = {"qas": HUB.repo, "full_text": HUB.repo, "input": SCROLLS, **LONGBENCH_MARKS}
 
 EXTRACTIVE, ABSTRACTIVE, BOOLEAN, NONE = KINDS = ("extractive", "abstractive", "boolean", "none")
 """The kinds of reference answers, as the official evaluator calls them; ``none`` says the paper has no answer."""
@@ -78,7 +78,9 @@ class Qasper(QuestionTask[PaperQuestion]):
 
     def read(self, rows: Iterator[Row]) -> Questions[PaperQuestion]:
         """See ``QuestionTask.read``: papers of the hub's schema, or rows of SCROLLS."""
-        return read_by_schema(rows, MARKS, {HUB.repo: read_papers, SCROLLS: _read_rows})
+        longbench = partial(read_longbench, self.name)
+        readers = {HUB.repo: read_papers, SCROLLS: _without_kinds(read_scrolls), LONGBENCH: _without_kinds(longbench)}
+        return read_by_schema(rows, MARKS, readers)
 
     def request(self, question: PaperQuestion, tokenizer: Encoder) -> Generate:
         """One line."""
@@ -101,10 +103,17 @@ class Qasper(QuestionTask[PaperQuestion]):
         }
 
 
-def _read_rows(rows: Iterator[Row]) -> Questions[PaperQuestion]:
-    found = read_scrolls(rows)
-    asked = [PaperQuestion(**vars(question), kinds=(None,) * len(question.references)) for question in found.questions]
-    return Questions(found.documents, asked)
+def _without_kinds(
+    read: Callable[[Iterator[Row]], Questions[Question]],
+) -> Callable[[Iterator[Row]], Questions[PaperQuestion]]:
+    """A reader of rows that do not say of what kind an answer is."""
+
+    def read_rows(rows: Iterator[Row]) -> Questions[PaperQuestion]:
+        found = read(rows)
+        asked = [PaperQuestion(**vars(one), kinds=(None,) * len(one.references)) for one in found.questions]
+        return Questions(found.documents, asked)
+
+    return read_rows
 
 
 def read_papers(rows: Iterator[Row]) -> Questions[PaperQuestion]:

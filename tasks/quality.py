@@ -17,13 +17,13 @@ from .documents import (
     QuestionTask,
     new_id,
     no_answers,
-    read_by_schema,
     reference_text,
     text_id,
     unique_ids,
 )
 from .hub import HubDataset
 from .rows import Row
+from .schemas import SCROLLS, read_by_schema
 
 HUB = HubDataset(
     repo="emozilla/quality",
@@ -32,7 +32,7 @@ HUB = HubDataset(
     licence="CC BY 4.0 (questions); articles of Project Gutenberg, Slate and others under their own terms",
     citation="Pang et al. 2022, QuALITY: Question Answering with Long Input Texts, Yes!, arXiv 2112.08608",
 )
-ORIGINAL, SCROLLS = "nyu-mll/quality", "SCROLLS"
+ORIGINAL = "nyu-mll/quality"
 MARKS = {"questions": ORIGINAL, "options": HUB.repo, "input": SCROLLS}
 OPTIONS = 4
 

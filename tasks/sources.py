@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from famcli.errors import UserError
+from famcli.files import user_path
+from famcli.task import DataError
 
 from .files import DataFile, list_files
 from .hub import HubDataset, fetch, find_stored
@@ -62,6 +65,11 @@ class Dataset:
         for file in self.files:
             yield from file.rows()
 
+    def readable_rows(self, misfit: Callable[[DataError], None]) -> Iterator[Row]:
+        """As ``rows``, without those that cannot be read; ``misfit`` is told of them."""
+        for file in self.files:
+            yield from file.readable_rows(misfit)
+
     def facts(self) -> dict[str, Any]:
         """The fields of ``provenance``."""
         return dataclasses.asdict(self.provenance)
@@ -91,9 +99,12 @@ def open_data(
         return _dataset("sample", task_name, None, _sample_files(task_name, texts))
     if data and data != HUB:
         paths = _paths(data, task_name)
-        given = [(path.resolve().name if len(paths) > 1 else "", list_files(path, texts)) for path in paths]
+        names = [Path(os.path.realpath(path)).name for path in paths]
+        given = [
+            (name if len(paths) > 1 else "", list_files(path, texts)) for name, path in zip(names, paths, strict=True)
+        ]
         named = [(file, split_of(file, folder)) for folder, files in given for file in files]
-        name = ",".join(sorted(path.resolve().name for path in paths))
+        name = ",".join(sorted(names))
         files, taken = of_one_split(named, split, hub.split if hub else VALIDATION, name)
         if taken:
             name = f"{name}:{taken}"
@@ -135,13 +146,12 @@ def _paths(data: str, task_name: str) -> list[Path]:
         UserError: there is nothing between two commas, or a path is there twice, which would count its rows twice.
     """
     try:
-        whole = Path(data).expanduser()
-        parts = [data] if whole.exists() or "," not in data else data.split(",")
+        parts = [data] if "," not in data or user_path(data).exists() else data.split(",")
         if not all(part.strip() for part in parts):
             raise UserError(f"there is an empty path in '{data}'", "for example --data first.jsonl,second.jsonl")
-        given = [Path(part).expanduser() for part in parts]
+        given = [user_path(part) for part in parts]
         paths = [path / task_name if (path / task_name).is_dir() else path for path in given]
-        real = [path.resolve() for path in paths]
+        real = [Path(os.path.realpath(path)) for path in paths]
     except OSError as error:
         raise UserError(f"{error.filename or data} cannot be read: {error.strerror}") from error
     for path, twice in zip(paths, real, strict=True):

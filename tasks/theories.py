@@ -6,15 +6,16 @@ Reads as much of Isabelle's outer syntax as theory headers and ROOT files use (I
 
 from __future__ import annotations
 
-import heapq
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple, NoReturn
 
 from famcli.task import DataError
+
+from .ordering import topological_order
 
 MARKUP = frozenset(
     (
@@ -76,11 +77,13 @@ class TheoryFile:
         path: below the entry's directory, ``/`` between its parts.
         text: its content.
         label: what messages call it.
+        unreadable: why it has no text, where it has none.
     """
 
     path: str
     text: str
     label: str
+    unreadable: DataError | None = None
 
     @property
     def name(self) -> str:
@@ -116,7 +119,12 @@ class Session:
     theories: tuple[str, ...]
 
 
-def order_theories(entry: str, theories: Sequence[TheoryFile], roots: Sequence[TheoryFile] = ()) -> list[TheoryFile]:
+def order_theories(
+    entry: str,
+    theories: Sequence[TheoryFile],
+    roots: Sequence[TheoryFile] = (),
+    left_out: Callable[[str, DataError], None] | None = None,
+) -> list[TheoryFile]:
     """``theories`` such that each comes after those it imports; the order they are given in does not matter.
 
     Imports of theories outside the entry do not count. Of several theories that could come next, the one that stands
@@ -126,10 +134,14 @@ def order_theories(entry: str, theories: Sequence[TheoryFile], roots: Sequence[T
         entry: name of the directory that all paths are below.
         theories: its ``.thy`` files.
         roots: its ROOT files.
+        left_out: is told of a theory that does not fit, its path and why, if no ROOT lists it and nothing listed
+            imports it: it is left out.
+            ``None`` takes all theories for listed.
 
     Raises:
         DataError: a header cannot be read, is not that of a theory of the file's name, or has an import that could
-            mean several files; or theories import each other in a cycle, whose files are all named.
+            mean several files; or theories import each other in a cycle, whose files are all named. Where there are
+            several, the first has the ``others``.
     """
     sessions = [session for root in sorted(roots, key=lambda root: root.path) for session in parse_root(root)]
     finder = _Finder(entry, theories, sessions)
@@ -138,10 +150,41 @@ def order_theories(entry: str, theories: Sequence[TheoryFile], roots: Sequence[T
         for name in session.theories:
             for directory in session.directories:
                 listed.setdefault(_join(directory, name) + ".thy", len(listed))
+    needs, misfits = dict[str, set[str]](), dict[str, DataError]()
+    for theory in theories:
+        try:
+            needs[theory.path] = finder.needed(theory)
+        except DataError as error:
+            misfits[theory.path] = error
+    if left_out is not None:
+        reached = _reached(listed, needs)
+        for path in sorted(misfits.keys() - reached):
+            left_out(path, misfits.pop(path))
+    raise_together(list(misfits.values()))
+    theories = [theory for theory in theories if theory.path in needs]
+    needs = {path: needed & needs.keys() for path, needed in needs.items()}
     places = {theory.path: (listed.get(theory.path, len(listed)), theory.name, theory.path) for theory in theories}
-    needs = {theory.path: finder.needed(theory) for theory in theories}
     by_path = {theory.path: theory for theory in theories}
-    return [by_path[path] for path in _topological_order(needs, places, by_path)]
+    labels = {theory.path: theory.label for theory in theories}
+    return [by_path[path] for path in topological_order(needs, places, labels)]
+
+
+def raise_together(errors: Sequence[DataError]) -> None:
+    """Raises the first error, if there is one, with the others in it."""
+    every = [one for error in errors for one in (error, *error.others)]
+    if every:
+        raise DataError(every[0].message, every[0].hint, every[1:])
+
+
+def _reached(listed: Iterable[str], needs: Mapping[str, set[str]]) -> set[str]:
+    """Paths of the theories that are listed, and of all that they import."""
+    reached, todo = set[str](), list(listed)
+    while todo:
+        path = todo.pop()
+        if path not in reached:
+            reached.add(path)
+            todo += needs.get(path, ())
+    return reached
 
 
 def join_theories(theories: Sequence[TheoryFile]) -> str:
@@ -216,6 +259,8 @@ class _Finder:
 
     def needed(self, theory: TheoryFile) -> set[str]:
         """Paths of the theories of this entry that ``theory`` imports."""
+        if theory.unreadable:
+            raise theory.unreadable
         header = parse_header(theory)
         if header.name != theory.name:
             hint = f"Isabelle wants this theory in {header.name}.thy"
@@ -254,44 +299,6 @@ class _Finder:
         for other in self.sessions:
             if session == other.name or (not session and importer.directory in other.directories):
                 yield set(other.directories)
-
-
-def _topological_order(
-    needs: dict[str, set[str]], places: dict[str, tuple[int, str, str]], by_path: dict[str, TheoryFile]
-) -> list[str]:
-    """Kahn's algorithm; of what is ready, the first by ``places``."""
-    needed_by: dict[str, list[str]] = {path: [] for path in needs}
-    for path, needed in needs.items():
-        for other in needed:
-            needed_by[other].append(path)
-    missing = {path: len(needed) for path, needed in needs.items()}
-    ready = [(places[path], path) for path, count in missing.items() if not count]
-    heapq.heapify(ready)
-    order = []
-    while ready:
-        _, path = heapq.heappop(ready)
-        order.append(path)
-        for later in needed_by[path]:
-            missing[later] -= 1
-            if not missing[later]:
-                heapq.heappush(ready, (places[later], later))
-    if len(order) < len(needs):
-        cycle = _cycle({path: needed for path, needed in needs.items() if missing[path]})
-        labels = " imports ".join(by_path[path].label for path in (*cycle, cycle[0]))
-        raise DataError(f"theories import each other in a cycle: {labels}")
-    return order
-
-
-def _cycle(needs: dict[str, set[str]]) -> list[str]:
-    """A cycle among theories that could not be ordered, each importing the next; starts at the first by name."""
-    path = min(needs)
-    seen: list[str] = []
-    while path not in seen:
-        seen.append(path)
-        path = min(other for other in needs[path] if other in needs)
-    cycle = seen[seen.index(path) :]
-    first = cycle.index(min(cycle))
-    return cycle[first:] + cycle[:first]
 
 
 def _after_theory(theory: TheoryFile, tokens: Iterator[Token]) -> Header:

@@ -123,6 +123,10 @@ class XLSum(DocumentTask):
         """The languages."""
         return [article.language for article in self.articles]
 
+    def check_row(self, row: Row) -> None:
+        """See ``DocumentTask.check_row``."""
+        self._article(row)
+
     def _article(self, row: Row) -> Article:
         language = self._language(row)
         return Article(f"{language}/{row.text('id')}", language, row.text("text"), row.text("summary"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from famcli.tasks.passkey import DESCRIPTION, KEY_LINE, Draw, PassKeyText, Told
+from famcli.tasks.passkey import Draw, PassKeyText, Told
+from famcli.tasks.wordings import DESCRIPTION, KEY_LINE
 
 from famcli.checkpoints.registry import load_model
 from famcli.evaluation.generation import answer_batch

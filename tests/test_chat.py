@@ -46,7 +46,7 @@ def template(source: str) -> ChatTemplate:
 def test_prompts_are_what_transformers_renders(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.utils import chat_template_utils
 
-    from famcli.checkpoints.chat import TODAY
+    from famcli.checkpoints.rendering import TODAY
 
     class Frozen(type(TODAY)):  # type: ignore[misc]
         @classmethod

@@ -19,11 +19,12 @@ from rich.console import Console
 from famcli.compare.changes import Change
 from famcli.compare.comparison import Column, Comparison, Difference, Row
 from famcli.compare.reference import load_reference, reference_for
+from famcli.display import visible
 from famcli.metrics.paired import Interval, PairedDifference
 from famcli.metrics.statistics import Metric
 from famcli.reports.formats import FORMATS, to_csv, to_html, to_json, to_latex, to_markdown, to_rich
 from famcli.reports.grid import Grid
-from famcli.reports.layout import grids, visible
+from famcli.reports.layout import grids
 from famcli.reports.numbers import format_difference
 
 NASTY = 'a|b*c_ <b>x</b> & 5% $y$ #z {q} \\end ~^ `t` "u" [v](w) é'
@@ -249,13 +250,14 @@ def sample(**texts: str) -> Comparison:
 def test_what_a_model_wrote_can_steer_nothing(name: str) -> None:
     comparison = sample(output="\x1b[31mred\r\n\x9b2J\u202eevil\x00", reference="<script>alert(1)</script>")
     text = FORMATS[name](comparison)
-    if name in ("csv", "json"):
-        row = json.loads(text)["changes"][0] if name == "json" else next(csv.DictReader(io.StringIO(text, newline="")))
-        assert row["output"] == comparison.changes[0].output if comparison.changes else None
-        return
+    assert comparison.changes
+    if name == "json":
+        assert json.loads(text)["changes"][0]["output"] == comparison.changes[0].output
     assert not [c for c in text if not c.isprintable() and c != "\n"]
+    if name == "json":
+        return
     assert r"\x1b[31mred\r\n\x9b2J\u202eevil\x00" in re.sub(r"\\textbackslash\{\}", r"\\", text.replace("\\\\", "\\"))
-    assert "<script>" not in text
+    assert "<script>" not in text or name == "csv"
     if name == "html":
         assert "script" not in Tables(text).tags
 

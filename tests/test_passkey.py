@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from famcli.tasks.passkey import WORDINGS, PassKey
+from famcli.tasks.passkey import PassKey
+from famcli.tasks.wordings import WORDINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import WordTokenizer, prompt_ids

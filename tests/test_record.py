@@ -93,7 +93,7 @@ def test_damage_is_named_with_its_file(record: RunRecord, change: Any, message: 
         load_record(record.path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\ufeff{}"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\ufeff{"])
 def test_what_is_no_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content, encoding="utf-8")
     with pytest.raises(

@@ -16,7 +16,7 @@ from famcli.training.material import words_of
 
 PLUGIN = """
 from dataclasses import dataclass
-from famcli.task import Task, option
+from famcli.task import MetricSpec, Task, option
 
 def parse_even(text):
     if int(text) % 2:
@@ -28,7 +28,7 @@ class Options:
     size: int = option("4", "how large", parse_even)
 
 class Demo(Task):
-    name, version, summary, metrics = "demo", 3, "a demonstration", ("score",)
+    name, version, summary, metrics = "demo", 3, "a demonstration", (MetricSpec("score"),)
     Options = Options
 
     def samples(self, tokenizer, seed, limit):
@@ -123,7 +123,7 @@ def test_a_task_without_options_is_a_task_and_one_that_lacks_what_it_needs_is_le
     kinds = {"plain": Plain, "nameless": Nameless}
     monkeypatch.setattr(EntryPoint, "load", lambda entry: kinds[entry.name])
     monkeypatch.setattr(
-        "famcli.task.entry_points", lambda **_: [EntryPoint(n, f"m:{n}", "famcli.tasks") for n in kinds]
+        "famcli.task.finding.entry_points", lambda **_: [EntryPoint(n, f"m:{n}", "famcli.tasks") for n in kinds]
     )
     assert list(available_tasks()) == ["plain"] and available_tasks()["plain"].option_help() == []
     assert "task 'nameless' (m:nameless) lacks name, version, summary, metrics" in caplog.text

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
+from famcli.checkpoints.rendering import render, variables_of
 from famcli.errors import UserError, printable
-
-if TYPE_CHECKING:
-    from jinja2.sandbox import SandboxedEnvironment
 
 _PLACEHOLDER = "famcli-prompt-7f3a"
 _OURS = {"messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now"}
-TODAY = datetime(2024, 7, 26)
-"""The date for templates that state one: a run must ask the same tomorrow. It is the default of Llama 3's own."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +44,15 @@ class ChatTemplate:
             UserError: the template cannot be rendered, does not hold the text exactly once, or has no such variable.
         """
         given = dict(arguments or {})
-        if unknown := [name for name in given if name not in self.variables()]:
+        if unknown := [name for name in given if name in _OURS or name not in self.variables()]:
             known = ", ".join(sorted(self.variables() - self.special_tokens.keys() - _OURS))
             raise UserError(
                 f"the chat template has no variable '{printable(unknown[0])}'",
                 f"--chat-template-arg takes one of: {printable(known)}" if known else "leave out --chat-template-arg",
             )
         turn = {"role": "user", "content": _PLACEHOLDER}
-        rendered = _render(self.source, messages=[turn], add_generation_prompt=True, **{**self.special_tokens, **given})
+        variables = {"messages": [turn], "add_generation_prompt": True, **self.special_tokens, **given}
+        rendered = render(self.source, variables)
         before, *after = rendered.split(_PLACEHOLDER)
         if len(after) != 1:
             raise UserError(f"the chat template holds the user's text {len(after)} times", "leave out --chat-template")
@@ -73,7 +68,8 @@ class ChatTemplate:
         turns = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
         for messages in (turns, turns[:2]):  # one that asks for a single question may still show its answer
             try:
-                rendered = _render(self.source, messages=messages, add_generation_prompt=False, **self.special_tokens)
+                variables = {"messages": messages, "add_generation_prompt": False, **self.special_tokens}
+                rendered = render(self.source, variables)
             except UserError:
                 continue
             _, answered, after = rendered.partition(texts[1])
@@ -87,51 +83,4 @@ class ChatTemplate:
         Raises:
             UserError: it is no template.
         """
-        import jinja2.meta
-
-        environment = _environment()
-        try:
-            return set(jinja2.meta.find_undeclared_variables(environment.parse(self.source)))
-        except jinja2.TemplateError as error:
-            raise _not_rendered(error) from error
-
-
-def _render(source: str, **variables: Any) -> str:
-    try:
-        return _environment().from_string(source).render(tools=None, documents=None, **variables)
-    except Exception as error:  # templates are programs of others: whatever one of them raises
-        raise _not_rendered(error) from error
-
-
-def _not_rendered(error: Exception) -> UserError:
-    return UserError(f"the chat template cannot be rendered: {error}", "leave out --chat-template")
-
-
-def _environment() -> SandboxedEnvironment:
-    """As that of transformers: sandboxed, blocks trimmed, with the functions that templates expect."""
-    import jinja2
-    import jinja2.ext
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(jinja2.ext.Extension):
-        """``{% generation %}`` marks answers for training; here it marks nothing."""
-
-        tags = {"generation"}  # noqa: RUF012 (so declared above)
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.Scope(body).set_lineno(line)
-
-    def refuse(message: str) -> NoReturn:
-        raise jinja2.TemplateError(message)
-
-    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **options)  # Jinja's own escapes HTML
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals |= {"raise_exception": refuse, "strftime_now": TODAY.strftime}
-    return environment
+        return variables_of(self.source)

@@ -21,6 +21,7 @@ from famcli.checkpoints.gguf_fields import check_known
 from famcli.checkpoints.gguf_tokenizer import read_tokenizer
 from famcli.checkpoints.weights import Stored
 from famcli.errors import UserError, printable
+from famcli.inputs import check_file
 from famcli.models.attention import rope_frequencies
 from famcli.models.config import ModelConfig
 
@@ -128,6 +129,7 @@ def _open(file: Path) -> GGUFReader:
     except ImportError as error:
         raise UserError(f"{file}: GGUF files need the package gguf", "pip install gguf") from error
 
+    check_file(file)
     with file.open("rb") as opened:
         if (begin := opened.read(4)) and begin != b"GGUF":
             raise UserError(f"{file} is not a GGUF file", "a GGUF file begins with the letters GGUF")

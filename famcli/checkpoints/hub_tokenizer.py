@@ -16,7 +16,8 @@ from famcli.checkpoints.chat import ChatTemplate
 from famcli.content import encodable
 from famcli.errors import UserError, printable
 from famcli.fields import read_json
-from famcli.files import read_bytes, write_text
+from famcli.files import write_text
+from famcli.inputs import read_text
 
 _MOST_TOKENS = 1 << 31
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -80,19 +81,14 @@ class HubTokenizer:
             UserError: the file is missing, or one of them cannot be read.
         """
         try:
-            definition = read_bytes(file).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"cannot read the tokenizer {file}: {getattr(error, 'strerror', None) or error}",
-                "famcli reads tokenizers saved as tokenizer.json",
-            ) from error
+            definition = read_text(file)
+        except UserError as error:
+            hint = error.hint or "famcli reads tokenizers saved as tokenizer.json"
+            raise UserError(f"the tokenizer cannot be had: {error.message}", hint) from error
         settings = {**_beside(file, "special_tokens_map.json"), **_beside(file, "tokenizer_config.json")}
         template = file.with_name("chat_template.jinja")
         if template.exists():
-            try:
-                settings = {**settings, "chat_template": read_bytes(template).decode()}
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"cannot read {template}: {getattr(error, 'strerror', None) or error}") from error
+            settings = {**settings, "chat_template": read_text(template)}
         generation = "generation_config.json"
         ends = [
             *_token_ids(fields, "eos_token_id", str(file.with_name("config.json"))),

@@ -21,6 +21,7 @@ from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
 from famcli.checkpoints.weights import SafeTensor, list_safetensors, same_values
 from famcli.errors import UserError, printable
 from famcli.fields import read_fields, read_json
+from famcli.inputs import check_file
 from famcli.models.config import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         UserError: a file is missing, corrupt or of another kind, or a field or tensor is wrong, missing or unknown.
     """
     path = _only_gguf(path) or path
+    check_file(path)
     if path.is_file():
         _refuse_pickles([path])
         if path.suffix != ".gguf":

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
-from famcli.files import open_regular
+from famcli.inputs import check_file
 
 _VALUES_AT_ONCE = 2**22
 
@@ -72,8 +72,8 @@ def list_safetensors(file: Path) -> list[SafeTensor]:
     Raises:
         UserError: it is missing, or is not a whole safetensors file.
     """
+    check_file(file)
     try:
-        open_regular(file).close()
         with safe_open(file, framework="pt") as weights:
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)
             return [SafeTensor(file, name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()]

@@ -13,6 +13,7 @@ import click
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import PIPED_WIDTH, as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.cli.saying import say, say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _read(file: Path, update: bool) -> Baseline | None:
         if file.exists():
             if not is_baseline(file):
                 raise UserError(f"{file} is not a famcli baseline and is left alone", "give another name") from None
-            click.echo(f"warning: {error.message}; its tolerances are lost", err=True)
+            tell(f"warning: {error.message}; its tolerances are lost")
         return None
 
 
@@ -174,6 +175,7 @@ def _make(
 
 def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
     """The record of a run that has not begun, and the digests of its questions by sample id."""
+    from famcli.evaluation.asking import samples_of
     from famcli.evaluation.identity import context_fields, new_record
     from famcli.evaluation.prompts import special_tokens_of
     from famcli.gate.baseline import question
@@ -184,7 +186,7 @@ def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[Run
     bounds = settings.max_context, settings.truncate
     context = context_fields(model.tokenizer, *bounds, special, chat, settings.strip_thinking)
     record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
-    samples = task.samples(FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
+    samples = samples_of(task, FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
     record.cells = [dict(sample.cell) for sample in samples]
     return record, {sample.id: question(sample.reference, sample.cell) for sample in samples}
 
@@ -222,9 +224,9 @@ def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
         "as before": len(found) - len(moved),
     }
     words = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-    click.echo(f"{file}: scores of {made.records[0].model['name']}, {words}")
+    say(f"{file}: scores of {made.records[0].model['name']}, {words}")
     if gated and made.cost is None:
-        click.echo("note: finished runs have no yardstick: the gates of cost are those of before", err=True)
+        tell("note: finished runs have no yardstick: the gates of cost are those of before")
 
 
 def _show(check: Check, json_output: bool) -> None:
@@ -233,14 +235,14 @@ def _show(check: Check, json_output: bool) -> None:
     from famcli.reports.check_formats import summary, to_json, to_rich
 
     if json_output:
-        click.echo(to_json(check), nl=False)
+        say_document(to_json(check))
         return
     screen, table = console(), to_rich(check)
     screen.width = max(screen.width, Console(width=PIPED_WIDTH).measure(table).minimum)  # figures must not be folded
     screen.print(table)
     for note in check.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(summary(check))
+        tell(f"note: {note}")
+    say(summary(check))
 
 
 def _write(check: Check, junit: Path | None, markdown: Path | None) -> None:

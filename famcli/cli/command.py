@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -10,12 +11,15 @@ from contextlib import suppress
 import click
 
 from famcli.cli.interrupts import ignore
+from famcli.cli.saying import Told, tell
 from famcli.cli.verbs import EXIT_INTERRUPTED, EXIT_USER_ERROR, VERBS, interrupted
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError, printable, unknown_name
 from famcli.version import __version__
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What PyTorch says on its devices."""
+LONGEST_MESSAGE = 4_000
+"""Characters of a message: it may quote what has no end."""
 
 
 class Verbs(click.Group):
@@ -50,7 +54,10 @@ def cli() -> None:
 
 def run(given: list[str]) -> int:
     """Runs the command line ``given`` and returns the exit code; see ``famcli.cli.main.main``."""
+    _show_warnings()
     try:
+        if any("\0" in word for word in given):  # no shell can give one, and no path can have one
+            raise UserError("an argument has a null character in it")
         code = cli.main(given, prog_name="famcli", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -83,6 +90,13 @@ def run(given: list[str]) -> int:
         )
 
 
+def _show_warnings() -> None:
+    """What the rooms below warn of goes the way of all lines."""
+    logger = logging.getLogger("famcli")
+    if not any(isinstance(handler, Told) for handler in logger.handlers):
+        logger.addHandler(Told(logging.WARNING))
+
+
 def _silence() -> None:
     """Standard output takes nothing more: Python must not complain when it flushes what could not be written."""
     with suppress(OSError, ValueError):  # it may have no file descriptor
@@ -90,7 +104,7 @@ def _silence() -> None:
 
 
 def _complain(message: str, hint: str | None) -> int:
-    click.echo(f"error: {message}", err=True)
+    tell(f"error: {printable(message, LONGEST_MESSAGE)}")
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        tell(f"hint: {printable(hint, LONGEST_MESSAGE)}")
     return EXIT_USER_ERROR

@@ -9,6 +9,7 @@ import click
 
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import PIPED_WIDTH, console, output
+from famcli.cli.saying import say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def command(
     """
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare
-    from famcli.reports.formats import FORMATS
+    from famcli.reports.formats import FORMATS, has_defused
 
     if per_sample and baseline is None:
         raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")
@@ -88,12 +89,15 @@ def command(
     if format_name == "table":
         _print(comparison)
     else:
-        click.echo(FORMATS[format_name](comparison), nl=False)
+        document = FORMATS[format_name](comparison)
+        say_document(document)
+        if format_name == "csv" and has_defused(document):
+            tell("note: cells that a spreadsheet would run begin with an apostrophe")
     if format_name in ("table", "csv"):
-        from famcli.reports.layout import remarks, visible
+        from famcli.reports.layout import remarks
 
         for remark in remarks(comparison):
-            click.echo(visible(remark), err=True)
+            tell(remark)
 
 
 def _print(comparison: Comparison) -> None:

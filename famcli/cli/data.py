@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +11,16 @@ import click
 
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import as_json, parse_options
+from famcli.cli.saying import say, say_json
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
-    from famcli.task import Request, Task
+    from famcli.task import DataError, Request, Task
 
 JSON = dict[str, Any]
 EXIT_DOES_NOT_FIT = 1
+SHOWN_MISFITS = 10
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,13 +53,13 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
     for task in plugins:
         found = task.fetch(split)
         if not json_output:
-            click.echo(
+            say(
                 f"{task.name}: {found['rows']:,} rows, {len(found['files'])} files, {found['bytes'] / 1e6:,.1f} MB of "
                 f"{found['repo']} at {found['revision']} in {found['directory']}; licence: {found['licence']}"
             )
         fetched.append({"task": task.name, **found})
     if json_output:
-        click.echo(json.dumps({"fetched": fetched}, ensure_ascii=False))
+        say_json({"fetched": fetched})
 
 
 @command.command()
@@ -89,9 +90,9 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
         if not found["samples"]:
             found |= {"fits": False, "problem": "there is nothing to ask in these rows"}
     except DataError as error:
-        found |= {"fits": False, "problem": error.message, "hint": error.hint}
+        found |= {"fits": False, "problem": error.message, "hint": error.hint, **_all_misfits(plugin, error)}
     if json_output:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
     else:
         _print_findings(found)
     return 0 if found["fits"] else EXIT_DOES_NOT_FIT
@@ -132,7 +133,14 @@ def cloze(
         raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})")
     leave_in_order()
     passages, asked = write_clozes(text, output, (shortest, longest), questions, limit or 0, seed)
-    click.echo(f"{asked:,} questions about {passages:,} passages in {output}")
+    say(f"{asked:,} questions about {passages:,} passages in {output}")
+
+
+def _all_misfits(task: Task, first: DataError) -> JSON:
+    """The messages of the first misfits, and how many there are."""
+    messages = [first.message, *(error.message for error in (*first.others, *task.misfits()))]
+    messages = list(dict.fromkeys(messages))
+    return {"misfits": messages[:SHOWN_MISFITS], "misfit_count": len(messages)}
 
 
 def _check_takes_data(task: Task) -> None:
@@ -186,9 +194,11 @@ def _filled(fields: Mapping[str, Any], prefix: str = "") -> dict[str, bool]:
 
 def _survey_documents(task: Task, tokenizer: Tokenizer) -> JSON:
     """Number of samples and documents, and the longest document, as the task makes them of the rows."""
-    samples = task.samples(tokenizer, seed=0, limit=None)
+    from famcli.evaluation.asking import request_of, samples_of
+
+    samples = samples_of(task, tokenizer, 0, None, may_be_none=True)
     first = {sample.id if sample.document is None else sample.document: sample for sample in reversed(samples)}
-    lengths = {name: _document_tokens(sample.request(), tokenizer) for name, sample in first.items()}
+    lengths = {name: _document_tokens(request_of(task, sample), tokenizer) for name, sample in first.items()}
     longest = max(lengths, key=lambda name: lengths[name], default=None)
     return {
         "samples": len(samples),
@@ -214,14 +224,18 @@ def _print_findings(found: JSON) -> None:
     if "data" in found:
         data = found["data"]
         at = f" at {data['revision']}" if data["revision"] else ""
-        click.echo(f"data       {data['source']} {data['name']}{at}, sha256 {data['sha256'][:12]}")
-        click.echo(f"rows       {found['rows']:,}")
+        say(f"data       {data['source']} {data['name']}{at}, sha256 {data['sha256'][:12]}")
+        say(f"rows       {found['rows']:,}")
     if found.get("documents"):
-        click.echo(f"samples    {found['samples']:,}")
-        click.echo(f"documents  {found['documents']:,}")
-        click.echo(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
+        say(f"samples    {found['samples']:,}")
+        say(f"documents  {found['documents']:,}")
+        say(f"longest    {found['longest_tokens']:,} tokens ({found['tokenizer']}): {found['longest_document']}")
     for name, rows in found.get("missing", {}).items():
-        click.echo(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
-    click.echo("every row fits" if found["fits"] else f"does not fit: {found['problem']}")
+        say(f"missing    {name}, or null, in {rows:,} of {found['rows']:,} rows")
+    say("every row fits" if found["fits"] else f"does not fit: {found['problem']}")
+    if (count := found.get("misfit_count", 0)) > 1:
+        for message in found["misfits"][1:]:
+            say(f"      and: {message}")
+        say(f"in all     {count:,} do not fit" + (f"; shown are {SHOWN_MISFITS}" if count > SHOWN_MISFITS else ""))
     if found["hint"]:
-        click.echo(f"hint: {found['hint']}")
+        say(f"hint: {found['hint']}")

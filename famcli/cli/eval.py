@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.cli.saying import plain, say_json
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(
     sources = [check_model(spec, tasks, settings) for spec in dict.fromkeys(_with_adapter(models, adapter))]
     records = _run_all(sources, tasks, settings)
     if json_output:
-        click.echo(json.dumps({"runs": [_summary(record) for record in records]}, ensure_ascii=False))
+        say_json({"runs": [_summary(record) for record in records]})
     else:
         _print_records(records)
 
@@ -90,6 +90,7 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "metrics": {name: dataclasses.asdict(metric) for name, metric in record.metrics.items()},
         "cells": record.cells,
         "cost": known_cost(record),
+        **({"skipped": record.skipped} if record.skipped else {}),
     }
 
 
@@ -101,42 +102,48 @@ def _print_records(records: list[RunRecord]) -> None:
 
 def _print_record(record: RunRecord, screen: Console) -> None:
     """One run: its scores, and the headline metric as a grid of lengths where its cells have one."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from famcli.compare.cells import Setting, format_settings, shown_scores
     from famcli.compare.measure import scored
     from famcli.compare.notes import score_notes
+    from famcli.evaluation.record import skipped_words
     from famcli.reports.cost import speed_words
     from famcli.reports.numbers import format_field, format_score
 
     untrained = f" ({fam})" if (fam := record.model.get("fam")) else ""
-    screen.print(f"\n[bold]{escape(record.model['name'])}[/bold]{untrained} on {record.task['name']}")
+    screen.print()
+    screen.print(Text.assemble(plain(record.model["name"], "bold"), plain(f"{untrained} on {record.task['name']}")))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # a path that is cut cannot be copied
-    table.add_row("receptive field:", format_field(record.model["receptive_field"]))
+
+    def add(name: str, value: str) -> None:
+        table.add_row(plain(name), plain(value))
+
+    add("receptive field:", format_field(record.model["receptive_field"]))
     scores = [(name, dict[str, Setting](), metric) for name, metric in record.metrics.items()]
     if len(record.cells) > 1:
         scores += [found for found in shown_scores(record) if found[1]]
     told = scored(record, scores)
     for one in told:
         name = ", ".join(filter(None, (one.metric, format_settings(one.settings))))
-        table.add_row(name, escape(f"{format_score(one.score, one.interval, one.too_few)} (n={one.score.n})"))
+        add(name, f"{format_score(one.score, one.interval, one.too_few)} (n={one.score.n})")
     for words in score_notes(told):
-        table.add_row("interval", escape(words))
+        add("interval", words)
     cost = record.cost
-    table.add_row("speed", speed_words(record))
+    add("speed", speed_words(record))
     if cost["tokens_read_alone"] > cost["tokens_read"]:
         times = cost["tokens_read_alone"] / cost["tokens_read"]
-        table.add_row(
-            "asked one by one", f"{cost['tokens_read_alone']:,} tokens would be read, {times:.1f} times as many"
-        )
+        add("asked one by one", f"{cost['tokens_read_alone']:,} tokens would be read, {times:.1f} times as many")
     if cost["tokens_cut"]:
-        table.add_row("cut", f"{cost['tokens_cut']:,} tokens of documents, {record.context['truncate']}")
+        add("cut", f"{cost['tokens_cut']:,} tokens of documents, {record.context['truncate']}")
     for name, what in (("answers_empty", "empty answers"), ("answers_cut", "cut at the budget")):
         if count := cost.get(name):
-            table.add_row(what, f"{count} of {record.samples} answers")
-    table.add_row("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")
-    table.add_row("run record", escape(str(record.path / "run.json")))
+            add(what, f"{count} of {record.samples} answers")
+    if record.skipped:
+        add("skipped", skipped_words(record))
+    add("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    add("run record", str(record.path / "run.json"))
     screen.print(table)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import as_json, output
+from famcli.cli.saying import say, say_json, tell
+from famcli.display import visible
 from famcli.errors import UserError
 from famcli.fields import read_json
 
@@ -36,19 +37,19 @@ def models(json_output: bool) -> None:
     described = [_describe(preset) for preset in list_presets()]
     others = [{"name": name, "from": entry.value} for name, entry in sorted(model_entry_points().items())]
     if json_output:
-        return click.echo(json.dumps({"models": described, "of_other_packages": others}))
+        return say_json({"models": described, "of_other_packages": others})
     header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "here"]
     _print_table(header, [_row(entry) for entry in described])
-    click.echo("weights and the state of one stream in memory; a full attention's state grows with the text")
+    say("weights and the state of one stream in memory; a full attention's state grows with the text")
     missing: dict[str, list[str]] = {}
     for entry in described:
         if not entry["here"] and entry["downloads"]:
             missing.setdefault(" or ".join(entry["downloads"]), []).append(entry["name"])
     for commands, names in missing.items():
-        click.echo(f"to get {', '.join(names)}: {commands}")
+        say(f"to get {', '.join(names)}: {commands}")
     if others:
-        click.echo(f"of other packages: {', '.join(entry['name'] for entry in others)}")
-    click.echo("override any field: --model fam-tiny,memory_segments=0,block_size=256; fields: famcli list memories")
+        say(f"of other packages: {', '.join(entry['name'] for entry in others)}")
+    say("override any field: --model fam-tiny,memory_segments=0,block_size=256; fields: famcli list memories")
 
 
 def _describe(preset: Preset) -> JSON:
@@ -129,7 +130,7 @@ def memories(json_output: bool) -> None:
         try:
             kind = memory_kind(name)
         except UserError as error:  # one broken package must not hide the others
-            click.echo(f"left out: {error.message}", err=True)
+            tell(f"left out: {error.message}")
             continue
         fields = [
             {"name": field.name, "default": field.default, "help": field.metadata.get("help", "")}
@@ -137,11 +138,12 @@ def memories(json_output: bool) -> None:
         ]
         described.append({"name": name, "summary": kind.summary, "state_grows": kind.whole, "fields": fields})
     if json_output:
-        return click.echo(json.dumps({"memories": described}))
+        return say_json({"memories": described})
     for entry in described:
-        click.echo(f"{entry['name']}: {entry['summary']}")
+        say(f"{entry['name']}: {entry['summary']}")
         for field in entry["fields"]:
-            click.echo(f"  {field['name']}={str(field['default']).lower()}\n      {field['help']}")
+            say(f"  {field['name']}={str(field['default']).lower()}")
+            say(f"      {field['help']}")
 
 
 @command.command()
@@ -165,19 +167,21 @@ def tasks(json_output: bool) -> None:
     ]
     suites = [{"name": suite.name, "summary": suite.summary} for suite in list_suites()]
     if json_output:
-        return click.echo(json.dumps({"tasks": described, "suites": suites}))
+        return say_json({"tasks": described, "suites": suites})
     for entry in described:
-        click.echo(f"{entry['name']} (version {entry['version']}): {entry['summary']}")
+        say(f"{entry['name']} (version {entry['version']}): {entry['summary']}")
         papers = [f"{name} (the paper's)" if name in entry["paper"] else name for name in entry["metrics"]]
-        click.echo(f"  metrics: {', '.join(papers)}")
+        say(f"  metrics: {', '.join(papers)}")
         if data := entry["data"]:
             repo = f"{data['repo']}, " if data["repo"] else ""
-            click.echo(f"  data: {repo}{data['licence']}; {data['citation']}")
+            say(f"  data: {repo}{data['licence']}; {data['citation']}")
         for option in entry["options"]:
-            click.echo(f"  -o {option['name']}={option['default']}\n      {option['help']}")
-    click.echo("\nsuites, for --suite:")
+            say(f"  -o {option['name']}={option['default']}")
+            say(f"      {option['help']}")
+    say()
+    say("suites, for --suite:")
     for suite in suites:
-        click.echo(f"  {suite['name']}: {suite['summary']}")
+        say(f"  {suite['name']}: {suite['summary']}")
 
 
 @command.command()
@@ -203,14 +207,15 @@ def runs(output: Path, json_output: bool) -> None:
             }
             for record in records
         ]
-        return click.echo(json.dumps({"runs": described}))
+        return say_json({"runs": described})
     if not records:
-        return click.echo(f"no runs in {output}; make one with: famcli eval --task passkey --model fam-tiny")
+        return say(f"no runs in {output}; make one with: famcli eval --task passkey --model fam-tiny")
     rows = []
     for record in records:
         headline = next(iter(record.metrics.items()), None)
         score = f"{headline[0]} {format_number(headline[1].value)} (n={headline[1].n})" if headline else ""
-        rows.append([record.run_id, record.standing, record.model["name"], record.task["name"], score, record.started])
+        status = f"{record.standing}, {len(record.skipped)} skipped" if record.skipped else record.standing
+        rows.append([record.run_id, status, record.model["name"], record.task["name"], score, record.started])
     _print_table(["run", "status", "model", "task", "score", "started"], rows)
 
 
@@ -235,6 +240,7 @@ def _bundled_config(directory: Path) -> ModelConfig:
 
 def _print_table(header: list[str], rows: list[list[str]]) -> None:
     """Aligned columns, never cut: a listing may be piped on."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = [[visible(cell) for cell in line] for line in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from famcli.cli.saying import tell
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -31,7 +32,7 @@ class LiveProgress:
 
     def begin(self, samples: int, done: int, tokens: int) -> None:
         already = f"goes on after {done} of {samples} samples" if done else f"{samples} samples"
-        click.echo(f"{self.title}: {already}", err=True)
+        tell(f"{self.title}: {already}")
         self._bar = Progress(
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -79,7 +80,7 @@ class PlainProgress:
         pass
 
     def _print(self, text: str) -> None:
-        click.echo(f"{self.title}: {text}", err=True)
+        tell(f"{self.title}: {text}")
 
 
 def make_progress(title: str) -> LiveProgress | PlainProgress:

@@ -8,6 +8,7 @@ import click
 
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import output
+from famcli.cli.saying import say
 from famcli.errors import UserError
 
 
@@ -60,4 +61,4 @@ def command(
     write_text(file, report.page)
     for path in (file, *(write_charts(report.charts, folder) if folder else [])):
         if path.is_file() and target_of(path).replaceable:  # the page may have gone to standard output
-            click.echo(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+            say(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")

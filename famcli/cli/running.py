@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options
+from famcli.cli.saying import tell
 from famcli.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel, Source
+    from famcli.evaluation.asking import OnError
     from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
     from famcli.task import Task
@@ -40,6 +42,7 @@ class RunSettings:
     strip_thinking: int | None
     device_map: str | None
     seed: int
+    on_error: OnError
     fresh: bool
     output: Path
 
@@ -147,6 +150,13 @@ def run_options(function: Function) -> Function:
             help=f"What stands in <think>...</think> is no part of an answer; at most {THINKING_TOKENS} tokens.",
         ),
         click.option("--seed", type=int, default=0, show_default=True),
+        click.option(
+            "--on-error",
+            type=click.Choice(["stop", "skip"]),
+            default="stop",
+            show_default=True,
+            help="What to do when a task fails on a sample. Skipped ones are named beside the scores.",
+        ),
         click.option("--fresh", is_flag=True, help="Start over where there is such a run already."),
         output,
     )
@@ -236,16 +246,18 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Sour
 
 def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
     """Draws the samples, and where the context is bounded measures them against it."""
+    from famcli.evaluation.asking import Skips, ask_or_skip, samples_of
     from famcli.evaluation.plan import measure
     from famcli.evaluation.prompts import special_tokens_of
     from famcli.evaluation.runner import context_of
     from famcli.seams import FramedEncoder
 
     special = special_tokens_of(source.tokenizer, settings.chat_template, settings.chat_arguments)
-    samples = task.samples(FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
+    samples = samples_of(task, FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
     context = context_of(source.longest_text, settings.max_context, settings.truncate, settings.strip_thinking or 0)
     if context:
-        measure(samples, source.tokenizer, context, special)
+        ask = functools.partial(ask_or_skip, task, Skips(settings.on_error))
+        measure(samples, source.tokenizer, context, special, ask=ask)
 
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
@@ -254,10 +266,9 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
     from famcli.evaluation.peak import held_beside
 
     if source.untrained_memory:
-        click.echo(
+        tell(
             f"warning: {source.name}: {source.untrained_memory}: nobody has trained its memory, whose weights are "
-            "random; train it before judging its memory",
-            err=True,
+            "random; train it before judging its memory"
         )
     device = pick_device(settings.device)
     beside = held_beside()
@@ -269,6 +280,7 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
     """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
     from famcli.cli.interrupts import leave_in_order
     from famcli.cli.progress import make_progress
+    from famcli.evaluation.record import skipped_words
     from famcli.evaluation.runner import evaluate
 
     leave_in_order()
@@ -285,10 +297,13 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
         thinking=settings.strip_thinking,
         batch_size=settings.batch_size,
         fresh=fresh or settings.fresh,
+        on_error=settings.on_error,
         progress=make_progress(f"{model.name} on {task.name}"),
     )
+    if record.skipped:
+        tell(f"warning: {model.name} on {task.name}: {skipped_words(record)}")
     for warning in _answer_warnings(record, task, settings):
-        click.echo(f"warning: {model.name} on {task.name}: {warning}", err=True)
+        tell(f"warning: {model.name} on {task.name}: {warning}")
     return record
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,8 @@ import click
 
 from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.cli.saying import plain, say_json, tell
+from famcli.display import visible
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,11 +88,11 @@ def command(
     ]
     _run_all(combinations, tasks, settings)
     if json_output:
-        click.echo(json.dumps({"combinations": [_summary(one) for one in combinations]}, ensure_ascii=False))
+        say_json({"combinations": [_summary(one) for one in combinations]})
     else:
         console().print(_table(combinations, grid))
         for words in _notes(combinations):
-            click.echo(f"interval: {words}", err=True)
+            tell(f"interval: {words}")
     return _report_failures(combinations)
 
 
@@ -135,7 +136,7 @@ def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: R
         raise combinations[0].error or UserError("there is nothing to run")
     if len(sources) < len(combinations):
         out = len(combinations) - len(sources)
-        click.echo(f"{out} of {len(combinations)} combinations cannot be; the others run first", err=True)
+        tell(f"{out} of {len(combinations)} combinations cannot be; the others run first")
     for one, source in sources:
         try:
             _run_one(one, source, tasks, settings)
@@ -157,7 +158,9 @@ def _report_failures(combinations: Sequence[Combination]) -> int:
         if one.error:
             reasons.setdefault(one.error.message, []).append(one.spec)
     for reason, specs in reasons.items():
-        click.echo("".join(f"failed: {spec}\n" for spec in specs) + f"  {reason}", err=True)
+        for spec in specs:
+            tell(f"failed: {spec}")
+        tell(f"  {reason}")
     return EXIT_FAILED if reasons else 0
 
 
@@ -203,8 +206,8 @@ def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> T
             continue
         state = max(record.cost["state_bytes"] for record in one.records)
         table.add_row(
-            *([Text(one.model)] if several else []),
-            *one.values.values(),
+            *([plain(one.model)] if several else []),
+            *map(plain, one.values.values()),
             format_field(one.records[0].model["receptive_field"]),
             f"{state / 2**20:,.1f} MiB",
             speed_of(one.records),
@@ -221,8 +224,8 @@ def _scores(records: Sequence[RunRecord]) -> dict[str, str]:
     found = {}
     for record in records:
         for one in _headlines(record):
-            title = "\n".join(filter(None, [record.task["name"], one.metric, format_settings(one.settings)]))
-            found[title] = format_score(one.score, one.interval, one.too_few)
+            parts = filter(None, [record.task["name"], one.metric, format_settings(one.settings)])
+            found["\n".join(map(visible, parts))] = format_score(one.score, one.interval, one.too_few)
     return found
 
 

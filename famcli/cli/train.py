@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.interrupts import leave_in_order
+from famcli.cli.saying import say, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def command(
         trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
         if resume:
             trainer.resume()
-            click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+            tell(f"resumed at step {trainer.step} of {recipe.steps}")
         leave_in_order()
         _train(trainer, tokenizer, base, recipe_path.stem, output)
 
@@ -180,17 +181,17 @@ def _train_recorded(
     trainer = RecordedTrainer(recipe, loaded.decoder, texts, output, loaded.weights_sha256)
     if resume:
         trainer.resume()
-        click.echo(f"resumed at step {trainer.step} of {recipe.steps}", err=True)
+        tell(f"resumed at step {trainer.step} of {recipe.steps}")
     leave_in_order()
     size = sum(p.numel() for p in trainer.trained.values())
-    click.echo(f"training {size:,} weights of the memory on {trainer.device}, {recipe.steps:,} steps", err=True)
+    tell(f"training {size:,} weights of the memory on {trainer.device}, {recipe.steps:,} steps")
     model = trainer.run(
-        lambda line: click.echo(_readable_recorded(line, recipe.steps), err=True),
-        lambda what: click.echo(what, err=True),
+        lambda line: tell(_readable_recorded(line, recipe.steps)),
+        tell,
     )
     about = {"recipe": path.stem, "steps": trainer.step, "seconds": round(trainer.seconds)}
     save_memory(model, Base(name, loaded.weights_sha256, config), output, about)
-    click.echo(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
+    say(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
 
 
 def _readable_recorded(line: dict[str, Any], steps: int) -> str:
@@ -239,17 +240,17 @@ def _train(trainer: Trainer, tokenizer: Tokenizer, base: Base | None, name: str,
 
     recipe, sizes = trainer.recipe, [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
     trained, whole = sum(size for size, wanted in sizes if wanted), sum(size for size, _ in sizes)
-    click.echo(f"training {trained:,} of {whole:,} weights on {trainer.device}, {recipe.steps:,} steps", err=True)
+    tell(f"training {trained:,} of {whole:,} weights on {trainer.device}, {recipe.steps:,} steps")
     model = trainer.run(
-        lambda line: click.echo(_readable(line, recipe.steps), err=True),
-        lambda step, found: click.echo(_readable_recall(step, found), err=True),
+        lambda line: tell(_readable(line, recipe.steps)),
+        lambda step, found: tell(_readable_recall(step, found)),
     )
     about = {"recipe": name, "steps": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds)}
     if recipe.lora and base:
         save_adapter(model, recipe.lora, base, output, about)
     else:
         save_checkpoint(model, tokenizer, output, {"trained": {**about, "base": base.name if base else None}})
-    click.echo(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
+    say(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
 
 
 def _readable(line: dict[str, Any], steps: int) -> str:

@@ -12,7 +12,7 @@ from famcli.compare.measure import Scored
 from famcli.compare.pairing import HOW_MANY, cut_otherwise, samples_of
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
-from famcli.evaluation.record import RunRecord
+from famcli.evaluation.record import RunRecord, skipped_words
 from famcli.metrics.paired import FEWEST, LEVEL
 
 DISTANCE = "distance"
@@ -24,6 +24,7 @@ def notes_of(
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
     found = [
+        *_skipped(cells),
         *_surroundings(cells),
         *_cuts(cells),
         *_without_samples(cells),
@@ -36,6 +37,13 @@ def notes_of(
 
 def _tasks(rows: Iterable[CellRuns] | Iterable[RowSamples]) -> set[str]:
     return {row.task for row in rows}
+
+
+def _skipped(cells: Iterable[CellRuns]) -> Iterator[str]:
+    for cell in cells:
+        for record, _ in cell.runs.values():
+            if record.skipped:
+                yield f"note: {record.run_id} skipped {skipped_words(record)}"
 
 
 def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from famcli.errors import UserError
+from famcli.evaluation.asking import SampleError, Skips, request_of, scores_of
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.peak import PeakMemory
@@ -27,9 +27,8 @@ from famcli.evaluation.prompts import (
     rest_of,
 )
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
-from famcli.fields import LARGEST
 from famcli.seams import Head, Ids, SpecialTokens
-from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Sample, Scores, Task, Weighted
+from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -84,6 +83,7 @@ class Answering:
         special: what stands around every prompt.
         thinking: the most tokens of thoughts before an answer; ``None`` takes them for the answer.
         keeper: keeps the state of a long document on the way.
+        skips: what is done with samples that the task fails on.
         advance: called with the number of tokens after each chunk.
         peak: counts memory.
     """
@@ -94,44 +94,61 @@ class Answering:
     special: SpecialTokens
     thinking: int | None
     keeper: StateKeeper
+    skips: Skips
     advance: Callable[[int], None]
     peak: PeakMemory
 
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
         self.keeper.begin()
-        shared = self._read_shared(group) if group.shared_tokens else None
+        shared = None
+        if group.shared_tokens:
+            first = next((asked for batch in group.batches for asked in self._requests(batch)), None)
+            if first is None:
+                return
+            shared = self._read_shared(*first, group.shared_tokens)
         if group.begun:
             self.keeper.earlier = 0.0  # the journal has them: with the answers that are there
         for batch in group.batches:
-            requests = [(p, p.sample.request()) for p in batch]
+            requests = list(self._requests(batch))
             for _, some in groupby(requests, key=_together):
                 pairs = list(some)
                 answered = list(self._answer(pairs, shared))
                 share = self.keeper.seconds / len(pairs)
                 self.keeper.begin()
                 peak = self.peak.bytes
-                yield [
-                    replace(
-                        self._entry(p, request, one),
-                        shared_computed_tokens=shared.prefix.computed if shared else 0,
-                        seconds=share,
-                        peak_memory_bytes=peak,
+                computed = shared.prefix.computed if shared else 0
+                entries, errors = list[Entry](), list[SampleError]()
+                for (p, request), one in zip(pairs, answered, strict=True):
+                    try:
+                        entry = self._entry(p, request, one)
+                    except SampleError as error:
+                        errors.append(error)
+                        continue
+                    entries.append(
+                        replace(entry, shared_computed_tokens=computed, seconds=share, peak_memory_bytes=peak)
                     )
-                    for (p, request), one in zip(pairs, answered, strict=True)
-                ]
+                yield entries
+                for failed in errors:  # now that the others are kept
+                    self.skips.add(failed)
 
-    def _read_shared(self, group: Group) -> Shared:
-        first = group.batches[0][0]
-        request = first.sample.request()
+    def _requests(self, batch: Sequence[Planned]) -> Iterator[tuple[Planned, Request]]:
+        for p in batch:
+            try:
+                yield p, request_of(self.task, p.sample)
+            except SampleError as error:
+                self.skips.add(error)
+
+    def _read_shared(self, first: Planned, request: Request, tokens: int) -> Shared:
+        """The document of a group, of which ``first`` is one, whose prompts have ``tokens`` in common."""
         assert not isinstance(request, Read)
         opening, ids = open_prompt(request.prompt, self.model.tokenizer, self.special)
         if first.cut_tokens:
             assert self.context is not None
-            document = self.context.cut(ids[opening.before :], group.shared_tokens - opening.before)
+            document = self.context.cut(ids[opening.before :], tokens - opening.before)
             ids = np.concatenate((ids[: opening.before], document))
-        prefix = read_document(self.model.stream, ids[: group.shared_tokens], self.keeper, self.advance)
-        return Shared(prefix, opening, ids[group.shared_tokens :].copy(), first.cut_tokens > 0)
+        prefix = read_document(self.model.stream, ids[:tokens], self.keeper, self.advance)
+        return Shared(prefix, opening, ids[tokens:].copy(), first.cut_tokens > 0)
 
     def _answer(self, pairs: Sequence[tuple[Planned, Request]], shared: Shared | None) -> Iterator[Answered]:
         """The answer to each request."""
@@ -191,7 +208,7 @@ class Answering:
             raise UserError(
                 f"task {self.task.name}: sample {sample.id} announced {p.prompt_tokens} prompt tokens and has {tokens}"
             )
-        scores, weights = self._scores(sample, sample.score(answered.answer))
+        scores, weights = scores_of(self.task, sample, answered.answer)
         return Entry(
             id=sample.id,
             cell=dict(sample.cell),
@@ -214,22 +231,6 @@ class Answering:
             computed_tokens=answered.computed_tokens + p.option_tokens,
             prompt_tail=_tail(p, request, self.model.tokenizer),
         )
-
-    def _scores(self, sample: Sample, given: Scores) -> tuple[dict[str, float], dict[str, float]]:
-        """Values and weights, the latter where they are not 1."""
-        pairs = {name: v if isinstance(v, Weighted) else Weighted(float(v), 1.0) for name, v in given.items()}
-        numbers = [number for pair in pairs.values() for number in pair]
-        negative = any(pair.weight < 0 for pair in pairs.values())
-        if (
-            pairs.keys() != {metric.name for metric in self.task.metrics}
-            or negative
-            or not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers)
-        ):
-            raise UserError(
-                f"task {self.task.name}: sample {sample.id} is scored {dict(given)}, not a number for each metric"
-            )
-        weights = {name: float(pair.weight) for name, pair in pairs.items() if pair.weight != 1}
-        return {name: float(pair.value) for name, pair in pairs.items()}, weights
 
 
 def _together(asked: tuple[Planned, Request]) -> tuple[type, str]:

@@ -78,11 +78,12 @@ def measure(
     context: Context | None,
     special: SpecialTokens = NO_SPECIAL_TOKENS,
     left_out: Callable[[str], None] = lambda message: None,
+    ask: Callable[[Sample], Request | None] = lambda sample: sample.request(),
 ) -> list[Planned]:
     """What each sample takes, special tokens included; every document is tokenised once, and its length kept.
 
     A cell some of whose samples do not fit, so that nothing can be cut, is left out as long as others are there;
-    ``left_out`` is told.
+    ``left_out`` is told. So is a sample that ``ask`` gives no request of.
 
     Raises:
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
@@ -92,7 +93,10 @@ def measure(
     planned, misfits = [], dict[str, DoesNotFitError]()
     for sample in samples:
         try:
-            planned.append(_measure(sample, tokenizer, context, documents))
+            if sample.prompt_tokens is not None and context is None:
+                planned.append(Planned(sample, sample.prompt_tokens))
+            elif request := ask(sample):
+                planned.append(_measure(sample, request, context, documents))
         except DoesNotFitError as error:
             misfits.setdefault(_cell(sample), error)
     planned = [p for p in planned if _cell(p.sample) not in misfits]
@@ -145,10 +149,8 @@ def _same(one: Segment, other: Segment) -> bool:
     return one is other or np.array_equal(one, other)
 
 
-def _measure(sample: Sample, tokenizer: Tokenizer, context: Context | None, documents: _Documents) -> Planned:
-    if sample.prompt_tokens is not None and context is None:
-        return Planned(sample, sample.prompt_tokens)
-    request = sample.request()
+def _measure(sample: Sample, request: Request, context: Context | None, documents: _Documents) -> Planned:
+    tokenizer = documents.tokenizer
     opening = documents.opening(sample, request)
     whole, where = opening.tokens - opening.before, f"sample {sample.id}"
     if isinstance(request, Read):

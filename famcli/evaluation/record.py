@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -105,6 +105,13 @@ class ContextFields(_SpecialTokenFields):
     truncate: str | None
 
 
+class Skipped(TypedDict):
+    """A sample that the task failed on, its ``id`` and ``why``: no score counts it."""
+
+    id: str
+    why: str
+
+
 class Environment(TypedDict):
     """What the last process of the run ran on; ``git_commit`` ends in ``-dirty`` where tracked files were changed."""
 
@@ -163,6 +170,7 @@ class RunRecord:
         cells: for each cell its settings, then for each metric its mean ``NAME`` and standard error ``NAME_stderr``,
             then ``n``; both null for a metric that applies to no sample of the cell.
         started, finished: ISO 8601 in UTC; of the first process, and of the last or ``None``.
+        skipped: samples that ``--on-error skip`` went on without; left out of the file where there are none.
     """
 
     path: Path
@@ -182,6 +190,7 @@ class RunRecord:
     cost: Cost
     started: str
     finished: str | None
+    skipped: list[Skipped] = field(default_factory=list)
 
     @property
     def standing(self) -> Literal["running", "interrupted", "finished"]:
@@ -201,8 +210,21 @@ class RunRecord:
         """
         values = asdict(self)
         del values["path"]
+        if not self.skipped:
+            del values["skipped"]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_text(self.path / RECORD_NAME, text, hint=GO_ON, within=self.path.parent)
+
+
+def skipped_words(record: RunRecord) -> str:
+    """How many samples of a run were skipped, which, and why the first of them."""
+    ids = [one["id"] for one in record.skipped]
+    shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+    why = f"; the first: {record.skipped[0]['why']}" if ids else ""
+    return f"{len(ids)} of {len(ids) + record.samples} samples, which count in no score: {shown}{why}"
+
+
+_SHOWN = 5
 
 
 def load_record(path: Path) -> RunRecord:

@@ -15,15 +15,16 @@ from famcli.claim import claim
 from famcli.errors import UserError
 from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
+from famcli.evaluation.asking import OnError, Skips, ask_or_skip, samples_of
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, count_lines
 from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
-from famcli.evaluation.record import RECORD_NAME, RunRecord, environment, load_record
+from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, environment, load_record
 from famcli.evaluation.stream import StateKeeper
 from famcli.seams import FramedEncoder
-from famcli.task import Encoder, Sample, Task
+from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -64,6 +65,7 @@ def evaluate(
     thinking: int | None = None,
     batch_size: int | None = None,
     fresh: bool = False,
+    on_error: OnError = "stop",
     progress: Progress | None = None,
 ) -> RunRecord:
     """Runs ``task`` on ``model``, or goes on with such a run, or returns it at once when it is finished.
@@ -89,6 +91,8 @@ def evaluate(
         batch_size: samples answered together. ``None`` is 16, on CUDA 64, or as many as keep the stream states within
             2 GiB, on CUDA within a quarter of the free memory.
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
+        on_error: what to do with a sample that the task fails on, see ``Skips``. A finished run that lacks samples goes
+            on where it is ``stop``.
         progress: shows how the run advances.
 
     Raises:
@@ -102,13 +106,17 @@ def evaluate(
     special = special_tokens_of(model.tokenizer, chat_template, chat_arguments)
     fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template, thinking)
     record = new_record(model, task, results, seed, limit, fields)
-    if not fresh and (finished := _finished(record.path)):
+    if not fresh and (finished := _finished(record.path, on_error)):
         return finished
-    samples = _samples(FramedEncoder(model.tokenizer, special), task, seed, limit)
-    planned = measure(samples, model.tokenizer, context, special, partial(_tell, model, task))
+    samples = samples_of(task, FramedEncoder(model.tokenizer, special), seed, limit)
+    tell = partial(_tell, model, task)
+    skips = Skips(on_error, tell)
+    planned = measure(samples, model.tokenizer, context, special, tell, partial(ask_or_skip, task, skips))
+    if not planned:
+        raise skips.all_failed(task)
     fitting = {p.sample.id for p in planned}
     with claim(record.path, fresh, within=results):
-        if finished := _finished(record.path):
+        if finished := _finished(record.path, on_error):
             return finished
         if earlier := _earlier(record.path):
             record.started = earlier.started
@@ -124,12 +132,17 @@ def evaluate(
                 special=special,
                 thinking=thinking,
                 keeper=StateKeeper(record.path),
+                skips=skips,
                 advance=progress.advance if progress else lambda tokens: None,
                 peak=peak,
             )
             _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
         journal.check()
-        aggregate(record, task, [journal.entries[sample.id] for sample in samples if sample.id in fitting])
+        answered = [sample.id for sample in samples if sample.id in fitting and sample.id in journal.entries]
+        if not answered:
+            raise skips.all_failed(task)
+        aggregate(record, task, [journal.entries[id] for id in answered])
+        record.skipped = [Skipped(id=id, why=why) for id, why in skips.reasons.items() if id not in journal.entries]
         record.status, record.finished = "finished", now()
         record.save()
         answering.keeper.forget()
@@ -158,10 +171,10 @@ def context_of(
     return Context(bound, truncate, thinking)
 
 
-def _finished(directory: Path) -> RunRecord | None:
-    """The record of a finished run, unless some of its samples were deleted since, to be asked again."""
+def _finished(directory: Path, on_error: OnError) -> RunRecord | None:
+    """The record of a finished run, unless some of its samples were skipped, or deleted since, to be asked again."""
     earlier = _earlier(directory)
-    if earlier is None or earlier.status != "finished":
+    if earlier is None or earlier.status != "finished" or (earlier.skipped and on_error == "stop"):
         return None
     journal = directory / JOURNAL_NAME
     whole = not os.path.lexists(journal) or count_lines(journal) >= earlier.samples
@@ -180,15 +193,6 @@ def _earlier(directory: Path) -> RunRecord | None:
         return load_record(directory)
     except UserError as error:
         raise UserError(error.message, "--fresh starts over and keeps the damaged run beside the new one") from error
-
-
-def _samples(tokenizer: Encoder, task: Task, seed: int, limit: int | None) -> list[Sample]:
-    samples = task.samples(tokenizer, seed, limit)
-    if not samples:
-        raise UserError(f"task {task.name} gives no samples with these options")
-    if len({sample.id for sample in samples}) < len(samples):
-        raise UserError(f"task {task.name} gives two samples the same id")
-    return samples
 
 
 def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> None:

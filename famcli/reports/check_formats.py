@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from famcli.compare.cells import format_settings
+from famcli.display import in_markdown, json_text, visible
 from famcli.gate.check import Check, Verdict
 from famcli.gate.update import Move
 from famcli.reports.numbers import format_number
@@ -21,7 +20,6 @@ COLUMNS = ("", "score", "cell", "value", "baseline", "tolerance", "why")
 ALL = "all"
 """The cell of all samples of a task."""
 COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
-_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def summary(check: Check) -> str:
@@ -52,17 +50,17 @@ def to_rich(check: Check) -> Table:
         )
     for verdict in _ordered(check):
         status, *cells = _cells(verdict)
-        table.add_row(Text(status, style=COLOURS[status]), *map(Text, cells))
+        table.add_row(Text(status, style=COLOURS[status]), *(Text(visible(cell)) for cell in cells))
     return table
 
 
 def to_markdown(check: Check) -> str:
     """A heading, the summary and a pipe table, what failed first; the notes below it."""
     rows = [COLUMNS, tuple("---:" if title in ("value", "baseline") else "---" for title in COLUMNS)]
-    rows += [tuple(_escaped(cell) for cell in _cells(verdict)) for verdict in _ordered(check)]
+    rows += [tuple(in_markdown(cell) for cell in _cells(verdict)) for verdict in _ordered(check)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    notes = "".join(f"\nnote: {_escaped(note)}\n" for note in check.notes)
-    return f"### famcli check\n\n{_escaped(summary(check))}\n\n{table}{notes}\n"
+    notes = "".join(f"\nnote: {in_markdown(note)}\n" for note in check.notes)
+    return f"### famcli check\n\n{in_markdown(summary(check))}\n\n{table}{notes}\n"
 
 
 def to_junit(check: Check) -> str:
@@ -88,7 +86,7 @@ def to_junit(check: Check) -> str:
 
 def to_json(check: Check) -> str:
     """``{"passed": true, "model": ..., "verdicts": [{...}], "notes": [...]}``."""
-    return json.dumps({"passed": check.passed, **dataclasses.asdict(check)}, ensure_ascii=False) + "\n"
+    return json_text({"passed": check.passed, **dataclasses.asdict(check)}) + "\n"
 
 
 def moves_to_rich(moves: Sequence[Move]) -> Table:
@@ -102,7 +100,7 @@ def moves_to_rich(moves: Sequence[Move]) -> Table:
     for move in moves:
         before, after = ("-" if value is None else format_number(value) for value in (move.before, move.after))
         cells = (f"{move.task} {move.metric}", format_settings(move.settings) or ALL, before, after, move.tolerance)
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
 
 
@@ -133,11 +131,6 @@ def _counts(verdicts: Sequence[Verdict]) -> dict[str, str]:
     }
 
 
-def _escaped(text: str) -> str:
-    """Markdown in which a model's name is nothing but a name."""
-    return re.sub(r"([\\`*\[\]<|]|\b_|_\b)", r"\\\1", text.replace("\n", " "))
-
-
 def _legal(text: str) -> str:
-    """Text without the control characters that XML cannot hold."""
-    return _NOT_IN_XML.sub("\ufffd", text)
+    """Text with escapes for what XML cannot hold, or a reader would not see."""
+    return visible(text)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from famcli.compare.comparison import Comparison, Row
+from famcli.display import csv_value, in_markdown, json_text, visible
 from famcli.metrics.paired import LEVEL
 from famcli.reports.grid import Grid
-from famcli.reports.layout import grids, remarks, visible
+from famcli.reports.layout import grids, remarks
 from famcli.reports.numbers import NOTHING
 
 if TYPE_CHECKING:
@@ -49,16 +48,10 @@ def to_markdown(comparison: Comparison) -> str:
     parts = []
     for grid in grids(comparison):
         rule = ["---" if i < grid.words else "---:" for i in range(len(grid.header))]
-        lines = [[_markdown(text) for text in line] for line in (grid.header, *grid.lines)]
-        title = f"**{_markdown(grid.title)}**\n\n" if grid.title else ""
+        lines = [[in_markdown(text) for text in line] for line in (grid.header, *grid.lines)]
+        title = f"**{in_markdown(grid.title)}**\n\n" if grid.title else ""
         parts.append(title + "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:])))
-    return "\n".join([*parts, *(f"{_markdown(remark)}\n" for remark in remarks(comparison))])
-
-
-def _markdown(text: str) -> str:
-    """Without marks that would be markup. Brackets stay around numbers, and underscores inside words."""
-    text = re.sub(r"[\\|`*~]|(?<![^\W_])_|_(?![^\W_])|\[(?![-+\d])|(?<!\d)\]", r"\\\g<0>", visible(text))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "\n".join([*parts, *(f"{in_markdown(remark)}\n" for remark in remarks(comparison))])
 
 
 _LATEX = {
@@ -147,17 +140,24 @@ def _html(text: str) -> str:
 def to_csv(comparison: Comparison) -> str:
     """Numbers in full; the samples that changed sides, where these were asked for, else the rows.
 
+    Text is as ``famcli.display.csv_value`` has it.
+
     Without a baseline a line is a row, with five columns a model: its name, then ``NAME stderr``, ``NAME low``,
     ``NAME high`` and ``NAME n``, and published figures in columns ``MODEL (Table N)``. With one, a line is a row and a
     model, and published figures are lines of the model ``MODEL (Table N)``. Then come lines of the cost of each run,
     whose id is in the column ``run``: the metric is ``cost.NAME``.
     """
-    lines = list(_csv_lines(comparison))
+    lines = [{csv_value(name): csv_value(value) for name, value in line.items()} for line in _csv_lines(comparison)]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
+
+
+def has_defused(text: str) -> bool:
+    """Whether CSV of ``to_csv`` has a cell with an apostrophe in front."""
+    return any(cell.startswith("'") for line in csv.reader(io.StringIO(text)) for cell in line)
 
 
 def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -264,7 +264,7 @@ def to_json(comparison: Comparison) -> str:
         "changes": None if comparison.changes is None else [asdict(change) for change in comparison.changes],
         "reference": asdict(comparison.reference) if comparison.reference else None,
     }
-    return json.dumps(values, ensure_ascii=False) + "\n"
+    return json_text(values) + "\n"
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {

@@ -155,8 +155,3 @@ def _published(reference: Reference) -> Grid:
 def shorten(text: str) -> str:
     """At most ``LONGEST`` characters."""
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def visible(text: str) -> str:
-    """The text in one line: control characters, which could steer a terminal or a reader's eye, become escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,6 +11,7 @@ import numpy as np
 from famcli.checkpoints.tokenizer import Tokenizer
 from famcli.errors import UserError
 from famcli.fields import from_json, read_fields
+from famcli.inputs import read_text
 from famcli.task import load_task
 from famcli.training.facts import draw_fact, draw_filler
 from famcli.training.recipe import KeyPlaces, Kind, Phase, Recipe
@@ -201,7 +202,7 @@ def read_texts(directory: Path) -> list[str]:
             f"no .txt files in {directory}",
             "`make training-text` and `make training-books` prepare what recipes use",
         )
-    return [_read_text(file) for file in files]
+    return [read_text(file) for file in files]
 
 
 def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
@@ -211,7 +212,10 @@ def load_corpus(directory: Path, tokenizer: Tokenizer) -> Ids:
         UserError: see ``read_texts``.
     """
     small = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    return np.concatenate([_encode(tokenizer, text).astype(small) for text in read_texts(directory)])
+    ids = np.concatenate([_encode(tokenizer, text).astype(small) for text in read_texts(directory)])
+    if not len(ids):
+        raise UserError(f"the .txt files in {directory} are empty")
+    return ids
 
 
 def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
@@ -236,16 +240,9 @@ def load_documents(file: Path, tokenizer: Tokenizer) -> Documents:
     return Documents(ids, starts, starts + lengths, list(asked.values()))
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from error
-
-
 def _read_lines(file: Path) -> list[tuple[str, str, str]]:
     """Document, question and answer of every line that is not empty."""
-    lines = _read_text(file).split("\n")  # other line ends may be part of a text
+    lines = read_text(file).split("\n")  # other line ends may be part of a text
     read = []
     for number, line in enumerate(lines, 1):
         if line.strip():

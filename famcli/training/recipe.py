@@ -17,6 +17,30 @@ Kind = Literal["passkey", "passkey_in_text", "repeat", "text", "repeat_segment",
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """Matrices that LoRA can adapt."""
 
+_MOST = {
+    "rows": 1 << 16,
+    "blocks": 1 << 20,
+    "questions": 1 << 16,
+    "rehearsal": 1 << 24,
+    "rehearsed_rows": 1 << 16,
+    "waiting": 1 << 24,
+    "drift_updates": 1 << 24,
+    "rank": 1 << 16,
+    "longest_wait": 1 << 24,
+    "segment_length": 1 << 24,
+    "evaluate_streams": 1 << 16,
+    "steps": 1 << 40,
+}
+"""Counts beyond which a field is mistyped: something is made for each of what it counts."""
+MOST_TOKENS = 1 << 28
+"""Of a step, all rows and blocks together."""
+
+
+def _check_counts(part: object) -> None:
+    for name, most in _MOST.items():
+        if (value := getattr(part, name, 0)) > most:
+            raise UserError(f"{name} must be at most {most:,}, not {value:,}")
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -46,6 +70,9 @@ class Mixture:
     rows: int = 0
 
     def __post_init__(self) -> None:
+        _check_counts(self)
+        if (most := max(self.amounts)) > _MOST["rows"]:
+            raise UserError(f"rows and weights must be at most {_MOST['rows']:,}, not {most:,.0f}")
         if not sum(self.amounts):
             raise UserError("the mixture is empty", f"give one of {', '.join(get_args(Kind))} a number")
         for kind, amount in zip(get_args(Kind), self.amounts, strict=True):
@@ -176,6 +203,7 @@ class Phase:
     drift_updates: int = 256
 
     def __post_init__(self) -> None:
+        _check_counts(self)
         if self.blocks < 1:
             raise UserError("blocks must be at least 1, not 0")
         if self.rehearsal and not 1 <= self.rehearsal_from <= self.rehearsal:
@@ -230,6 +258,7 @@ class Lora:
     targets: tuple[Target, ...] = get_args(Target)
 
     def __post_init__(self) -> None:
+        _check_counts(self)
         if self.rank < 1:
             raise UserError("rank must be at least 1, not 0")
         if self.dropout >= 1:
@@ -287,6 +316,9 @@ class Recipe:
     evaluate_streams: int = 8
 
     def __post_init__(self) -> None:
+        _check_counts(self)
+        if (most := max(self.evaluate_blocks)) > _MOST["blocks"]:
+            raise UserError(f"evaluate_blocks must be at most {_MOST['blocks']:,}, not {most:,}")
         for name in ("checkpoint_every", "log_every", "evaluate_streams", "segment_length"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not 0")
@@ -310,6 +342,12 @@ class Recipe:
                 raise UserError(
                     f"phases[{i}]: rope_factor is {phase.rope_factor:g}, and the model's rope_scaling is none",
                     "give the model rope_scaling: llama3 or linear",
+                )
+            tokens = phase.mixture.size * phase.blocks * max(phase.block_size, phase.block_positions)
+            if tokens > MOST_TOKENS:
+                raise UserError(
+                    f"phases[{i}]: a step would read {tokens:,} tokens, all rows and blocks together",
+                    f"at most {MOST_TOKENS:,}: fewer rows or blocks, or a smaller block_size",
                 )
             if phase.steps:
                 try:

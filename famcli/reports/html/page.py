@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from famcli.compare.comparison import Comparison
+from famcli.display import json_text, visible
 from famcli.evaluation.record import RunRecord
 from famcli.reports.cost import full_grid
 from famcli.reports.html.reading import reading_charts
@@ -20,7 +20,7 @@ from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
 from famcli.reports.html.summary import model_grid, task_grids, verdict_grid, verdict_lines
 from famcli.reports.html.task_runs import runs_by_task
-from famcli.reports.layout import remarks, visible
+from famcli.reports.layout import remarks
 from famcli.reports.plots.chart import Chart, plot_style, swatch
 from famcli.reports.plots.palette import DARK, LIGHT, variables
 from famcli.reports.plots.passkey import passkey_charts
@@ -104,4 +104,4 @@ def _asset(name: str) -> str:
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json_text(value, indent=2)

@@ -37,6 +37,7 @@ def rerun_command(record: RunRecord) -> str:
         words += ["--chat-template-arg", f"{name}={json.dumps(value)}"]
     if thinking := context.get("thinking"):
         words += ["--strip-thinking", str(thinking)]
+    words += ["--on-error", "skip"] if record.skipped else []
     return shlex.join([*words, "--output", str(record.path.parent), "--fresh"])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from famcli.compare.cells import format_settings
+from famcli.display import visible
 from famcli.evaluation.journal import Entry
 from famcli.reports.html.task_runs import TaskRuns
 from famcli.reports.numbers import format_number
@@ -36,8 +37,11 @@ def samples_data(groups: Sequence[TaskRuns], columns: Sequence[str]) -> Table:
     """
     entries = [item for group in groups for item in _entries(group)]
     kept = entries[:MOST_SAMPLES]
-    tasks = [{"name": group.label, "metrics": list(group.runs[0].task["metrics"])} for group in groups]
-    head = {"models": list(columns), "tasks": tasks, "all": len(entries)}
+    tasks = [
+        {"name": visible(group.label), "metrics": [visible(name) for name in group.runs[0].task["metrics"]]}
+        for group in groups
+    ]
+    head = {"models": [visible(column) for column in columns], "tasks": tasks, "all": len(entries)}
     places = {id(group): i for i, group in enumerate(groups)}
     longest = LONGEST_TEXT
     while True:

@@ -46,10 +46,10 @@ def plot_passkey(comparison: Comparison, file: Path) -> None:
         UserError: the format is another, there are no PassKey cells, or the file cannot be written.
     """
     if file.suffix != ".svg":
-        svg = file.with_suffix(".svg")
+        svg = file.with_suffix(".svg") if file.name else Path("passkey.svg")
         raise UserError(
             f"cannot draw to {file}: famcli draws .svg",
-            f"--plot {svg}; to make a PNG of it: pip install cairosvg, cairosvg {svg} -o {file.with_suffix('.png')}",
+            f"--plot {svg}; to make a PNG of it: pip install cairosvg, cairosvg {svg} -o {svg.with_suffix('.png')}",
         )
     charts = [_curves(comparison, task, rows, "") for task, rows in passkey_rows(comparison).items()]
     if not charts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from famcli.reports.layout import visible
+from famcli.display import visible
 from famcli.reports.plots.palette import heat, look
 
 WIDTH, HEIGHT = 420.0, 280.0

@@ -1,32 +1,33 @@
 """The plugin contract: a task turns its samples into requests and scores the answers; it never sees a model.
 
-A plugin is a ``Task`` subclass named under the entry-point group ``famcli.tasks``; famcli's own tasks are found the
-same way.
+``finding.py`` finds tasks, famcli's own and those of other packages.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError, printable, unknown_name
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
-
-ENTRY_POINT_GROUP = "famcli.tasks"
-
 
 class DataError(UserError):
-    """A row of a task's data, or a file of rows, is not what it must be; the message names file, line and field."""
+    """A row of a task's data, or a file of rows, is not what it must be; the message names file, line and field.
+
+    Attributes:
+        others: further ones, where several were found.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, others: Sequence[DataError] = ()) -> None:
+        super().__init__(message, hint)
+        self.others = tuple(others)
 
 
 class DataRow(Protocol):
@@ -289,7 +290,7 @@ class Task(ABC):
                 values[name] = fields[name].metadata["parse"](text)
             except ValueError as error:
                 raise UserError(
-                    f"task {cls.name}: option '{name}' must be {error}, not '{text}'",
+                    f"task {cls.name}: option '{name}' must be {error}, not '{printable(text)}'",
                     f"for example -o {name}={fields[name].metadata['default']}",
                 ) from None
         return cls(cls.Options(**values))
@@ -335,6 +336,10 @@ class Task(ABC):
         """
         return None
 
+    def misfits(self) -> Sequence[DataError]:
+        """Every row that does not fit, for ``famcli data check``, which has met one; none where a task does not say."""
+        return ()
+
     def fetch(self, split: str | None) -> Mapping[str, Any]:
         """Stores the task's data on this machine, for ``famcli data fetch``; ``split`` is another than its own.
 
@@ -345,53 +350,3 @@ class Task(ABC):
             UserError: there is none to fetch, or it cannot be had.
         """
         raise UserError(f"task {self.name} has no data on the hub", f"famcli eval --task {self.name} --data PATH")
-
-
-def available_tasks() -> dict[str, type[Task]]:
-    """Every installed task by name. A plugin that does not load is left out with a warning."""
-    tasks = {}
-    for name, entry in sorted(_entry_points().items()):
-        try:
-            tasks[name] = _load(entry)
-        except UserError as error:
-            logger.warning("warning: %s", error.message)
-    return tasks
-
-
-def load_task(name: str, options: Mapping[str, str]) -> Task:
-    """The task called ``name`` with ``options`` as typed; other plugins are not loaded.
-
-    Raises:
-        UserError: there is no such task, it does not load, or an option does not fit.
-    """
-    entries = _entry_points()
-    if name not in entries:
-        raise unknown_name("task", name, entries)
-    if others := {entry.value for entry in entry_points(group=ENTRY_POINT_GROUP, name=name)} - {entries[name].value}:
-        raise UserError(
-            f"two packages install a task '{name}': {entries[name].value} and {min(others)}", "uninstall one of them"
-        )
-    return _load(entries[name]).from_options(options)
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        first = found.setdefault(entry.name, entry)
-        if first.value != entry.value:
-            logger.warning("warning: two plugins are called '%s': %s and %s", entry.name, first.value, entry.value)
-    return found
-
-
-def _load(entry: EntryPoint) -> type[Task]:
-    try:
-        task = entry.load()
-    except Exception as error:  # whatever a third party's module raises, the other tasks must stay usable
-        raise UserError(f"task '{entry.name}' ({entry.value}) does not load: {error!r}") from error
-    if not (isinstance(task, type) and issubclass(task, Task)):
-        raise UserError(f"task '{entry.name}' ({entry.value}) is not a famcli.task.Task")
-    lacking = [name for name in ("name", "version", "summary", "metrics") if not hasattr(task, name)]
-    if lacking or not dataclasses.is_dataclass(task.Options):
-        why = f"lacks {', '.join(lacking)}" if lacking else "has Options that are no dataclass"
-        raise UserError(f"task '{entry.name}' ({entry.value}) {why}")
-    return task

@@ -1,0 +1,429 @@
+"""Command lines over every verb, with inputs that ``fuzz_mutations`` has spoilt; each in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuzz_inputs import LORA, TASKS, copied, recipe, sample_rows, scrolls_rows, tame, write_theories
+from fuzz_mutations import TEXTS, any_value, dump_json, pack, spoil_bytes, spoil_file, spoil_value
+
+NUMBERS = ("0", "-1", "1", "2", "1e9", "0x10", "1_000", "１２", str(10**30), "nan", "", " 1", "1.5")
+NAMES = ("own", "fam-tiny", "nobody/nothing", "hf-internal/none", *TEXTS[:28])
+CHOICES = ("auto", "cpu", "cuda", "mps", "float32", "bfloat16", "left", "right", "middle", "none")
+OPTIONS = {
+    "--limit": ("1", "2", "3", "4", str(10**12), *NUMBERS),
+    "--batch-size": ("1", "2", "3", str(10**12), *NUMBERS),
+    "--max-context": ("100", "400", "1000", "9999", *NUMBERS),
+    "--truncate": ("left", "right", "middle", *CHOICES),
+    "--device": ("cpu",) * 8 + CHOICES,
+    "--dtype": ("float32", "bfloat16") * 4 + CHOICES,
+    "--seed": ("1", "2", *NUMBERS),
+    "--chat-template-arg": ("a=1", "messages=2", "bos_token=null", "x", "=", *TEXTS[:20]),
+    "--strip-thinking": ("1", "4", "0", "-1", "x"),
+    "--adapter": ("../in/adapter", "../in/own", "nowhere", "", "\x00"),
+}
+FLAGS = ("--fresh", "--chat-template", "--json")
+TASK_OPTIONS = (
+    *(f"lengths={x}" for x in ("300", "1", "0", "1k,", "１k", str(10**30), "1T", "1G", "-1", "300,300", ",")),
+    *(f"trials={x}" for x in ("1", "0", str(10**12), "１", "x", "-1", "1.5")),
+    *(f"position={x}" for x in ("start", "grid", "random,start", "", "end")),
+    *(f"key_digits={x}" for x in ("1", "9", "10", "0", "５")),
+    *(f"split={x}" for x in ("all", "test", "x", "")),
+    *(f"question_position={x}" for x in ("before", "both", "x")),
+    *("skip_blank_lines=true", "skip_blank_lines=2", "data=sample", "data=", "x=y", "=", "x", "languages=english"),
+)
+OVERRIDES = (
+    *(f"block_size={x}" for x in ("32", "0", "-1", str(10**30), "2147483648", "x")),
+    *(f"memory_segments={x}" for x in ("1", "-1", str(10**12), "none")),
+    *(f"fam_length={x}" for x in ("2", "0", str(10**9))),
+    *(f"width={x}" for x in (str(10**9), "7")),
+    *(f"layers={x}" for x in (str(10**9), "0")),
+    *(f"vocab_size={x}" for x in (str(10**12), "3")),
+    *(f"rope_theta={x}" for x in ("inf", "nan", "0")),
+    *(
+        "attention=bswa",
+        "attention=full",
+        "attention=x",
+        "local_window=8",
+        "local_layers=l",
+        "sinks=1",
+        "sinks=100000000",
+    ),
+    *("x=1", "=", "adapter=../in/adapter", "adapter=/", "block_size=1,block_size=2", "\x1b[31m=1", "norm_eps=1e-400"),
+)
+
+
+@dataclass
+class Scene:
+    """Where a case is made: ``inputs`` is beside the folder that the command runs in, and has what it reads."""
+
+    rng: random.Random
+    kit: Path
+    inputs: Path
+
+    def given(self, name: str) -> str:
+        """An input as the command line names it."""
+        return f"../in/{name}"
+
+    def part(self, name: str) -> Path:
+        """A part of the kit that the case may spoil."""
+        return copied(self.kit, name, self.inputs)
+
+    def some(self, pool: tuple[str, ...], chance: float) -> list[str]:
+        """At times one of the pool."""
+        return [self.rng.choice(pool)] if self.rng.random() < chance else []
+
+    def options(self, chance: float = 0.25) -> list[str]:
+        """Options that the verbs which run models have."""
+        found = [flag for flag in FLAGS if self.rng.random() < chance / 2]
+        for name, values in OPTIONS.items():
+            if self.rng.random() < chance / 3:
+                found += [name, self.rng.choice(values)]
+        return found
+
+    def spec(self, name: str, chance: float = 0.25) -> str:
+        """A model, at times with overrides."""
+        return ",".join([name, *self.some(OVERRIDES, chance)])
+
+
+def data_of(scene: Scene) -> tuple[str, str]:
+    """A task and data for it, spoilt."""
+    rng, task = scene.rng, scene.rng.choice(TASKS)
+    if task == "isabelle" and rng.random() < 0.7:
+        write_theories(scene.inputs / "thys")
+        files = sorted(path for path in (scene.inputs / "thys").rglob("*") if path.is_file())
+        for _ in range(rng.randrange(3)):
+            file = rng.choice(files)
+            if file.is_file() and not file.is_symlink():
+                spoil_file(rng, file)
+        return task, scene.given("thys")
+    rows: Any = (
+        scrolls_rows() if rng.random() < 0.25 else sample_rows(rng.choice(TASKS) if rng.random() < 0.05 else task)
+    )
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
+        rows = spoil_value(rng, rows)
+    rows = rows if isinstance(rows, list) else [rows]
+    content = b"".join(dump_json(rng, row) + b"\n" for row in rows)
+    if rng.random() < 0.2:
+        content = spoil_bytes(rng, content)
+    folder = scene.inputs / rng.choice(("d", "validation", task))
+    folder.mkdir()
+    names = (
+        "rows.jsonl",
+        "rows.jsonl",
+        "test.jsonl",
+        "qasper-dev-v0.3.json",
+        "QuALITY.v1.0.1.htmlstripped.dev",
+        "rows.csv",
+    )
+    path = pack(
+        rng, folder / rng.choice((*names, "rows.parquet", "rows.txt", "[red].jsonl", "\x1b[31m.jsonl")), content
+    )
+    if rng.random() < 0.05:
+        spoil_file(rng, path)
+    which = rng.choice((folder, path, path))
+    return task, scene.given(str(which.relative_to(scene.inputs)))
+
+
+def eval_data(scene: Scene) -> list[str]:
+    task, data = data_of(scene)
+    scene.part("own")
+    more = [f"-o{option}" for option in scene.some(TASK_OPTIONS, 0.2)]
+    return [
+        "eval",
+        "--task",
+        task,
+        "--data",
+        data,
+        "--model",
+        scene.given("own"),
+        "--limit",
+        "1",
+        *more,
+        *scene.options(0.1),
+    ]
+
+
+def data_check(scene: Scene) -> list[str]:
+    task, data = data_of(scene)
+    more = [f"-o{option}" for option in scene.some(TASK_OPTIONS, 0.2)]
+    return ["data", "check", task, "--data", data, *more, *scene.some(("--json",), 0.3)]
+
+
+def eval_model(scene: Scene) -> list[str]:
+    rng, name = scene.rng, scene.rng.choice(("own", "hub", "hub", "hub", "model.gguf", "adapter"))
+    place = scene.part(name)
+    if name == "adapter":
+        scene.part("hub")
+    file = rng.choice(sorted(place.iterdir())) if place.is_dir() else place
+    for _ in range(rng.choice((0, 1, 1, 1, 2))):
+        if file.is_file() and not file.is_symlink():
+            spoil_file(rng, file)
+    if name == "hub" and rng.random() < 0.3:
+        _spoil_template(scene, place)
+    spec = scene.given("hub,adapter=../in/adapter") if name == "adapter" else scene.given(name)
+    scene.part("quality.jsonl")
+    asked = rng.choice(
+        (["passkey", "-o", "lengths=300", "-o", "trials=1"], ["quality", "--data", scene.given("quality.jsonl")])
+    )
+    return ["eval", "--task", *asked, "--limit", "1", "--model", scene.spec(spec, 0.1), *scene.options(0.1)]
+
+
+TEMPLATES = (
+    "{% for i in range(10**9) %}x{% endfor %}{{ messages[0].content }}",
+    "{{ 'x' * 10**10 }}{{ messages[0].content }}",
+    "{{ messages[0].content * 10**9 }}",
+    "{% for a in 'x' * 9999 %}{% for b in 'x' * 9999 %}{% for c in 'x' * 9999 %}{% endfor %}{% endfor %}{% endfor %}",
+    "{{ ''.__class__.__mro__ }}{{ messages[0].content }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{% set ns = namespace(x='a') %}{% for i in range(90) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+    "{{ 9 ** 9 ** 9 }}{{ messages[0].content }}",
+    "{{ '%0999999999d' % 1 }}{{ messages[0].content }}",
+    "{{ '{:>9999999999}'.format(1) }}{{ messages[0].content }}",
+    "{{ lipsum(n=10**7) }}{{ messages[0].content }}",
+    "{{ messages[0].content }}\x1b[31m\u202e",
+    "{{ messages[1].content }}",
+    "{{ raise_exception('[red]\x1b[31m::error::no') }}",
+    "{% include 'x' %}{% import 'os' as os %}",
+    "{{ cycler.__init__.__globals__.os.system('touch /tmp/pwned') }}{{ messages[0].content }}",
+    "{{ messages[0].content }}{{ strftime_now('%' * 10**6) }}",
+    "{{ (range(10**5)|list|string) * 10**5 }}",
+    "{{ 'a'|center(10**11) }}{{ messages[0].content }}",
+    "{{ 'a'|indent(10**11, first=True) }}{{ messages[0].content }}",
+    "{% raw %}",
+    "{{",
+    "",
+)
+
+
+def _spoil_template(scene: Scene, place: Path) -> None:
+    file = place / "tokenizer_config.json"
+    if file.is_file() and not file.is_symlink():
+        about = {"bos_token": "<s>", "chat_template": scene.rng.choice(TEMPLATES)}
+        file.write_text(json.dumps(about))
+
+
+def chat_template(scene: Scene) -> list[str]:
+    _spoil_template(scene, scene.part("hub"))
+    data = str(scene.part("quality.jsonl"))
+    return [
+        "eval",
+        "--task",
+        "quality",
+        "--data",
+        data,
+        "--limit",
+        "1",
+        "--model",
+        scene.given("hub"),
+        "--chat-template",
+    ]
+
+
+def eval_options(scene: Scene) -> list[str]:
+    scene.part("own"), scene.part("adapter")
+    rng = scene.rng
+    task = rng.choice(("passkey", "passkey", "passkey", *TASKS, *NAMES))
+    model = scene.given("own") if rng.random() < 0.8 else rng.choice(NAMES)
+    more = [
+        part for option in (*scene.some(TASK_OPTIONS, 0.9), *scene.some(TASK_OPTIONS, 0.4)) for part in ("-o", option)
+    ]
+    data = [part for source in scene.some(("sample", *TEXTS), 0.5) for part in ("--data", source)]
+    short = ["-o", "lengths=300"] if "lengths" not in " ".join(more) and task == "passkey" else []
+    return ["eval", "--task", task, "--model", scene.spec(model, 0.5), *short, *more, *data, *scene.options(0.5)]
+
+
+def sweep(scene: Scene) -> list[str]:
+    scene.part("own")
+    vary = [part for one in (scene.rng.choice(OVERRIDES), *scene.some(OVERRIDES, 0.5)) for part in ("-v", one + ",64")]
+    small = ["--task", "passkey", "-o", "lengths=300", "-o", "trials=1"]
+    return ["sweep", *small, "--model", scene.spec(scene.given("own")), *vary, *scene.options()]
+
+
+def train(scene: Scene) -> list[str]:
+    rng = scene.rng
+    made: Any = recipe()
+    more = []
+    if rng.random() < 0.4:
+        made["phases"][0]["mixture"] = rng.choice(
+            ({"qa": 1}, {"text": 1}, {"repeat": 1}, {"passkey_in_text": 1}, {"fact": 1})
+        )
+    if rng.random() < 0.3:
+        made |= {"lora": dict(LORA)}
+    if rng.random() < 0.3:
+        more = ["--qa", scene.given("qa.jsonl")]
+        spoil_file(rng, scene.part("qa.jsonl"))
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        made = spoil_value(rng, made)
+    path = scene.inputs / "recipe.yaml"
+    path.write_bytes(dump_json(rng, tame(made)))
+    if rng.random() < 0.1:
+        spoil_file(rng, path)
+    text = scene.part("text")
+    if rng.random() < 0.2:
+        spoil_file(rng, text / "a.txt")
+    scene.part("own")
+    common = [
+        "--recipe",
+        scene.given("recipe.yaml"),
+        "--output",
+        "out",
+        "--device",
+        "cpu",
+        "--text",
+        scene.given("text"),
+    ]
+    return [
+        "train",
+        *common,
+        "--model",
+        scene.spec(scene.given("own"), 0.1),
+        *more,
+        *scene.some(("--resume", "--threads=1"), 0.1),
+    ]
+
+
+def cloze(scene: Scene) -> list[str]:
+    text = scene.part("text")
+    spoil_file(scene.rng, text / "a.txt")
+    numbers = [
+        f"--{name}={scene.rng.choice(NUMBERS)}" for name in ("shortest", "limit", "seed") if scene.rng.random() < 0.2
+    ]
+    return ["data", "cloze", "--text", scene.given("text"), "--output", "made.jsonl", "--shortest=100", *numbers]
+
+
+def _spoilt_runs(scene: Scene) -> str:
+    rng, results = scene.rng, scene.part("results")
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        file = rng.choice(sorted(path for path in results.rglob("*.json*") if path.is_file()))
+        if not file.is_symlink():
+            spoil_file(rng, file)
+    return scene.given("results")
+
+
+def compare(scene: Scene) -> list[str]:
+    rng, results = scene.rng, _spoilt_runs(scene)
+    names = ("passkey", "quality", "own", scene.given("own"), scene.given("own,memory_segments=1"), *TEXTS[:12])
+    baseline = [part for name in scene.some((*names, *("own",) * 20), 0.5) for part in ("--baseline", name)]
+    form = rng.choice(("table", "markdown", "csv", "latex", "json", "html"))
+    flags = [flag for flag in ("--per-sample", "--force") if rng.random() < 0.3]
+    by = [part for name in scene.some(("length", "document", "language", "x"), 0.2) for part in ("--by", name)]
+    more = [part for name in scene.some(("paper", "x", "../x"), 0.1) for part in ("--reference", name)]
+    plot = ["--plot", rng.choice(("a.svg", "a.png", "b/a.svg", "", "\x00.svg"))] if rng.random() < 0.1 else []
+    return [
+        "compare",
+        "--output",
+        results,
+        "--format",
+        form,
+        *baseline,
+        *flags,
+        *by,
+        *more,
+        *plot,
+        *scene.some(names, 0.1),
+    ]
+
+
+def report(scene: Scene) -> list[str]:
+    results = _spoilt_runs(scene)
+    plots = [part for name in scene.some(("plots", "", "\x00"), 0.3) for part in ("--plots", name)]
+    baseline = [part for name in scene.some(("own", *TEXTS[:20]), 0.3) for part in ("--baseline", name)]
+    return [
+        "report",
+        "--output",
+        results,
+        "--to",
+        scene.rng.choice(("r.html", "a/b/r.html", "", ".")),
+        *plots,
+        *baseline,
+    ]
+
+
+def check(scene: Scene) -> list[str]:
+    rng, results, baseline = scene.rng, _spoilt_runs(scene), scene.part("baseline.json")
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        if baseline.is_file() and not baseline.is_symlink():
+            spoil_file(rng, baseline)
+    runs = sorted(path.name for path in (scene.kit / "results").iterdir() if path.is_dir())
+    run = rng.choice((*runs, *runs, *TEXTS[:20]))
+    more = rng.choice(
+        ([], [], ["--junit", "j.xml"], ["--markdown", "m.md"], ["--json"], ["--update"], ["--update", "--cost"])
+    )
+    if "--update" in more:
+        made = "new.json" if rng.random() < 0.5 else "copy.json"
+        if made == "copy.json" and baseline.is_file():
+            (scene.inputs.parent / "run" / made).write_bytes(baseline.read_bytes())
+        return ["check", "--run", run, "--output", results, "--baseline", made, *more]
+    return ["check", "--run", run, "--output", results, "--baseline", scene.given("baseline.json"), *more]
+
+
+def listing(scene: Scene) -> list[str]:
+    what = scene.rng.choice(("runs", "runs", "runs", "runs", "models", "tasks", "memories", "x"))
+    more = ["--output", _spoilt_runs(scene)] if what == "runs" else []
+    return ["list", what, *more, *scene.some(("--json",), 0.4)]
+
+
+def words(scene: Scene) -> list[str]:
+    """Whatever comes to mind."""
+    pool = (
+        "eval",
+        "compare",
+        "report",
+        "check",
+        "sweep",
+        "list",
+        "data",
+        "train",
+        "fetch",
+        "--model",
+        "--task",
+        "--help",
+    )
+    return [scene.rng.choice((*pool, *OPTIONS, *TEXTS, *NUMBERS)) for _ in range(scene.rng.randrange(6))]
+
+
+def fetch(scene: Scene) -> list[str]:
+    """Never of a task that has data on the hub: nothing here may reach for a network."""
+    return [
+        "data",
+        "fetch",
+        scene.rng.choice(("isabelle", "passkey", *TEXTS)),
+        *scene.some(("--split=test", "--split="), 0.3),
+    ]
+
+
+MAKERS: dict[Callable[[Scene], list[str]], int] = {
+    eval_data: 8,
+    data_check: 8,
+    eval_model: 10,
+    chat_template: 2,
+    eval_options: 6,
+    sweep: 2,
+    train: 8,
+    cloze: 2,
+    compare: 8,
+    report: 4,
+    check: 6,
+    listing: 3,
+    words: 2,
+    fetch: 1,
+}
+"""How often each is made."""
+
+
+def make_case(rng: random.Random, kit: Path, folder: Path) -> list[str]:
+    """Writes the inputs of a case below ``folder`` and gives its command line, to be run in ``folder/run``."""
+    scene = Scene(rng, kit, folder / "in")
+    scene.inputs.mkdir(parents=True)
+    (folder / "run").mkdir()
+    maker = rng.choices(list(MAKERS), list(MAKERS.values()))[0]
+    args = maker(scene)
+    if rng.random() < 0.02:
+        args.insert(rng.randrange(len(args) + 1), str(any_value(rng))[:200])
+    return [arg.encode("utf-8", "replace").decode() for arg in args]
