@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ class HubTokenizer:
             raise UserError(f"the tokenizer cannot be had: {error.message}", hint) from error
         settings = {**_beside(file, "special_tokens_map.json"), **_beside(file, "tokenizer_config.json")}
         template = file.with_name("chat_template.jinja")
-        if template.exists():
+        if os.path.lexists(template):
             settings = {**settings, "chat_template": read_text(template)}
         generation = "generation_config.json"
         ends = [
@@ -206,4 +207,4 @@ def _shown(value: Any) -> str:
 def _beside(file: Path, name: str) -> dict[str, Any]:
     """A JSON file beside the tokenizer, empty where there is none."""
     other = file.with_name(name)
-    return read_json(other, nan=True) if other.exists() else {}
+    return read_json(other, nan=True) if os.path.lexists(other) else {}
