@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -150,7 +151,7 @@ class Adapter:
 
 def is_adapter(path: Path) -> bool:
     """``path`` is an adapter's directory and no model's."""
-    return any((path / name).exists() for name in (CONFIG, OWN)) and not (path / "config.json").exists()
+    return any(os.path.lexists(path / name) for name in (CONFIG, OWN)) and not (path / "config.json").exists()
 
 
 def open_adapter(directory: Path) -> Adapter:
@@ -160,7 +161,7 @@ def open_adapter(directory: Path) -> Adapter:
         UserError: a file is missing or damaged, or a setting asks for something else than a sum.
     """
     own = _OwnFields()
-    if (directory / OWN).exists():
+    if os.path.lexists(directory / OWN):
         own = read_fields(_OwnFields, read_json(directory / OWN), str(directory / OWN), others=True)
     settings = {} if _has_memory_alone(directory) else _lora_settings(directory)
     base = own.base or read_fields(_Named, settings, str(directory / CONFIG), others=True).base_model_name_or_path
@@ -169,7 +170,7 @@ def open_adapter(directory: Path) -> Adapter:
 
 def _has_memory_alone(directory: Path) -> bool:
     """The base's matrices stay as they are."""
-    return all((directory / name).exists() for name in (OWN, FAM)) and not (directory / CONFIG).exists()
+    return all(os.path.lexists(directory / name) for name in (OWN, FAM)) and not os.path.lexists(directory / CONFIG)
 
 
 def _lora_settings(directory: Path) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class HubTokenizer:
             raise UserError(f"the tokenizer cannot be had: {error.message}", hint) from error
         settings = {**_beside(file, "special_tokens_map.json"), **_beside(file, "tokenizer_config.json")}
         template = file.with_name("chat_template.jinja")
-        if template.exists():
+        if os.path.lexists(template):
             settings = {**settings, "chat_template": read_text(template)}
         generation = "generation_config.json"
         ends = [

@@ -141,7 +141,7 @@ def _weight_files(directory: Path, own: bool) -> list[Path]:
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     if single.exists():
         read, files = single, [single]
-    elif index.exists():
+    elif os.path.lexists(index):
         read, files = index, _indexed(index)
     else:
         _refuse_pickles(sorted(directory.iterdir()))
