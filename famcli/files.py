@@ -241,6 +241,8 @@ def user_path(name: str) -> Path:
     try:
         path = Path(name).expanduser()
         path.exists()
+    except PermissionError:
+        return path  # whoever reads it says so
     except (OSError, RuntimeError, ValueError) as error:  # too long; of no such user; with a null character
         raise UserError(f"'{name}' cannot be a path: {getattr(error, 'strerror', None) or error}") from error
     return path

@@ -216,7 +216,7 @@ class TestSaveAndLoad:
             raise OSError("No space left on device")
 
         monkeypatch.setattr(safetensors.torch, "save_file", disk_full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match="No space left"):
             state_at(decoder, 8).save(path)
         assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
         assert same(StreamState.load(path), old)
