@@ -263,7 +263,7 @@ def _data_bytes() -> int:
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, ...]]:
-    """What is in a case's folder, but for where its command may write."""
+    """All files of a case's folder except those that its command may write."""
     found = {}
     for place, folders, files in os.walk(folder):
         if place == str(folder):

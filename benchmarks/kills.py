@@ -1,5 +1,5 @@
-"""What is left of runs that are killed and interrupted: they are gone on with until they are done, and hold what an
-unbroken run holds, byte for byte but for times.
+"""Runs are killed and interrupted, and repeated until they are done. Then they must equal an unbroken run, byte for
+byte; only times may differ.
 
     python benchmarks/kills.py                      # 50 kills of eval, 20 of train, 20 interrupts of either
 

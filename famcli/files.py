@@ -31,7 +31,8 @@ _LEFT = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_TEMPORARY)}")
 _MOST_LINKS = 40
 _LONGEST = 60
 """Characters of a name that its temporary file has as well."""
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+NO_FILES = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+"""What is opened and may never end, by its bits of the mode."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ def open_regular(path: Path) -> IO[bytes]:
         os.close(descriptor)
         if kind == stat.S_IFDIR:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'something')}, not a file", str(path))
+        raise OSError(errno.EINVAL, f"it is {NO_FILES.get(kind, 'something')}, not a file", str(path))
     return open(descriptor, "rb")
 
 

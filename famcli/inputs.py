@@ -7,13 +7,7 @@ import stat
 from pathlib import Path
 
 from famcli.errors import UserError, printable
-
-_KINDS = (
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+from famcli.files import NO_FILES
 
 
 def check_file(path: Path) -> None:
@@ -28,12 +22,11 @@ def check_file(path: Path) -> None:
         return
     except ValueError as error:
         raise UserError(f"'{printable(str(path))}' cannot be a path: {error}") from None
-    for is_kind, name in _KINDS:
-        if is_kind(mode):
-            raise UserError(
-                f"cannot read {path}: it is {name}, not a file",
-                "famcli reads files, some of them twice: write it to one first",
-            )
+    if kind := NO_FILES.get(stat.S_IFMT(mode)):
+        raise UserError(
+            f"cannot read {path}: it is {kind}, not a file",
+            "famcli reads files, some of them twice: write it to one first",
+        )
 
 
 def check_encoding(begin: bytes, where: str) -> None:

@@ -71,7 +71,7 @@ def test_speed_is_of_what_was_computed(memory: dict[str, Any], tmp_path: Path) -
     model = small_model(**memory)
     cost = evaluate(model, task, results=tmp_path).cost
     assert cost["tokens_read"] == 3 * 2990
-    # Of each 93 whole blocks of 32, but for the one that leaves sinks; and the last token is not prefilled.
+    # A prompt has 93 whole blocks of 32, which are skipped; the first is read where it leaves sinks.
     kept = 32 if memory.get("sinks") else 0
     assert cost["tokens_computed"] == 3 * (2990 - 93 * 32 + kept)
     worked = cost["tokens_computed"] + cost["tokens_generated"]

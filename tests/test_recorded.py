@@ -106,12 +106,12 @@ def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
 @torch.no_grad()
 def test_a_fam_that_is_updated_by_recordings_is_the_one_that_read_the_text() -> None:
     recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 6, 4), 0, taught=False)
-    rows = torch.arange(6)
+    recordings = record(model, texts_of(recipe), Streams(96, 40, 16), 0, taught=False)
+    rows = torch.arange(40)
     course = Course(rows, [rows * BLOCKS, rows * BLOCKS + 1], {}, rows, 1, frozenset())
     step = RecordedStep(model, recordings, recipe, recipe.phases[0], course)
     begun = model.start(1)
-    state = model.prefill(torch.tensor([text.ids for text in recordings.texts]), model.start(6))
+    state = model.prefill(torch.tensor([text.ids for text in recordings.texts]), model.start(40))
     for number, layer in enumerate(state.layers):
         after = step._evolve(number, begun.layers[number])[-1]
         for name in ("fam", "fam_keys", "fam_values", "sink_keys", "sink_values"):
@@ -121,7 +121,7 @@ def test_a_fam_that_is_updated_by_recordings_is_the_one_that_read_the_text() -> 
 @torch.no_grad()
 def test_targets_are_the_answer_as_if_it_stood_where_the_slots_are() -> None:
     recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 12, 4), 0, taught=True)
+    recordings = record(model, texts_of(recipe), Streams(96, 40, 16), 0, taught=True)
     attention, norm = model.layer(0).attention, model.layer(0).attention_norm
     for text, target in zip(recordings.texts, recordings.targets[0], strict=True):
         assert not target[:, len(text.answer) :].any()
@@ -138,7 +138,7 @@ def test_targets_are_the_answer_as_if_it_stood_where_the_slots_are() -> None:
 @torch.no_grad()
 def test_taught_blocks_see_the_key_and_others_do_not() -> None:
     model, texts = lively(), texts_of(recipe_of())
-    taught, own = (record(model, texts, Streams(96, 24, 8), 0, taught=taught) for taught in (True, False))
+    taught, own = (record(model, texts, Streams(96, 40, 16), 0, taught=taught) for taught in (True, False))
     differs = (taught.blocks - own.blocks).abs().amax(dim=(2, 3, 4))[-1].view(-1, BLOCKS)
     told = [text.told == "first" for text in taught.texts]
     assert not differs[:, 0].any()  # nothing is held before the first block
@@ -220,7 +220,7 @@ def test_slots_learn_to_look_at_what_is_told(tmp_path: Path) -> None:
 
 
 def test_recordings_come_back_from_their_file(tmp_path: Path) -> None:
-    recordings = record(lively(), texts_of(recipe_of()), Streams(96, 5, 5), 0, taught=True)
+    recordings = record(lively(), texts_of(recipe_of()), Streams(96, 40, 16), 0, taught=True)
     recordings.save(tmp_path / "some")
     again = Recordings.load(tmp_path / "some")
     assert again.texts == recordings.texts
@@ -269,6 +269,15 @@ def test_a_run_that_stops_goes_on_to_the_same_adapter(tmp_path: Path, monkeypatc
         ({"tellings": [{"line": "Nothing.", "question": "What?"}]}, "{key}"),
         ({"phases": [{"steps": 1, "block_sizes": [32], "learning_rate": 0.1}]}, "32"),
         ({"key_digits": [6, 7]}, "answer_slots"),
+        ({"tellings": [{"line": "{key} of {place}", "question": "What?"}]}, "cannot be filled in"),
+        ({"recordings": [{"block_size": 96, "streams": 2}]}, "more streams"),
+        ({"recordings": [{"block_size": 0, "streams": 40}]}, "block_size must be at least 1"),
+        ({"log_every": 0}, "log_every must be at least 1"),
+        ({"fillers": {"classic": 0, "sentences": 0, "text": 0}}, "nothing stands around"),
+        (
+            {"tellings": [{"line": "{key} " + "and so on " * 12, "question": "What?"}], "passkey": 0},
+            "more than a block",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said(
@@ -277,6 +286,40 @@ def test_what_does_not_fit_is_said(
     monkeypatch.chdir(tmp_path)
     assert main([*write_inputs(**changes), "--output", "out"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_questions_about_documents_have_no_place_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("qa.jsonl").write_text("{}")
+    assert main([*write_inputs(), "--qa", "qa.jsonl", "--output", "out"]) == 2
+    assert "leave out --qa" in capsys.readouterr().err
+
+
+def test_a_corpus_shorter_than_a_text_begins_again() -> None:
+    recipe = recipe_of(fillers={"classic": 0, "sentences": 0, "text": 1})
+    texts = Texts(recipe, ByteTokenizer(), np.frombuffer(b"Short.", np.uint8))
+    assert b"Short.Short." in bytes(texts.draw(np.random.default_rng(0), 96).ids)
+
+
+def test_damaged_recordings_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = write_inputs()
+    Path("out/recordings").mkdir(parents=True)
+    Path("out/recordings/0-96.safetensors").write_bytes(b"nothing")
+    assert main([*command, "--output", "out"]) == 2
+    assert "0-96.safetensors is damaged" in capsys.readouterr().err
+
+
+def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path) -> None:
+    recipe, told = recipe_of(skip_above=1e-9), list[str]()
+    trainer = RecordedTrainer(recipe, lively(), texts_of(recipe), tmp_path, "x")
+    trainer.run(lambda line: None, told.append)
+    assert sum("changes nothing" in line for line in told) == recipe.steps
+    assert not trainer.optimizer.state_dict()["state"]
 
 
 def test_attention_that_is_written_out_is_that_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

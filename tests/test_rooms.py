@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = {"famcli": ROOT / "famcli", "famcli.tasks": ROOT / "tasks"}
 
 ORDER = (
-    *("display", "errors", "inputs", "files", "claim", "content", "fields", "version", "seams"),
+    *("display", "errors", "files", "inputs", "claim", "content", "fields", "version", "seams"),
     *("metrics", "models", "checkpoints", "task", "tasks", "evaluation", "training"),
     *("compare", "gate", "reports", "cli", "famcli"),
 )

@@ -80,6 +80,8 @@ def command(
     if isinstance(recipe, Recipe):
         _check_model(recipe, recipe_path, model)
         _check_qa(recipe, recipe_path, qa)
+    elif qa:
+        raise UserError(f"{recipe_path} trains on recordings, which ask about no documents", "leave out --qa")
     output = output or Path("models") / recipe_path.stem
     if resume and not output.exists():
         raise _nothing_to_resume(output)
@@ -194,9 +196,12 @@ def _train_recorded(
     say(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
 
 
+_SHOWN_LOSSES = ("values", "attention", "rest", "drift", "answer", "text")
+
+
 def _readable_recorded(line: dict[str, Any], steps: int) -> str:
     """One line of the log of training on recordings for a person."""
-    losses = [f"{name} {line[name]:.2f}" for name in ("values", "attention", "rest", "drift", "answer") if name in line]
+    losses = [f"{name} {line[name]:.2f}" for name in _SHOWN_LOSSES if name in line]
     right = "" if line["right"] is None else f"  right {line['right']:.2f}"
     return (
         f"step {line['step']}/{steps}  {line['updates']} updates  {'  '.join(losses)}{right}  {line['seconds']:.0f} s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.errors import UserError
-from famcli.files import open_regular, save_tensors
 from famcli.models.attention import SkippedPositions
 from famcli.models.decoder import Decoder
+from famcli.training import checkpoint
 from famcli.training.batch import Batch
 from famcli.training.evaluate import Recall, evaluate_recall
 from famcli.training.log import AGE_COLUMNS, Log
@@ -30,7 +28,6 @@ from famcli.training.optimizers import make_optimizers
 from famcli.training.recipe import Recipe
 from famcli.training.step import Outcome, read_and_ask
 
-GO_ON = "make room and repeat the command with --resume: it goes on from the last checkpoint"
 MOST_SKIPS = 3
 """Places of a block at which positions are skipped."""
 
@@ -203,14 +200,9 @@ class Trainer:
             f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad
         }
         tensors |= {f"memory.{i}": t for i, t in enumerate(self.batch.memory)}
-        for i, optimizer in enumerate(self.optimizers):
-            for j, slots in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{i}.{j}.{name}": t for name, t in slots.items() if isinstance(t, Tensor)}
         place: dict[str, Any] = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "base": self.base}
-        place |= {"tally": asdict(self._tally), "logged": self._logged}
-        stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        told = {"place": json.dumps({**place, **self.batch.state_dict()})}
-        save_tensors(stored, self.checkpoint, told, hint=GO_ON)
+        place |= {"tally": asdict(self._tally), "logged": self._logged, **self.batch.state_dict()}
+        checkpoint.write(self.checkpoint, tensors, self.optimizers, place)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -222,21 +214,11 @@ class Trainer:
         Raises:
             UserError: the checkpoint is damaged, or of a model of another shape or other base weights.
         """
-        try:
+        with checkpoint.explained(self.checkpoint):
             self._restore()
-        except (SafetensorError, OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            reason = (str(error) or repr(error)).splitlines()[0]
-            raise UserError(
-                f"{self.checkpoint} is no checkpoint of this recipe: {reason}", "start over in another --output"
-            ) from error
 
     def _restore(self) -> None:
-        open_regular(self.checkpoint).close()
-        with safe_open(self.checkpoint, framework="pt") as file:
-            place = json.loads(file.metadata()["place"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if place.get("base", "") != self.base:
-            raise ValueError("it was trained from other weights")
+        place, tensors = checkpoint.read(self.checkpoint, self.base)
         weights = {k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")}
         trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
         if weights.keys() != trained:
@@ -245,13 +227,7 @@ class Trainer:
         carried = len(self.recipe.config.memory.carried) * self.recipe.config.layers
         self.batch.memory = [tensors[f"memory.{i}"].to(self.device) for i in range(carried)]
         self.batch.load_state_dict(place)
-        for i, optimizer in enumerate(self.optimizers):
-            saved = optimizer.state_dict()
-            for name, tensor in tensors.items():
-                if name.startswith(f"optimizer.{i}."):
-                    _, _, j, slot = name.split(".")
-                    saved["state"].setdefault(int(j), {})[slot] = tensor
-            optimizer.load_state_dict(saved)
+        checkpoint.restore(self.optimizers, tensors)
         self.step, self.tokens, self.seconds = place["step"], place["tokens"], place["seconds"]
         self._tally = Tally(**place.get("tally", {}))  # older checkpoints begin it anew
         self._logged = tuple(place.get("logged", (self.tokens, self.seconds)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from famcli.checkpoints.checkpoint import memory_weights
 from famcli.errors import UserError
-from famcli.files import save_tensors
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
+from famcli.training import checkpoint
 from famcli.training.log import Table
 from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe, Streams
 from famcli.training.recorded.recordings import Recordings, record
@@ -77,6 +75,8 @@ class RecordedTrainer:
                 self._prepare(number, tell)
                 recorded_in = number
             line = self._one_step(self.recipe.phases[number])
+            if line["gradient_norm"] > self.recipe.skip_above:
+                tell(f"step {self.step} changes nothing: its gradient has a norm of {line['gradient_norm']:.0f}")
             if self._due(self.recipe.log_every):
                 self.log.append(line)
                 report(line)
@@ -107,7 +107,11 @@ class RecordedTrainer:
         return {**done, "learning_rate": rate, "loss": loss.item(), **means, "right": right, "gradient_norm": norm}
 
     def _descend(self, loss: Tensor, rate: float) -> float:
-        """Takes the optimiser's step, unless its gradient is not finite or too large; gives the gradient's norm."""
+        """Takes the optimiser's step, unless its gradient is too large; gives the gradient's norm.
+
+        Raises:
+            UserError: the gradient is not finite.
+        """
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip).item()
@@ -150,11 +154,8 @@ class RecordedTrainer:
     def save(self) -> None:
         """Writes what is trained, the optimiser and the place in the recipe, whole."""
         tensors = {f"model.{name}": p for name, p in self.trained.items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": t for name, t in slots.items()}
         place = {"step": self.step, "seconds": self.seconds, "base": self.base}
-        stored = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_tensors(stored, self.checkpoint, {"place": json.dumps(place)})
+        checkpoint.write(self.checkpoint, tensors, [self.optimizer], place)
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the directory. Phases to come may have changed.
@@ -162,26 +163,13 @@ class RecordedTrainer:
         Raises:
             UserError: the checkpoint is damaged, or of another model.
         """
-        try:
-            with safe_open(self.checkpoint, framework="pt") as file:
-                place = json.loads(file.metadata()["place"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if place["base"] != self.base:
-                raise ValueError("it was trained from other weights")
+        with checkpoint.explained(self.checkpoint):
+            place, tensors = checkpoint.read(self.checkpoint, self.base)
             with torch.no_grad():
                 for name, weight in self.trained.items():
                     weight.copy_(tensors[f"model.{name}"])
-            state = self.optimizer.state_dict()
-            for i in range(len(self.trained)):
-                own = f"optimizer.{i}."
-                state["state"][i] = {n.removeprefix(own): t for n, t in tensors.items() if n.startswith(own)}
-            self.optimizer.load_state_dict(state)
+            checkpoint.restore([self.optimizer], tensors)
             self.step, self.seconds = int(place["step"]), float(place["seconds"])
-        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.checkpoint} is no checkpoint of this recipe: {str(error).splitlines()[0]}",
-                "start over in another --output",
-            ) from error
 
 
 def _only_memory(model: Decoder, in_bfloat16: bool) -> dict[str, Tensor]:

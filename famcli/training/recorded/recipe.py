@@ -11,6 +11,12 @@ from famcli.models.config import ModelConfig
 from famcli.models.memories.fam import Fam
 
 
+def _check_least(part: object, *names: str) -> None:
+    for name in names:
+        if (value := getattr(part, name)) < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+
+
 @dataclass(frozen=True)
 class Telling:
     """How a key is told and asked for; ``{key}`` stands for the key, ``{name}`` for a person's name."""
@@ -19,6 +25,11 @@ class Telling:
     question: str
 
     def __post_init__(self) -> None:
+        for text in (self.line, self.question):
+            try:
+                text.format(key="1", name="Ada")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise UserError(f"'{text}' cannot be filled in: {error}", "it may have {key} and {name}") from None
         if "{key}" not in self.line:
             raise UserError(f"the line '{self.line}' tells no {{key}}")
         if "{key}" in self.question:
@@ -32,6 +43,10 @@ class Fillers:
     classic: float = 0.4
     sentences: float = 0.1
     text: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.classic + self.sentences + self.text:
+            raise UserError("nothing stands around the keys", "give classic, sentences or text a share")
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,9 @@ class Streams:
     block_size: int
     streams: int
     at_once: int = 16
+
+    def __post_init__(self) -> None:
+        _check_least(self, "block_size", "streams", "at_once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +101,9 @@ class RecordedPhase:
     drift: float = 0.0
     text: float = 0.0
     record: bool = False
+
+    def __post_init__(self) -> None:
+        _check_least(self, "rows", "updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +145,9 @@ class RecordedRecipe:
     autocast: Literal["none", "bfloat16"] = "bfloat16"
 
     def __post_init__(self) -> None:
+        _check_least(self, "answer_slots", "checkpoint_every", "log_every")
+        if self.passkey > 1:
+            raise UserError(f"passkey must be from 0 to 1, not {self.passkey:g}")
         if len(self.key_digits) != 2 or not 1 <= self.key_digits[0] <= self.key_digits[1] <= self.answer_slots:
             raise UserError(
                 f"key_digits must be two numbers from 1 to answer_slots ({self.answer_slots}), not {self.key_digits}",
@@ -133,8 +157,6 @@ class RecordedRecipe:
         for i, phase in enumerate(self.phases):
             if missing := set(phase.block_sizes) - sizes:
                 raise UserError(f"phases[{i}] wants blocks of {min(missing)} tokens, which recordings do not have")
-            if self.step_rows(phase, 1) < 1:
-                raise UserError(f"phases[{i}] has no rows")
 
     @property
     def steps(self) -> int:

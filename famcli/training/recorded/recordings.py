@@ -17,16 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from famcli.errors import UserError
 from famcli.files import save_tensors
 from famcli.models.attention import Geometry, rotate
 from famcli.models.decoder import Decoder
 from famcli.models.memories.fam import Fam
 from famcli.models.state import StreamState
 from famcli.training.recorded.recipe import Streams
-from famcli.training.recorded.texts import BLOCKS, Text, Texts
+from famcli.training.recorded.texts import BLOCKS, TOLD, Text, Texts
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Recordings:
 
     @classmethod
     def load(cls, path: Path) -> Recordings:
+        """Reads what ``save`` wrote; raises ``UserError`` where it is damaged."""
+        try:
+            return cls._load(path)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged: {error}", "delete it and add --resume: it is made anew") from error
+
+    @classmethod
+    def _load(cls, path: Path) -> Recordings:
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
             tensors = [file.get_tensor(name) for name in ("blocks", "sinks", "targets")]
@@ -88,9 +97,17 @@ def record(
         seed: draws the texts.
         taught: see the module.
         stored: dtype of the recordings; that of the weights where it is left out.
+
+    Raises:
+        UserError: the texts are too few for every way of telling a key, or do not fit their blocks.
     """
     rng, slots = np.random.default_rng((seed, streams.block_size)), texts.recipe.answer_slots
     drawn = [texts.draw(rng, streams.block_size) for _ in range(streams.streams)]
+    if missing := set(TOLD) - {text.told for text in drawn}:
+        raise UserError(
+            f"of {streams.streams} texts of {streams.block_size}-token blocks none tells its key '{min(missing)}'",
+            "give the recordings more streams, 40 or more",
+        )
     parts = [
         _Reading(model, drawn[i : i + streams.at_once], slots, taught).run(stored or model.embedding.weight.dtype)
         for i in range(0, len(drawn), streams.at_once)

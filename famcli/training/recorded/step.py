@@ -230,8 +230,6 @@ class RecordedStep:
         questions = [Question(0, 0, np.array(text.question), np.array(text.said)) for text in texts]
         batch = Asked.of("recall", list(range(len(texts))), questions, model.device)
         last = size - batch.tokens.shape[1]
-        if last < 1:
-            return
         low = 0 if rng.random() < 0.5 else max(0, last - 64)
         read = int(rng.integers(low, last + 1))
         held = self.recordings.told("first") * BLOCKS + 1

@@ -78,6 +78,11 @@ class Texts:
         return sorted({i for digit in string.digits for i in self._line(f" {digit}", digit)[1]})
 
     def draw(self, rng: np.random.Generator, block_size: int) -> Text:
+        """A text of ``BLOCKS`` blocks.
+
+        Raises:
+            UserError: a line, or a question with its answer, takes more than a block.
+        """
         told = TOLD[int(rng.choice(len(TOLD), p=SHARES))]
         classic = rng.random() < self.recipe.passkey
         telling = self._classic if classic else self.recipe.tellings[int(rng.integers(len(self.recipe.tellings)))]
@@ -90,6 +95,11 @@ class Texts:
         ids, start = self._put(rng, told, head, line, filler, block_size)
         question = self.tokenizer.encode("\n" + telling.question.format(name=name))
         said = self.tokenizer.encode(f" {key}.")
+        if (longest := max(len(line), len(question) + len(said))) > block_size:
+            raise UserError(
+                f"'{telling.line}' or its question takes {longest} tokens, more than a block of {block_size}",
+                "longer blocks, or shorter words",
+            )
         places = [[start + place for place in some] for some in mentions]
         return Text(ids, told, answer, places, question, said)
 
@@ -116,8 +126,8 @@ class Texts:
         shares = np.array(astuple(self.recipe.fillers))
         kind = int(rng.choice(len(shares), p=shares / shares.sum()))
         if kind == 2:
-            at = int(rng.integers(0, len(self.corpus) - count))
-            return [int(i) for i in self.corpus[at : at + count]]
+            at = int(rng.integers(0, max(1, len(self.corpus) - count)))
+            return [int(i) for i in self.corpus.take(range(at, at + count), mode="wrap")]
         if kind == 1:
             unit = self.tokenizer.encode(draw_filler(rng))
             return [int(i) for i in np.resize(unit, count)]
