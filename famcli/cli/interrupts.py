@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import signal
 import sys
@@ -52,7 +51,9 @@ def _raise_again(what: sys.UnraisableHookArgs) -> None:
         import threading
 
         with suppress(RuntimeError):  # no thread can be started any more
-            again = threading.Timer(_SOON, _thread.interrupt_main)
+            # A signal of the system, for one that Python makes up wakes nobody who sleeps or waits.
+            main = threading.main_thread().ident
+            again = threading.Timer(_SOON, signal.pthread_kill, (main, signal.SIGINT))
             again.daemon = True
             again.start()
     else:
