@@ -196,16 +196,14 @@ def _train_recorded(
     say(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
 
 
-_SHOWN_LOSSES = ("values", "attention", "rest", "drift", "answer", "text")
+_SHOWN = ("values", "attention", "rest", "answer", "text", "missed", "opened")
 
 
 def _readable_recorded(line: dict[str, Any], steps: int) -> str:
     """One line of the log of training on recordings for a person."""
-    losses = [f"{name} {line[name]:.2f}" for name in _SHOWN_LOSSES if name in line]
+    shown = [f"{name} {line[name]:.2f}" for name in _SHOWN if name in line]
     right = "" if line["right"] is None else f"  right {line['right']:.2f}"
-    return (
-        f"step {line['step']}/{steps}  {line['updates']} updates  {'  '.join(losses)}{right}  {line['seconds']:.0f} s"
-    )
+    return f"step {line['step']}/{steps}  {'  '.join(shown)}{right}  {line['seconds']:.0f} s"
 
 
 def _find_base(spec: str, alone: bool) -> tuple[str, ModelConfig]:

@@ -205,6 +205,12 @@ def block_masks(
     return masks
 
 
+def _narrowed(mask: Tensor, visible: Tensor) -> Tensor:
+    """A mask [t, n] without the keys that are not ``visible`` [b, m] to a row: [b, 1, t, n]."""
+    rows = F.pad(visible, (0, mask.shape[1] - visible.shape[1]), value=True)
+    return mask & rows[:, None, None]
+
+
 def _along(part: Part) -> Tensor:
     """Positions of the keys of a part that are tokens of the text."""
     assert part.first is not None
@@ -236,27 +242,42 @@ class Attention(nn.Module):
         keys = self._normed(self.k_proj(x), self.kv_heads, self.k_norm)
         return rotate(keys, rotation), self._split(self.v_proj(x), self.kv_heads)
 
-    def attend(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], masks: list[Tensor] | None = None) -> Tensor:
-        """``heads`` brought back to the model's width: [b, t, d]."""
-        return self.project(self.heads_of(q, seen, masks))
+    def attend(
+        self,
+        q: Tensor,
+        seen: Sequence[tuple[Tensor, Tensor]],
+        masks: list[Tensor] | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """``heads_of`` brought back to the model's width: [b, t, d]."""
+        return self.project(self.heads_of(q, seen, masks, visible))
 
     def project(self, heads: Tensor) -> Tensor:
         """[b, h, t, k] -> [b, t, d]."""
         return self.o_proj(heads.transpose(1, 2).flatten(2))
 
-    def heads_of(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], masks: list[Tensor] | None = None) -> Tensor:
+    def heads_of(
+        self,
+        q: Tensor,
+        seen: Sequence[tuple[Tensor, Tensor]],
+        masks: list[Tensor] | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """One softmax over all the keys that a query sees: q [b, h, t, k] -> [b, h, t, k].
 
         Args:
             q: the queries.
             seen: keys and values [b, g, n, k], which stand one after another.
             masks: as ``block_masks`` makes them; ``None``: every key is seen.
+            visible: [b, m] which of the first m keys the queries of each row see besides; ``None``: all.
         """
         k, v = (torch.cat(tensors, dim=2) if len(seen) > 1 else tensors[0] for tensors in zip(*seen, strict=True))
+        if visible is not None:
+            masks = [_narrowed(mask, visible) for mask in masks or [visible.new_ones(q.shape[2], k.shape[2])]]
         if masks is None:
             return self._mix(q, k, v, None)
         runs = zip(q.split(QUERY_RUN, dim=2), masks, strict=True)
-        some = [(run, mask, slice(0, mask.shape[1])) for run, mask in runs]
+        some = [(run, mask, slice(0, mask.shape[-1])) for run, mask in runs]
         return torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in some], dim=2)
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -266,14 +287,23 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=grouped)
 
     def _explicit(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention that keeps its probabilities for the gradient; heads that share keys are multiplied together."""
+        """Attention that keeps its probabilities for the gradient."""
+        return self.mixed(self.scores(q, k, mask).softmax(dim=-1).to(q.dtype), v.to(q.dtype))
+
+    def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n].
+
+        Heads that share keys are multiplied together.
+        """
         group, scale = self.heads // self.kv_heads, self.scale or self.head_width**-0.5
         scores = (q * scale).unflatten(1, (-1, group)).flatten(2, 3) @ k.to(q.dtype).mT
         scores = scores.unflatten(2, (group, -1)).flatten(1, 2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        shares = scores.softmax(dim=-1).to(q.dtype)
-        mixed = shares.unflatten(1, (-1, group)).flatten(2, 3) @ v.to(q.dtype)
+        return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+
+    def mixed(self, shares: Tensor, v: Tensor) -> Tensor:
+        """Values [b, g, n, k] by the queries' ``shares`` [b, h, t, n]: [b, h, t, k]."""
+        group = self.heads // self.kv_heads
+        mixed = shares.unflatten(1, (-1, group)).flatten(2, 3) @ v
         return mixed.unflatten(2, (group, -1)).flatten(1, 2)
 
     @staticmethod

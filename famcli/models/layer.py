@@ -83,10 +83,11 @@ class Layer(nn.Module):
 
     def _attend(self, normed: Tensor, seen: list[tuple[Tensor, Tensor]], state: LayerState, at: Geometry) -> Tensor:
         memory = self.config.memory
+        visible = memory.visible(state, at.parts)
         if not memory.mixes:
-            return self.attention.attend(self.attention.queries(normed, at.tokens), seen, at.masks)
+            return self.attention.attend(self.attention.queries(normed, at.tokens), seen, at.masks, visible)
         plain = self.attention.queries(normed, None)
-        heads = self.attention.heads_of(rotate(plain, at.tokens), seen, at.masks)
+        heads = self.attention.heads_of(rotate(plain, at.tokens), seen, at.masks, visible)
         return self.attention.project(memory.mix(heads, plain, state, self))
 
     def alone(self, x: Tensor, at: Geometry, start: int) -> Tensor:

@@ -135,6 +135,10 @@ class Memory:
         """Keys and values [b, g, n, k] that join the softmax of a block's tokens, a pair for each of ``parts``."""
         return []
 
+    def visible(self, state: State, parts: Sequence[Part]) -> Tensor | None:
+        """[b, n] which of the keys that ``slots`` gives a row's tokens see; ``None``: all."""
+        return None
+
     def before(self, x: Tensor, state: State, layer: LayerView) -> Tensor:
         """The layer's input [b, t, d] with what the memory adds to it."""
         return x

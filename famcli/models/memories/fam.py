@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from famcli.errors import UserError
 from famcli.models.memories.base import Block, Part, setting
@@ -31,7 +31,7 @@ class Fam(Window):
     name = "fam"
     summary = "feedback attention memory: latents that each block reads and rewrites, beside the last blocks"
     untrained = "no FAM adapter"
-    carried = ("fam",)
+    carried: ClassVar[tuple[str, ...]] = ("fam",)
 
     fam_length: int = setting(64, "F: latents of feedback attention memory in each layer")
     fam_query_position: Literal["current", "previous"] = setting(
@@ -171,21 +171,25 @@ class Fam(Window):
         values[:, :, : self.sinks] = 0
         return values
 
-    def sight(self, block: Block, state: State, layer: LayerView, at: Place) -> tuple[Tensor, list[KeysValues]]:
-        """The FAM's queries [b, h, F, k] at the end of a block, and what they see: [sinks; previous FAM; block]."""
-        fam, own = state["fam"], self._own(layer)
-        start = (at.span if self.fam_query_position == "current" else 0) - self.fam_length
+    def seen(self, block: Block, state: State, at: Place) -> list[KeysValues]:
+        """What the FAM's queries see at the end of a block: [sinks; previous FAM; block]."""
         seen = [(state["fam_keys"], state["fam_values"]), (block.keys, self._values(block, at))]
         if self.sinks and at.blocks:
             values = state["sink_values"]
             seen.insert(0, (state["sink_keys"], values.new_zeros(values.shape) if self.fam_null_sink else values))
-        return own.attention.queries(own.attention_norm(fam), at.turn(start, self.fam_length)), seen
+        return seen
+
+    def _queries(self, latents: Tensor, layer: LayerView, at: Place) -> Tensor:
+        """Queries [b, h, n, k] of the last ``latents`` [b, n, d] at the end of a block."""
+        own, count = self._own(layer), latents.shape[1]
+        start = (at.span if self.fam_query_position == "current" else 0) - count
+        return own.attention.queries(own.attention_norm(latents), at.turn(start, count))
 
     def _update(self, block: Block, state: State, layer: LayerView, at: Place, stride: float) -> State:
         from torch.nn.functional import rms_norm
 
         fam, initial, own = state["fam"], state["fam_initial"], self._own(layer)
-        attended = own.attention.attend(*self.sight(block, state, layer, at))
+        attended = own.attention.attend(self._queries(fam, layer, at), self.seen(block, state, at))
         carried = (fam if self.fam_keep_initial else fam.masked_fill(initial[:, None, None], 0)) / stride
         fam = own.residual(carried, attended) if self.fam_ffn else carried + own.attention_out_norm(attended)
         if self.fam_norm == "rms":

@@ -72,6 +72,18 @@ class Projections(Protocol):
         """One softmax over all keys, brought back to the model's width: q [b, h, t, k] -> [b, t, d]."""
         ...
 
+    def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n]."""
+        ...
+
+    def mixed(self, shares: Tensor, v: Tensor) -> Tensor:
+        """Values [b, g, n, k] by the queries' ``shares`` [b, h, t, n]: [b, h, t, k]."""
+        ...
+
+    def project(self, heads: Tensor) -> Tensor:
+        """[b, h, t, k] -> [b, t, d]."""
+        ...
+
 
 class LayerView(Protocol):
     """One layer, see ``Layer``; ``memory`` holds the memory's own weights in it."""

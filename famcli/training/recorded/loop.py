@@ -19,13 +19,15 @@ from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 from famcli.training import checkpoint
 from famcli.training.log import Table
+from famcli.training.recorded.course import draw_course
 from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe, Streams
 from famcli.training.recorded.recordings import Recordings, record
-from famcli.training.recorded.step import RecordedStep, draw_course
+from famcli.training.recorded.step import RecordedStep
 from famcli.training.recorded.texts import BLOCKS, Texts
 
-LOSSES = ("keys", "values", "attention", "rest", "drift", "answer", "text")
-COLUMNS = ("step", "seconds", "updates", "learning_rate", "loss", *LOSSES, "right", "gradient_norm")
+LOSSES = ("keys", "values", "attention", "rest", "answer", "text")
+GATES = ("missed", "opened")
+COLUMNS = ("step", "seconds", "keys_told", "learning_rate", "loss", *LOSSES, *GATES, "right", "gradient_norm")
 
 
 class RecordedTrainer:
@@ -64,16 +66,11 @@ class RecordedTrainer:
             UserError: a gradient is not finite; the last checkpoint is kept.
         """
         if not self.step:
-            _begin(self.model, self.texts, self.recipe.answer_slots)
+            _begin(self.model, self.texts, self.recipe.lead_slots)
         self.log.keep_until(self.step)
-        recorded_in = -1
         while self.step < self.recipe.steps:
             number, _ = self.recipe.phase_at(self.step)
-            if number != recorded_in:
-                if self.step:
-                    self.save()  # recording takes minutes
-                self._prepare(number, tell)
-                recorded_in = number
+            self._prepare(self.recipe.phases[number], tell)
             line = self._one_step(self.recipe.phases[number])
             if line["gradient_norm"] > self.recipe.skip_above:
                 tell(f"step {self.step} changes nothing: its gradient has a norm of {line['gradient_norm']:.0f}")
@@ -93,7 +90,7 @@ class RecordedTrainer:
         rng = np.random.default_rng((recipe.seed, 1, self.step))
         recordings = self._recordings[int(rng.choice(phase.block_sizes))]
         self._reconfigure(recordings.block_size)
-        course = draw_course(rng, recordings, recipe, phase, recipe.updates_at(self.step))
+        course = draw_course(rng, recordings, recipe, phase)
         asks, rate = rng.random() < phase.answers, recipe.learning_rate(self.step)
         with self._precision():
             step = RecordedStep(self.model, recordings, recipe, phase, course)
@@ -101,9 +98,10 @@ class RecordedTrainer:
         norm = self._descend(loss, rate)
         self.step += 1
         self.seconds += time.monotonic() - begun
-        means = {name: mean.item() for name in LOSSES if (mean := step.losses.mean(name)) is not None}
+        of = {**dict.fromkeys(LOSSES, step.losses), **dict.fromkeys(GATES, step.gates)}
+        means = {name: mean.item() for name, some in of.items() if (mean := some.mean(name)) is not None}
         right = step.right if "answer" in means else None
-        done = {"step": self.step, "seconds": round(self.seconds, 1), "updates": len(course.blocks)}
+        done = {"step": self.step, "seconds": round(self.seconds, 1), "keys_told": len(course.told)}
         return {**done, "learning_rate": rate, "loss": loss.item(), **means, "right": right, "gradient_norm": norm}
 
     def _descend(self, loss: Tensor, rate: float) -> float:
@@ -130,26 +128,22 @@ class RecordedTrainer:
         memory = dataclasses.replace(self.memory, memory_segments=0)
         self.model.reconfigure(dataclasses.replace(self.config, block_size=block_size, memory=memory))
 
-    def _prepare(self, number: int, tell: Callable[[str], None]) -> None:
-        """The recordings of a phase: those that were made last, and where none were, new ones."""
-        made = max(i for i in range(number + 1) if not i or self.recipe.phases[i].record)
+    def _prepare(self, phase: RecordedPhase, tell: Callable[[str], None]) -> None:
+        """Makes the recordings of a phase, or takes those that a run before this one made."""
         for streams in self.recipe.recordings:
-            path = self.directory / "recordings" / f"{made}-{streams.block_size}.safetensors"
+            if streams.block_size not in phase.block_sizes or streams.block_size in self._recordings:
+                continue
+            path = self.directory / "recordings" / f"{streams.block_size}.safetensors"
             if not path.exists():
                 tell(f"recording {BLOCKS * streams.streams:,} blocks of {streams.block_size} tokens")
-                self._record(streams, made, path)
+                self._record(streams, path)
             self._recordings[streams.block_size] = Recordings.load(path)
-        for old in (self.directory / "recordings").glob("*.safetensors"):
-            if not old.name.startswith(f"{made}-"):
-                old.unlink()
 
-    def _record(self, streams: Streams, phase: int, path: Path) -> None:
+    def _record(self, streams: Streams, path: Path) -> None:
         self._reconfigure(streams.block_size)
         with self._precision():
             stored = torch.bfloat16 if self.recipe.autocast == "bfloat16" else None
-            seed = self.recipe.seed + phase
-            made = record(self.model, self.texts, streams, seed, taught=not phase, stored=stored)
-        made.save(path)
+            record(self.model, self.texts, streams, self.recipe.seed, stored).save(path)
 
     def save(self) -> None:
         """Writes what is trained, the optimiser and the place in the recipe, whole."""
@@ -186,15 +180,13 @@ def _only_memory(model: Decoder, in_bfloat16: bool) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _begin(model: Decoder, texts: Texts, answer_slots: int) -> None:
-    """The FAM begins as the embeddings of the question; the slots of the answer as the mean of what they will hold."""
+def _begin(model: Decoder, texts: Texts, lead_slots: int) -> None:
+    """An empty group begins as the end of PassKey's question, and as the mean of what keys are made of."""
     table, fam = model.embedding.weight, model.get_parameter("fam_embedding")
     digits = table[texts.digits]
     middle = digits.mean(dim=0)
-    mean = middle * (digits.square().mean() / middle.square().mean()).sqrt()
-    asked = texts.first_question
-    others = len(fam) - answer_slots
+    asked = texts.first_question[-lead_slots:] if lead_slots else []
+    fam[:] = middle * (digits.square().mean() / middle.square().mean()).sqrt()
+    fam[: len(asked)] = table[asked]
     noise = torch.randn(fam.shape, generator=torch.Generator().manual_seed(0)).to(fam)
-    fam[:others] = table[[asked[i % len(asked)] for i in range(others)]]
-    fam[others:] = mean
     fam.add_(noise, alpha=0.02)

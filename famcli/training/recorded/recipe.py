@@ -8,7 +8,7 @@ from typing import Literal
 
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
-from famcli.models.memories.fam import Fam
+from famcli.models.memories.gated_fam import GatedFam
 
 
 def _check_least(part: object, *names: str) -> None:
@@ -74,36 +74,31 @@ class RecordedPhase:
     Attributes:
         steps: optimiser steps.
         block_sizes: of the recordings that the steps are drawn from.
-        rows: keys of a step; fewer where there are many updates, see ``rows_updates``.
-        rows_updates: most rows times updates.
+        rows: streams of a step.
         learning_rate: at the first step; ``final_learning_rate`` at the last, along a half cosine.
         final_learning_rate: see ``learning_rate``.
-        updates: most updates before the block that tells the key, and after it, at the phase's end; they grow to it
-            from those of the phase before, geometrically, over the first half.
-        answers: share of the steps in which the key is asked for.
-        attention: weight of what the answer's slots attend to where the key is told.
+        keys: most keys that a stream is told.
+        others: blocks of a step that tell nothing.
+        answers: share of the steps in which a key is asked for.
+        attention: weight of what the slots attend to where a key is told.
         rest: weight of the attention to the sink of slots that have nothing to read.
-        drift: weight of the logarithm of what an update changes in a FAM that should stay as it is.
-        text: weight of the next tokens of plain text, read with the FAM in sight: it should not be in the way.
-        record: record the blocks anew at the phase's beginning, read with the FAM as it is by then.
+        text: weight of the next tokens of plain text, read with a key in sight: it should not be in the way.
     """
 
     steps: int
     block_sizes: tuple[int, ...]
     rows: int = 32
-    rows_updates: int = 192
     learning_rate: float
     final_learning_rate: float | None = None
-    updates: int = 1
+    keys: int = 1
+    others: int = 1
     answers: float = 0.5
     attention: float = 0.3
     rest: float = 0.3
-    drift: float = 0.0
     text: float = 0.0
-    record: bool = False
 
     def __post_init__(self) -> None:
-        _check_least(self, "rows", "updates")
+        _check_least(self, "rows", "keys", "others")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +114,8 @@ class RecordedRecipe:
             ``passkey`` says.
         passkey: share of the keys told in the words of PassKey.
         key_digits: fewest and most digits of a key.
-        answer_slots: the last so many slots of the FAM take the tokens of an answer, one each.
+        lead_slots: the first slots of a group take the tokens before the key, one each.
+        answer_slots: those after them take the tokens of the key.
         keys_weight: of how well the keys of these slots match, against their values.
         clip: largest norm of the gradient.
         skip_above: a step whose gradient has a larger norm changes nothing.
@@ -135,6 +131,7 @@ class RecordedRecipe:
     passkey: float = 0.4
     key_digits: tuple[int, ...] = (5, 5)
     fillers: Fillers = Fillers()
+    lead_slots: int = 3
     answer_slots: int = 5
     keys_weight: float = 0.5
     clip: float = 1.0
@@ -162,18 +159,27 @@ class RecordedRecipe:
     def steps(self) -> int:
         return sum(phase.steps for phase in self.phases)
 
-    def check(self, config: ModelConfig) -> Fam:
-        """The FAM of a model; raises ``UserError`` where it has no weights of its own, or is too small."""
-        memory = config.memory
-        if not isinstance(memory, Fam) or not memory.fam_rank:
+    def check(self, config: ModelConfig) -> GatedFam:
+        """The FAM of a model; raises ``UserError`` where it has no weights of its own, or other groups."""
+        memory, slots = config.memory, self.lead_slots + self.answer_slots
+        if not isinstance(memory, GatedFam) or not memory.fam_rank:
             raise UserError(
-                "recordings train the FAM's own matrices, which this model lacks",
-                "give it some: --model NAME,attention=fam,fam_rank=16,fam_ffn=false",
+                "recordings train a gated FAM's own matrices, which this model lacks",
+                f"give it some: --model NAME,attention=gated_fam,fam_rank=16,fam_ffn=false,fam_group={slots},"
+                f"fam_length={4 * slots}",
             )
         if memory.sinks != 1:
             raise UserError("slots that have nothing to read look at a sink: the model needs one", "sinks=1")
-        if self.answer_slots > memory.fam_length:
-            raise UserError(f"answer_slots must be at most the fam_length of {memory.fam_length}")
+        if memory.fam_group != slots:
+            raise UserError(
+                f"lead_slots and answer_slots are {slots}, and the model has a fam_group of {memory.fam_group}",
+                f"fam_group={slots}, and a fam_length that it divides",
+            )
+        groups = memory.fam_length // memory.fam_group
+        if (most := max(phase.keys for phase in self.phases)) > groups:
+            raise UserError(
+                f"a phase tells {most} keys, and the model has {groups} groups", f"keys: {groups}, or fewer"
+            )
         return memory
 
     def phase_at(self, step: int) -> tuple[int, int]:
@@ -184,13 +190,6 @@ class RecordedRecipe:
             step -= phase.steps
         raise IndexError(step)
 
-    def updates_at(self, step: int) -> int:
-        """Most updates on either side of the key at ``step``."""
-        number, done = self.phase_at(step)
-        phase, before = self.phases[number], self.phases[number - 1].updates if number else 1
-        share = min(1.0, 2 * done / phase.steps)
-        return max(1, round(before * (phase.updates / before) ** share))
-
     def learning_rate(self, step: int) -> float:
         number, done = self.phase_at(step)
         phase = self.phases[number]
@@ -198,8 +197,3 @@ class RecordedRecipe:
         last = first if phase.final_learning_rate is None else phase.final_learning_rate
         rate = last + (first - last) * (1 + math.cos(math.pi * done / phase.steps)) / 2
         return rate * min(1.0, (done + 1) / max(1, self.warmup))
-
-    @staticmethod
-    def step_rows(phase: RecordedPhase, updates: int) -> int:
-        """Rows of a step of so many updates."""
-        return min(phase.rows, max(4, phase.rows_updates // updates))

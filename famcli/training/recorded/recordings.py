@@ -3,9 +3,8 @@
 A layer's FAM depends on a text through that layer's keys and values alone, and tokens are read by the frozen base. So
 blocks are read once, and a step of training only updates FAMs.
 
-What the tokens see of a FAM is recorded with them. Before anything is trained (``taught``) they see it as it should be:
-the initial one, with the keys and values of the answer's tokens in its last slots once the key was told. Later they see
-what the model itself makes of it.
+What the tokens see of a FAM is recorded with them: nothing until a key was told, and then what the FAM should hold, the
+keys and values of what was told.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from famcli.errors import UserError
 from famcli.files import save_tensors
 from famcli.models.attention import Geometry, rotate
 from famcli.models.decoder import Decoder
-from famcli.models.memories.fam import Fam
+from famcli.models.memories.gated_fam import GatedFam
 from famcli.models.state import StreamState
 from famcli.training.recorded.recipe import Streams
 from famcli.training.recorded.texts import BLOCKS, TOLD, Text, Texts
@@ -32,15 +31,15 @@ from famcli.training.recorded.texts import BLOCKS, TOLD, Text, Texts
 
 @dataclass(frozen=True)
 class Recordings:
-    """Texts of ``BLOCKS`` blocks as they were read. Shapes: ``l`` layers, ``n`` texts, ``a`` slots for an answer.
+    """Texts of ``BLOCKS`` blocks as they were read. Shapes: ``l`` layers, ``n`` texts, ``a`` slots of a group.
 
     Attributes:
         block_size: B
         texts: [n]
         blocks: [l, n BLOCKS, 2 g, B, k] keys and values of the blocks, text after text.
         sinks: [l, n, 2 g, 1, k] of the sinks as later blocks see them.
-        targets: [l, n, 2 g, a, k] of the answer's tokens, keys turned to the positions of the FAM's last slots; zeros
-            where an answer is shorter, and where no key is told.
+        targets: [l, n, 2 g, a, k] of what the slots are to hold, keys turned to the positions of the last group; zeros
+            where a key is shorter, and where none is told.
     """
 
     block_size: int
@@ -85,9 +84,7 @@ class Recordings:
         return torch.tensor([i for i, text in enumerate(self.texts) if text.told in where])
 
 
-def record(
-    model: Decoder, texts: Texts, streams: Streams, seed: int, *, taught: bool, stored: torch.dtype | None = None
-) -> Recordings:
+def record(model: Decoder, texts: Texts, streams: Streams, seed: int, stored: torch.dtype | None = None) -> Recordings:
     """Reads texts and keeps what their blocks' tokens have for keys and values.
 
     Args:
@@ -95,13 +92,12 @@ def record(
         texts: draws them.
         streams: how many.
         seed: draws the texts.
-        taught: see the module.
         stored: dtype of the recordings; that of the weights where it is left out.
 
     Raises:
         UserError: the texts are too few for every way of telling a key, or do not fit their blocks.
     """
-    rng, slots = np.random.default_rng((seed, streams.block_size)), texts.recipe.answer_slots
+    rng = np.random.default_rng((seed, streams.block_size))
     drawn = [texts.draw(rng, streams.block_size) for _ in range(streams.streams)]
     if missing := set(TOLD) - {text.told for text in drawn}:
         raise UserError(
@@ -109,7 +105,7 @@ def record(
             "give the recordings more streams, 40 or more",
         )
     parts = [
-        _Reading(model, drawn[i : i + streams.at_once], slots, taught).run(stored or model.embedding.weight.dtype)
+        _Reading(model, drawn[i : i + streams.at_once]).run(stored or model.embedding.weight.dtype)
         for i in range(0, len(drawn), streams.at_once)
     ]
     blocks, sinks, targets = (torch.cat(some, dim=1) for some in zip(*parts, strict=True))
@@ -119,20 +115,18 @@ def record(
 class _Reading:
     """A batch of texts while they are read."""
 
-    def __init__(self, model: Decoder, texts: list[Text], answer_slots: int, taught: bool) -> None:
-        self.model, self.texts, self.taught = model, texts, taught
+    def __init__(self, model: Decoder, texts: list[Text]) -> None:
+        self.model, self.texts = model, texts
         memory, config = model.config.memory, model.config
-        assert isinstance(memory, Fam)
-        self.first_slot = memory.fam_length - answer_slots
-        self.place = self.first_slot - memory.fam_length + torch.arange(answer_slots)
-        size = (len(texts), 2 * config.kv_heads, answer_slots, config.head_width)
+        assert isinstance(memory, GatedFam)
+        self.group = memory.fam_group
+        size = (len(texts), 2 * config.kv_heads, self.group, config.head_width)
         self.targets = [model.embedding.weight.new_zeros(size) for _ in range(config.layers)]
 
     @torch.no_grad()
     def run(self, stored: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         model, size = self.model, self.model.config.block_size
         state = model.start(len(self.texts))
-        initial = [dict(layer) for layer in state.layers]
         tokens = torch.tensor([text.ids for text in self.texts])
         read: list[list[Tensor]] = []
         for block in range(BLOCKS):
@@ -141,14 +135,13 @@ class _Reading:
             state = model.prefill(tokens[:, middle : (block + 1) * size], state)  # in parts: they stay in the state
             read.append([_joined(layer, "block").to(stored) for layer in state.layers])
             self._find_targets(block, state)
-            if self.taught:
-                self._teach(block, state, initial)
+            self._teach(block, state)
         blocks = torch.stack([torch.stack(some, dim=1).flatten(0, 1) for some in zip(*read, strict=True)])
         sinks = torch.stack([_joined(layer, "sink").to(stored) for layer in state.layers])
         return blocks, sinks, torch.stack(self.targets).to(stored)
 
     def _find_targets(self, block: int, state: StreamState) -> None:
-        """Takes the keys and values of the answers' tokens where they are first told, if that is in this block."""
+        """Takes the keys and values of what is to be held where it first stands, if that is in this block."""
         size = self.model.config.block_size
         found = [
             (row, j, first - block * size)
@@ -161,20 +154,25 @@ class _Reading:
         rows, slots, places = torch.tensor(found).T
         for number, layer in enumerate(state.layers):
             keys, values = layer["block_keys"][rows, :, places], layer["block_values"][rows, :, places]
-            turned = _turned(self.model.place(number), keys, self.place[slots] - places)
+            turned = _turned(self.model.place(number), keys, slots - self.group - places)
             self.targets[number][rows, :, slots] = torch.cat((turned, values), dim=1).to(self.targets[number])
 
-    def _teach(self, block: int, state: StreamState, initial: list[dict[str, Tensor]]) -> None:
+    def _teach(self, block: int, state: StreamState) -> None:
         """Puts the FAM in ``state`` to what it should be after ``block``."""
-        size = self.model.config.block_size
+        size, group = self.model.config.block_size, self.group
+        held = torch.tensor(
+            [
+                [j < len(text.places) and text.places[j][0] < (block + 1) * size for j in range(group)]
+                for text in self.texts
+            ]
+        )
         for number, layer in enumerate(state.layers):
-            layer |= {name: initial[number][name].clone() for name in ("fam", "fam_keys", "fam_values")}
             keys, values = self.targets[number].chunk(2, dim=1)
-            for row, text in enumerate(self.texts):
-                held = [j for j, (first, *_) in enumerate(text.places) if first < (block + 1) * size]
-                slots = [self.first_slot + j for j in held]
-                layer["fam_keys"][row, :, slots] = keys[row, :, held].to(layer["fam_keys"])
-                layer["fam_values"][row, :, slots] = values[row, :, held].to(layer["fam_values"])
+            filled = torch.zeros_like(layer["fam_filled"])
+            filled[:, -group:] = held
+            layer["fam_filled"] = filled
+            for name, target in (("fam_keys", keys), ("fam_values", values)):
+                layer[name] = torch.cat((layer[name][:, :, :-group], target.to(layer[name])), dim=2)
 
 
 def _turned(at: Geometry, keys: Tensor, by: Tensor) -> Tensor:

@@ -33,16 +33,18 @@ class Text:
     Attributes:
         ids: [BLOCKS * B]
         told: where, see ``TOLD``.
-        answer: ids of the key's own tokens.
-        places: [answer, MENTIONS] places of these tokens in ``ids``; a line that tells its key once has them twice.
-            Past the end where the key is never told.
+        telling: number of the way it is told.
+        held: ids of what the slots are to hold: the tokens before the key, then those of the key.
+        places: [held, MENTIONS] places of these tokens in ``ids``; those that stand there once have them twice. Past
+            the end where the key is never told.
         question: ids, without the answer.
         said: ids of the answer as it is to be said: a space, the key, a full stop.
     """
 
     ids: list[int]
     told: str
-    answer: list[int]
+    telling: int
+    held: list[int]
     places: list[list[int]]
     question: list[int]
     said: list[int]
@@ -75,7 +77,9 @@ class Texts:
     @property
     def digits(self) -> list[int]:
         """Ids of what a key is made of."""
-        return sorted({i for digit in string.digits for i in self._line(f" {digit}", digit)[1]})
+        return sorted(
+            {i for digit in string.digits for i in self._key_in(self.tokenizer.encode(f" {digit}"), digit)[1]}
+        )
 
     def draw(self, rng: np.random.Generator, block_size: int) -> Text:
         """A text of ``BLOCKS`` blocks.
@@ -85,11 +89,12 @@ class Texts:
         """
         told = TOLD[int(rng.choice(len(TOLD), p=SHARES))]
         classic = rng.random() < self.recipe.passkey
-        telling = self._classic if classic else self.recipe.tellings[int(rng.integers(len(self.recipe.tellings)))]
+        number = len(self.recipe.tellings) if classic else int(rng.integers(len(self.recipe.tellings)))
+        telling = self._classic if classic else self.recipe.tellings[number]
         low, high = self.recipe.key_digits
         key = "".join(string.digits[i] for i in rng.integers(0, 10, int(rng.integers(low, high + 1))))
         name = NAMES[int(rng.integers(len(NAMES)))]
-        line, answer, mentions = self._line(telling.line.format(key=key, name=name), key)
+        line, held, mentions = self._line(telling.line.format(key=key, name=name), key)
         head = self._head(rng, block_size, len(line))
         filler = self._around(rng, BLOCKS * block_size)
         ids, start = self._put(rng, told, head, line, filler, block_size)
@@ -101,19 +106,33 @@ class Texts:
                 "longer blocks, or shorter words",
             )
         places = [[start + place for place in some] for some in mentions]
-        return Text(ids, told, answer, places, question, said)
+        return Text(ids, told, number, held, places, question, said)
 
     def _line(self, text: str, key: str) -> tuple[list[int], list[int], list[list[int]]]:
-        """Ids of a line and of its key, and where each token of the key stands."""
-        line = self.tokenizer.encode(text) + self._newline
+        """Ids of a line and of what is to be held of it, and where each token of that stands."""
+        line, lead = self.tokenizer.encode(text) + self._newline, self.recipe.lead_slots
+        found, answer = self._key_in(line, key)
+        if not found:
+            raise UserError(f"the tokens of the key {key} are not those it has in '{text}'", "put a space before {key}")
+        if (first := found[0]) < lead:
+            raise UserError(f"'{text}' has {first} tokens before its key, fewer than lead_slots ({lead})", "tell more")
+        found += found[:1] * (MENTIONS - len(found))
+        before = [[i] * MENTIONS for i in range(first - lead, first)]
+        return (
+            line,
+            line[first - lead : first] + answer,
+            before + [[at + j for at in found] for j in range(len(answer))],
+        )
+
+    def _key_in(self, line: list[int], key: str) -> tuple[list[int], list[int]]:
+        """Where a key stands in a line, and its tokens there."""
         spaced = self.tokenizer.encode(f" {key}")
         split = self.tokenizer.decode(spaced[:1]).isspace()
         for answer in (spaced[1:] if split else spaced, self.tokenizer.encode(key)):
             found = [i for i in range(len(line)) if line[i : i + len(answer)] == answer][:MENTIONS]
             if found:
-                found += found[:1] * (MENTIONS - len(found))
-                return line, answer, [[at + j for at in found] for j in range(len(answer))]
-        raise UserError(f"the tokens of the key {key} are not those it has in '{text}'", "put a space before {key}")
+                return found, answer
+        return [], []
 
     def _head(self, rng: np.random.Generator, block_size: int, line: int) -> list[int]:
         """What a text begins with: the description of PassKey, the start of a text, or nothing of note."""
