@@ -354,7 +354,9 @@ class TestRegistration:
         install(monkeypatch, EntryPoint("odd", value, ENTRY_POINT_GROUP))
         with pytest.raises(UserError, match=message):
             small_config("odd")
-        with pytest.raises(UserError, match="'fam_length' belongs to attention fam and gated_fam, and attention is bswa"):
+        with pytest.raises(
+            UserError, match="'fam_length' belongs to attention fam and gated_fam, and attention is bswa"
+        ):
             small_config("bswa", fam_length=2)
 
     def test_two_packages_cannot_give_one_name(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,48 +20,41 @@ from famcli.cli.main import main
 from famcli.errors import UserError
 from famcli.fields import read_fields
 from famcli.models.decoder import Decoder
+from famcli.models.memories import gated_fam
+from famcli.models.memories.gated_fam import GatedFam
+from famcli.training.recorded.course import IGNORED, REST, Course, Update, draw_course
 from famcli.training.recorded.loop import RecordedTrainer
 from famcli.training.recorded.recipe import RecordedRecipe, Streams
 from famcli.training.recorded.recordings import Recordings, record
-from famcli.training.recorded.step import Course, RecordedStep, draw_course
+from famcli.training.recorded.step import RecordedStep
 from famcli.training.recorded.texts import BLOCKS, TOLD, Texts
 
 TELLINGS = [
-    {"line": "{name} counts {key} sheep.", "question": "How many sheep? There are"},
+    {"line": "{name} counts {key} sheep.", "question": "How many sheep has {name}? There are"},
     {"line": "The code is {key}, again {key}.", "question": "The code is"},
 ]
 FAM: dict[str, Any] = {
     "block_size": 96,
     "memory_segments": 0,
-    "sinks": 1,
-    "fam_length": 5,
+    "fam_length": 18,
+    "fam_group": 6,
     "fam_rank": 2,
     "fam_ffn": False,
-    "fam_keep_initial": True,
-    "fam_null_sink": True,
 }
 RECIPE: dict[str, Any] = {
     "seed": 3,
-    "model": "base," + "attention=fam," + ",".join(f"{name}={value}" for name, value in FAM.items()).lower(),
+    "model": "base," + "attention=gated_fam," + ",".join(f"{name}={value}" for name, value in FAM.items()).lower(),
     "recordings": [{"block_size": 96, "streams": 40, "at_once": 16}],
     "tellings": TELLINGS,
     "passkey": 0.3,
     "key_digits": [2, 4],
+    "lead_slots": 2,
     "answer_slots": 4,
     "warmup": 1,
     "autocast": "none",
     "phases": [
         {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "answers": 1},
-        {
-            "steps": 3,
-            "block_sizes": [96],
-            "rows": 4,
-            "learning_rate": 0.01,
-            "updates": 4,
-            "drift": 0.1,
-            "text": 1,
-            "record": True,
-        },
+        {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "keys": 3, "others": 2, "text": 1},
     ],
 }
 
@@ -80,7 +72,7 @@ def texts_of(recipe: RecordedRecipe) -> Texts:
 
 
 def lively() -> Decoder:
-    return small_decoder(small_config("fam", vocab_size=257, **FAM))
+    return small_decoder(small_config("gated_fam", vocab_size=257, **FAM))
 
 
 def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
@@ -90,96 +82,120 @@ def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
         text = texts.draw(rng, 96)
         seen.add(text.told)
         assert len(text.ids) == BLOCKS * 96
-        key = bytes(text.answer).decode()
+        lead, key = bytes(text.held[:2]).decode(), bytes(text.held[2:]).decode()
         assert bytes(text.said).decode() == f" {key}."
+        assert lead.endswith(" ")
         if text.told == "never":
             assert min(map(min, text.places)) >= len(text.ids)
             continue
         for mention in zip(*text.places, strict=True):
             said = [text.ids[place] for place in mention if place < len(text.ids)]
-            assert said == text.answer[: len(said)]
+            assert said == text.held[: len(said)]
         blocks = {place // 96 for places in text.places for place in places}
         assert blocks == {"first": {0}, "second": {1}}.get(text.told, blocks)
     assert seen == set(TOLD)
 
 
 @torch.no_grad()
-def test_a_fam_that_is_updated_by_recordings_is_the_one_that_read_the_text() -> None:
+def test_a_fam_that_looks_at_recordings_is_the_one_that_read_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block writes a group; tokens do not see the FAM, as they did not when these texts were recorded."""
+    monkeypatch.setattr(gated_fam, "OPENS", -1.0)
+    monkeypatch.setattr(gated_fam, "TAKES", -1.0)
     recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 40, 16), 0, taught=False)
-    rows = torch.arange(40)
-    course = Course(rows, [rows * BLOCKS, rows * BLOCKS + 1], {}, rows, 1, frozenset())
-    step = RecordedStep(model, recordings, recipe, recipe.phases[0], course)
-    begun = model.start(1)
-    state = model.prefill(torch.tensor([text.ids for text in recordings.texts]), model.start(40))
+    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
+    rows = recordings.told("never")
+    visible = GatedFam.visible
+
+    def unseen(self: GatedFam, state: dict[str, torch.Tensor], parts: Any) -> torch.Tensor:
+        return visible(self, {"fam_filled": torch.zeros_like(state["fam_filled"])}, parts)
+
+    monkeypatch.setattr(GatedFam, "visible", unseen)
+    everything = torch.zeros(len(rows), 6, 2, dtype=torch.int64)
+    updates = [Update(rows, later, everything, 0) for later in (False, True)]
+    step = RecordedStep(model, recordings, recipe, recipe.phases[0], Course(rows[None], updates))
+    state = model.prefill(torch.tensor([recordings.texts[int(i)].ids for i in rows]), model.start(len(rows)))
     for number, layer in enumerate(state.layers):
-        after = step._evolve(number, begun.layers[number])[-1]
+        after = step._evolve(number, model.start(1).layers[number])
+        assert after["fam_filled"].sum() == 12 * len(rows)
         for name in ("fam", "fam_keys", "fam_values", "sink_keys", "sink_values"):
-            assert distance(after[name], layer[name]) <= 1e-10
+            assert distance(after[name], layer[name]) <= 1e-10, (number, name)
 
 
 @torch.no_grad()
-def test_targets_are_the_answer_as_if_it_stood_where_the_slots_are() -> None:
+def test_targets_are_what_is_told_as_if_it_stood_where_the_slots_are() -> None:
     recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 40, 16), 0, taught=True)
+    recordings = record(model, texts_of(recipe), Streams(96, 40, 16), 0)
     attention, norm = model.layer(0).attention, model.layer(0).attention_norm
     for text, target in zip(recordings.texts, recordings.targets[0], strict=True):
-        assert not target[:, len(text.answer) :].any()
+        assert not target[:, len(text.held) :].any()
         if text.told == "never":
             assert not target.any()
             continue
-        count = len(text.answer)
-        ids = torch.tensor(text.answer[:count], dtype=torch.int64)
-        turned = model.place(0).turn(-recipe.answer_slots, count)
+        count = len(text.held)
+        ids = torch.tensor(text.held, dtype=torch.int64)
+        turned = model.place(0).turn(-6, count)
         expected = torch.cat(attention.keys_values(norm(model.embedding(ids[None])), turned), dim=1)[0]
         assert distance(target[:, :count], expected) <= 1e-10
 
 
 @torch.no_grad()
-def test_taught_blocks_see_the_key_and_others_do_not() -> None:
-    model, texts = lively(), texts_of(recipe_of())
-    taught, own = (record(model, texts, Streams(96, 40, 16), 0, taught=taught) for taught in (True, False))
-    differs = (taught.blocks - own.blocks).abs().amax(dim=(2, 3, 4))[-1].view(-1, BLOCKS)
-    told = [text.told == "first" for text in taught.texts]
-    assert not differs[:, 0].any()  # nothing is held before the first block
-    assert differs[told, 1].min() > 1e-3
+def test_blocks_after_a_key_see_it_and_others_see_nothing() -> None:
+    """With a segment, so that the sink stands where it does without FAM."""
+    model = small_decoder(small_config("gated_fam", vocab_size=257, **{**FAM, "memory_segments": 1}))
+    recordings = record(model, texts_of(recipe_of()), Streams(96, 60, 20), 0)
+    plain = small_decoder(small_config("bswa", vocab_size=257, block_size=96, memory_segments=1, sinks=1))
+    plain.load_state_dict({name: w for name, w in model.state_dict().items() if name in plain.state_dict()})
+    ids = torch.tensor([text.ids for text in recordings.texts])
+    state = plain.prefill(ids[:, :96], plain.start(60))
+    for part in ids[:, 96:].split(48, dim=1):
+        state = plain.prefill(part, state)
+    expected = torch.cat((state.layers[-1]["block_keys"], state.layers[-1]["block_values"]), dim=1)
+    differs = (recordings.blocks[-1].unflatten(0, (60, BLOCKS))[:, 1] - expected).abs().amax(dim=(1, 2, 3))
+    assert differs[torch.cat((recordings.told("second"), recordings.told("never")))].max() <= 1e-10
+    assert differs[recordings.told("first")].min() > 1e-3
 
 
-def test_slots_take_each_token_once_and_rest_otherwise() -> None:
+def test_each_slot_takes_its_token_where_it_is_told_and_none_elsewhere() -> None:
     recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0, taught=True)
-    rng, phase = np.random.default_rng(0), dataclasses.replace(recipe.phases[1], updates=6)
-    lengths = set()
+    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
+    rng, phase = np.random.default_rng(0), recipe.phases[1]
+    keys = set()
     for _ in range(200):
-        course = draw_course(rng, recordings, recipe, phase, 6)
-        lengths.add(len(course.blocks))
-        for row, number in enumerate(course.texts.tolist()):
-            text = recordings.texts[number]
-            taken = {}
-            for update, wanted in course.wanted.items():
-                block = int(course.blocks[update][row])
-                ids = recordings.texts[block // BLOCKS].ids[block % BLOCKS * 96 :][:96]
-                for slot, places in enumerate(wanted[row].tolist()):
+        course = draw_course(rng, recordings, recipe, phase)
+        keys.add(len(course.told))
+        taken: dict[tuple[int, int], dict[int, set[int]]] = {}
+        for number, update in enumerate(course.updates):
+            assert update.later or not number or update.tells is not None
+            for row, text_number in enumerate(update.texts.tolist()):
+                text = recordings.texts[text_number]
+                ids = text.ids[int(update.later) * 96 :][:96]
+                told = {place // 96 for places in text.places for place in places}
+                if update.tells is None:
+                    assert int(update.later) not in told
+                    assert (update.wanted[row] == REST).all()
+                    continue
+                assert course.told[update.tells, row] == text_number
+                some = taken.setdefault((update.tells, row), {})
+                for slot, places in enumerate(update.wanted[row].tolist()):
+                    assert places[0] != IGNORED or slot in some
                     if places[0] >= 0:
-                        assert slot not in taken
-                        taken[slot] = {ids[place] for place in places}
-            assert taken == {slot: {token} for slot, token in enumerate(text.answer)}
-        untold = [b for u, block in enumerate(course.blocks) if u not in course.wanted for b in block.tolist()]
-        assert not any(
-            any(place // 96 == b % BLOCKS for places in recordings.texts[b // BLOCKS].places for place in places)
-            for b in untold
-        )
-        assert not course.watched & course.wanted.keys()
-    assert min(lengths) == 1
-    assert max(lengths) > 6
+                        assert slot not in some
+                        some[slot] = {ids[place] for place in places}
+        for (key, row), some in taken.items():
+            held = recordings.texts[int(course.told[key, row])].held
+            assert some == {slot: {token} for slot, token in enumerate(held)}
+        for row in range(phase.rows):
+            asked = [tuple(recordings.texts[int(i)].question) for i in course.told[:, row]]
+            assert len(set(asked)) == len(asked)
+    assert keys == {1, 2, 3}
 
 
 @pytest.mark.parametrize("asks", [True, False])
 def test_the_memory_alone_gets_a_gradient(tmp_path: Path, asks: bool) -> None:
     recipe, model = recipe_of(), lively()
     trainer = RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x")
-    recordings = record(model, trainer.texts, Streams(96, 40, 20), 0, taught=True)
-    course = draw_course(np.random.default_rng(1), recordings, recipe, recipe.phases[1], 4)
+    recordings = record(model, trainer.texts, Streams(96, 40, 20), 0)
+    course = draw_course(np.random.default_rng(1), recordings, recipe, recipe.phases[1])
     RecordedStep(model, recordings, recipe, recipe.phases[1], course).run(asks, np.random.default_rng(0)).backward()
     for name, weight in model.named_parameters():
         assert (weight.grad is not None) == (name in trainer.trained), name
@@ -187,19 +203,46 @@ def test_the_memory_alone_gets_a_gradient(tmp_path: Path, asks: bool) -> None:
 
 
 @torch.no_grad()
-def test_text_that_is_read_on_is_read_as_a_stream_reads_it() -> None:
-    """With the initial FAM, which is the same for every row, so that a stream can be read whole."""
+def test_groups_that_hold_their_targets_miss_nothing() -> None:
+    """The losses of keys and values, of older groups as well, whose keys were turned further."""
     recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 40, 20), 0, taught=False)
-    rows = recordings.told("never")
-    step = RecordedStep(model, recordings, recipe, recipe.phases[1], Course(rows, [], {}, rows, 1, frozenset()))
-    begun = model.start(1)
-    step._read_on([step._evolve(i, layer)[0] for i, layer in enumerate(begun.layers)], 0, np.random.default_rng(5))
-    rng, some = np.random.default_rng(5), recordings.told("second", "never")
-    texts = some[torch.from_numpy(rng.integers(0, len(some), len(rows)))].tolist()
-    read = int(rng.integers(0, 96 - 48))
-    ids = torch.tensor([recordings.texts[i].ids for i in texts])
-    latents, _ = model.read(ids[:, : read + 48], model.start(len(texts)))
+    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
+    rng = np.random.default_rng(3)
+    courses = (draw_course(rng, recordings, recipe, recipe.phases[1]) for _ in range(99))
+    course = next(course for course in courses if len(course.told) == 3)
+    step = RecordedStep(model, recordings, recipe, recipe.phases[1], course)
+    state = step._evolve(1, model.start(1).layers[1])
+    step.losses.sums.clear()
+    state |= {name: state[name].clone() for name in ("fam_keys", "fam_values")}
+    for group, targets in enumerate(recordings.targets[1][step.holds.clamp(min=0)].unbind(1)):
+        some = slice(group * 6, group * 6 + 6)
+        own_keys, own_values = targets.chunk(2, dim=1)
+        state["fam_keys"][:, :, some] = model.place(1).moved(own_keys, group * 6 - 12)
+        state["fam_values"][:, :, some] = own_values
+    step._match(1, state)
+    assert {name: float(sum(step.losses.sums[name])) for name in ("keys", "values")} == pytest.approx(
+        {"keys": 0, "values": 0}, abs=1e-9
+    )
+
+
+@torch.no_grad()
+def test_text_that_is_read_on_is_read_as_a_stream_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an empty FAM, which no token sees."""
+    monkeypatch.setattr(gated_fam, "OPENS", 2.0)
+    recipe, model = recipe_of(), lively()
+    every = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
+    rows = every.told("never")
+    blocks = torch.stack((rows * BLOCKS, rows * BLOCKS + 1), dim=1).flatten()
+    some = Recordings(
+        96, [every.texts[int(i)] for i in rows], every.blocks[:, blocks], every.sinks[:, rows], every.targets[:, rows]
+    )
+    numbers = torch.arange(len(rows))
+    step = RecordedStep(model, some, recipe, recipe.phases[1], Course(numbers[None], []))
+    step._read_on([step._evolve(i, begun) for i, begun in enumerate(model.start(1).layers)], np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    read = 96 + int(rng.integers(0, 96 - 48))
+    ids = torch.tensor([some.texts[i].ids for i in rng.integers(0, len(rows), len(rows)).tolist()])
+    latents, _ = model.read(ids[:, : read + 48], model.start(len(rows)))
     predicted = model.logits(latents[:, read:]).flatten(0, 1)
     expected = torch.nn.functional.cross_entropy(predicted, ids[:, read + 1 : read + 49].flatten())
     found = step.losses.mean("text")
@@ -211,11 +254,11 @@ def test_slots_learn_to_look_at_what_is_told(tmp_path: Path) -> None:
     recipe, model = recipe_of(phases=[phase], passkey=0, tellings=TELLINGS[1:], key_digits=[3, 3]), lively()
     lines: list[dict[str, Any]] = []
     RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x").run(lines.append)
-    assert lines[-1]["attention"] < 0.9 * lines[0]["attention"]
+    assert lines[-1]["attention"] < 0.95 * lines[0]["attention"]
 
 
 def test_recordings_come_back_from_their_file(tmp_path: Path) -> None:
-    recordings = record(lively(), texts_of(recipe_of()), Streams(96, 40, 16), 0, taught=True)
+    recordings = record(lively(), texts_of(recipe_of()), Streams(96, 40, 16), 0)
     recordings.save(tmp_path / "some")
     again = Recordings.load(tmp_path / "some")
     assert again.texts == recordings.texts
@@ -259,18 +302,20 @@ def test_a_run_that_stops_goes_on_to_the_same_adapter(tmp_path: Path, monkeypatc
     ("changes", "words"),
     [
         ({"model": "base"}, "lacks"),
-        ({"model": RECIPE["model"].replace("sinks=1", "sinks=0")}, "a sink"),
-        ({"answer_slots": 9}, "fam_length"),
+        ({"model": RECIPE["model"] + ",sinks=2"}, "a sink"),
+        ({"answer_slots": 9}, "fam_group"),
+        ({"phases": [{"steps": 1, "block_sizes": [96], "learning_rate": 0.1, "keys": 4}]}, "3 groups"),
+        ({"tellings": [{"line": "{key} it is.", "question": "What?"}], "passkey": 0}, "fewer than lead_slots"),
         ({"tellings": [{"line": "Nothing.", "question": "What?"}]}, "{key}"),
         ({"phases": [{"steps": 1, "block_sizes": [32], "learning_rate": 0.1}]}, "32"),
         ({"key_digits": [6, 7]}, "answer_slots"),
-        ({"tellings": [{"line": "{key} of {place}", "question": "What?"}]}, "cannot be filled in"),
+        ({"tellings": [{"line": "It is {key} of {place}", "question": "What?"}]}, "cannot be filled in"),
         ({"recordings": [{"block_size": 96, "streams": 2}]}, "more streams"),
         ({"recordings": [{"block_size": 0, "streams": 40}]}, "block_size must be at least 1"),
         ({"log_every": 0}, "log_every must be at least 1"),
         ({"fillers": {"classic": 0, "sentences": 0, "text": 0}}, "nothing stands around"),
         (
-            {"tellings": [{"line": "{key} " + "and so on " * 12, "question": "What?"}], "passkey": 0},
+            {"tellings": [{"line": "It is {key} " + "and so on " * 12, "question": "What?"}], "passkey": 0},
             "more than a block",
         ),
     ],
@@ -304,9 +349,9 @@ def test_damaged_recordings_are_named(
     monkeypatch.chdir(tmp_path)
     command = write_inputs()
     Path("out/recordings").mkdir(parents=True)
-    Path("out/recordings/0-96.safetensors").write_bytes(b"nothing")
+    Path("out/recordings/96.safetensors").write_bytes(b"nothing")
     assert main([*command, "--output", "out"]) == 2
-    assert "0-96.safetensors is damaged" in capsys.readouterr().err
+    assert "96.safetensors is damaged" in capsys.readouterr().err
 
 
 def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path) -> None:

@@ -63,10 +63,11 @@ def test_the_presets_are_those_of_the_paper_and_the_bundled_ones() -> None:
         config = preset.config
         assert config is not None
         memory = (512, 1) if name.endswith("-135m") else (1024, 3)
-        assert (config.attention, config.block_size) == (name.split("-")[0], memory[0])
+        attention = "gated_fam" if name == "fam-135m" else name.split("-")[0]
+        assert (config.attention, config.block_size) == (attention, memory[0])
         segments = None if name.startswith("full") else memory[1]
         assert getattr(config.memory, "memory_segments", None) == segments
-        latents = 16 if name == "fam-135m" else 64
+        latents = 36 if name == "fam-135m" else 64
         assert getattr(config.memory, "fam_length", 0) == (latents if name.startswith("fam") else 0)
         assert getattr(config.memory, "sinks", None) == (None if name.startswith("full") else 1)
         with torch.device("meta"):

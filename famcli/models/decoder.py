@@ -269,6 +269,7 @@ class Decoder(nn.Module):
         at = self._geometries(0, self.config.block_size, blocks=1)
         for layer, layer_state in zip(self._stack, state.layers, strict=True):
             layer.write_again(layer_state, at[layer.local], stride)
+        self.config.memory.complete(self, state.layers)
 
     def read(self, tokens: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Reads on.
@@ -337,6 +338,8 @@ class Decoder(nn.Module):
         layers = [dict(layer) for layer in state.layers]
         for i, layer in enumerate(self._stack):
             x = layer(x, layers[i], geometries[layer.local], output or i + 1 < len(layers))
+        if at.completes:
+            memory.complete(self, layers)
         return (x[:, : at.count] if output else None), StreamState(layers, read)
 
     def _scaled(self, embeddings: Tensor) -> Tensor:

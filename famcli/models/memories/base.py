@@ -158,6 +158,9 @@ class Memory:
         """The tensors of ``state`` that change when a block is complete; ``state`` itself is left alone."""
         return {}
 
+    def complete(self, decoder: DecoderView, states: Sequence[State]) -> None:
+        """Changes the states, in place, when all layers have written a block, where that needs more than one layer."""
+
     def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
         """What the same block would change in the ``carried`` tensors if it came again.
 

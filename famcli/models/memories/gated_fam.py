@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from famcli.errors import UserError
 from famcli.models.memories.base import Block, Part, setting
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 TAKES = 0.5
 """A latent is filled if its heads attend to something else than the sinks with more than this share, on the mean."""
 
-OPENS = 0.25
+OPENS = 0.4
 """A block writes a group if the mean of these shares over its latents is above this."""
+
+VOTERS = 2 / 3
+"""The share of the layers, the upper ones, whose heads are counted: in the lowest no token is a sink yet."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class GatedFam(Fam):
     """Groups of latents, the newest last, each written once.
 
     State of a layer besides that of ``Window``: ``fam`` [b, F, d], ``fam_keys`` and ``fam_values`` [b, g, F, k];
-    ``fam_filled`` [b, F], true where a latent holds something; ``fam_empty`` [b, a, d], an empty group.
+    ``fam_filled`` [b, F], true where a latent holds something; ``fam_empty`` [b, a, d], an empty group; ``fam_new``
+    [b, a, d] and ``fam_found`` [b, a], what the last block would write, and the share of the attention that found it.
     """
 
     name = "gated_fam"
@@ -63,13 +67,16 @@ class GatedFam(Fam):
         return f"{super().describe(config)} in groups of {self.fam_group}"
 
     def state_values(self, config: Shape) -> int:
-        return super().state_values(config) + self.fam_group * config.width
+        return super().state_values(config) + self.fam_group * (2 * config.width + 1)
 
     def embeddings(self, config: Shape) -> Mapping[str, int]:
         return {"fam_embedding": self.fam_group}
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
-        return {**Window.start(self, config, batch, like), "fam_filled": like.new_zeros(batch, self.fam_length).bool()}
+        found = like.new_zeros(batch, self.fam_group)
+        new = {"fam_new": like.new_zeros(batch, self.fam_group, config.width), "fam_found": found}
+        filled = like.new_zeros(batch, self.fam_length).bool()
+        return {**Window.start(self, config, batch, like), **new, "fam_filled": filled}
 
     def begin(self, decoder: DecoderView, states: Sequence[State]) -> None:
         """The learned embeddings of an empty group are forwarded up the layers on their own (appendix B.1)."""
@@ -93,10 +100,29 @@ class GatedFam(Fam):
         return {**Window.write(self, block, state, layer, at), **self.write_again(block, state, layer, at)}
 
     def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
-        """What the block writes; a ``stride`` has no meaning here."""
+        """What the block would write, if the gate opens; a ``stride`` has no meaning here."""
         latents, logs = self.find(block, state, layer, at)
         found = 1 - logs[..., self.sink_places(at)].exp().sum(dim=-1).mean(dim=1)
-        return self.push(state, latents, found > TAKES, found.mean(dim=1) > OPENS, layer, at)
+        return {"fam_new": latents.to(state["fam_new"]), "fam_found": found.to(state["fam_found"])}
+
+    def complete(self, decoder: DecoderView, states: Sequence[State]) -> None:
+        """All layers write, or none."""
+        from torch import stack
+
+        takes, opens = self.gate(stack([state["fam_found"] for state in self.voters(states)]))
+        for number, state in enumerate(states):
+            state |= self.push(state, state["fam_new"], takes, opens, decoder.layer(number), decoder.place(number))
+
+    @staticmethod
+    def voters(states: Sequence[Any]) -> Sequence[Any]:
+        """Those of the layers that are counted."""
+        return states[len(states) - max(1, round(VOTERS * len(states))) :]
+
+    @staticmethod
+    def gate(found: Tensor) -> tuple[Tensor, Tensor]:
+        """Which latents of a group are filled [b, a], and in which rows it is written [b]; ``found`` [l, b, a]."""
+        shares = found.float().mean(dim=0)
+        return shares > TAKES, shares.mean(dim=1) > OPENS
 
     def longest_stride(self) -> float:
         return 1
@@ -113,7 +139,7 @@ class GatedFam(Fam):
             The group's latents [b, a, d], and the logarithm of what each head attends to, [b, h, a, n], over the keys
             that ``seen`` gives.
         """
-        from torch import cat
+        from torch import cat, float32, promote_types
         from torch.nn.functional import pad, rms_norm
 
         empty, own = state["fam_empty"], self._own(layer)
@@ -122,7 +148,8 @@ class GatedFam(Fam):
         queries = self._queries(empty, layer, at)
         before = self.sinks if at.blocks else 0
         visible = pad(state["fam_filled"], (before, block.keys.shape[2]), value=True)[:, None, None]
-        logs = own.attention.scores(queries, keys, visible).float().log_softmax(dim=-1)
+        scores = own.attention.scores(queries, keys, visible)
+        logs = scores.to(promote_types(scores.dtype, float32)).log_softmax(dim=-1)
         attended = own.attention.project(own.attention.mixed(logs.exp().to(queries.dtype), values.to(queries.dtype)))
         latents = own.residual(empty, attended) if self.fam_ffn else empty + own.attention_out_norm(attended)
         if self.fam_norm == "rms":

@@ -17,10 +17,10 @@ from torch import Tensor
 from famcli.models.attention import rotate
 from famcli.models.decoder import Decoder
 from famcli.models.memories.base import Block
-from famcli.models.memories.gated_fam import OPENS, TAKES, GatedFam
+from famcli.models.memories.gated_fam import GatedFam
 from famcli.models.state import LayerState, StreamState
 from famcli.training.reading import Asked, token_losses
-from famcli.training.recorded.course import IGNORED, Course, Update
+from famcli.training.recorded.course import IGNORED, REST, Course, Update
 from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe
 from famcli.training.recorded.recordings import Recordings
 from famcli.training.recorded.texts import BLOCKS
@@ -46,8 +46,8 @@ class Means:
 class RecordedStep:
     """The losses of one step while they come together.
 
-    ``gates`` has how often the gate of a slot that is told something stays shut (``missed``), and how often a block
-    that tells nothing opens that of a layer (``opened``).
+    ``gates`` has how often the gate would keep from a slot what it is told (``missed``), and open where nothing is told
+    (``opened``).
 
     Args:
         model: of the recordings' block size.
@@ -67,11 +67,13 @@ class RecordedStep:
         self.groups, self.group = memory.fam_length // memory.fam_group, memory.fam_group
         self.holds = self._groups_held()
         self.losses, self.gates = Means(), Means()
+        self.found: dict[int, list[Tensor]] = {}
         self.right = 0.0
 
     def run(self, asks: bool, rng: np.random.Generator) -> Tensor:
         """The step's loss."""
         layers = [self._evolve(number, begun) for number, begun in enumerate(self.model.start(1).layers)]
+        self._watch_gates()
         if asks:
             self._ask(layers, rng)
         if self.phase.text:
@@ -114,18 +116,22 @@ class RecordedStep:
         rests = ~takes & (wanted[:, :, 0] != IGNORED)
         index = (wanted.clamp(min=0) + first)[:, None].expand(-1, logs.shape[1], -1, -1)
         to_sinks = logs[..., sinks].logsumexp(dim=-1).transpose(1, 2)
-        with torch.no_grad():
-            found = 1 - to_sinks.exp().mean(dim=2)
-            silent = rests.all(dim=1)
-            if takes.any():
-                self.gates.add("missed", (found[takes] <= TAKES).float().mean())
-            if silent.any():
-                self.gates.add("opened", (found[silent].mean(dim=1) > OPENS).float().mean())
+        self.found.setdefault(id(update), []).append(1 - to_sinks.detach().exp().mean(dim=2))
         if takes.any():
             looked = logs.gather(3, index).logsumexp(dim=-1).transpose(1, 2)
             self.losses.add("attention", -looked[takes].mean())
         if rests.any():
             self.losses.add("rest", -to_sinks[rests].mean())
+
+    def _watch_gates(self) -> None:
+        """How often the gate would have been wrong."""
+        for update in self.course.updates:
+            takes, opens = self.memory.gate(torch.stack([*self.memory.voters(self.found[id(update)])]))
+            told, silent = update.takes, (update.wanted[:, :, 0] == REST).all(dim=1)
+            if told.any():
+                self.gates.add("missed", 1 - (takes & opens[:, None])[told].float().mean())
+            if silent.any():
+                self.gates.add("opened", opens[silent].float().mean())
 
     def _match(self, number: int, state: LayerState) -> None:
         """How near keys and values of the slots are to those of the tokens they hold."""
@@ -176,5 +182,7 @@ class RecordedStep:
         inside = []
         for number, layer in enumerate(layers):
             keys, values = self.recordings.blocks[number][texts * BLOCKS + 1].chunk(2, dim=1)
-            inside.append({**layer, "block_keys": keys, "block_values": values})
+            sink_keys, sink_values = self.recordings.sinks[number][texts].chunk(2, dim=1)
+            own = {"block_keys": keys, "block_values": values, "sink_keys": sink_keys, "sink_values": sink_values}
+            inside.append({**layer, **own})
         return StreamState(inside, read)
