@@ -17,8 +17,9 @@ demo: $(VENV)/.run
 		--model fam-tiny --model bswa-tiny --output $(RESULTS)
 	$(BIN)/famcli compare --output $(RESULTS)
 
+# Two tests at a time, each with a thread of its own.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
