@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,24 @@ def test_text_that_is_read_on_is_read_as_a_stream_reads_it(monkeypatch: pytest.M
     expected = torch.nn.functional.cross_entropy(predicted, ids[:, read + 1 : read + 49].flatten())
     found = step.losses.mean("text")
     assert found is not None and abs(found - expected) <= 1e-9
+
+
+def test_before_text_is_read_on_every_block_writes_and_before_a_question_those_that_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe, model = recipe_of(), lively()
+    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
+    seen: list[torch.Tensor] = []
+    for name in ("_read_on", "_ask"):
+        monkeypatch.setattr(RecordedStep, name, lambda self, layers, rng: seen.append(layers[0]["fam_filled"]))
+    rng, phase = np.random.default_rng(2), dataclasses.replace(recipe.phases[1], keys=1, others=2)
+    for asks in (False, True):
+        courses = (draw_course(rng, recordings, recipe, phase) for _ in range(99))
+        course = next(course for course in courses if len(course.updates) == 3)  # as many as there are groups
+        told = [update.takes for update in course.updates if update.tells is not None]
+        RecordedStep(model, recordings, recipe, phase, course).run(asks, rng)
+        expected = sum(takes.sum(1) for takes in told) + (0 if asks else 6 * 2)
+        assert torch.equal(seen[-1].sum(1), expected)
 
 
 def test_slots_learn_to_look_at_what_is_told(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ class RecordedPhase:
         answers: share of the steps in which a key is asked for.
         attention: weight of what the slots attend to where a key is told.
         rest: weight of the attention to the sink of slots that have nothing to read.
-        text: weight of the next tokens of plain text, read with a key in sight: it should not be in the way.
+        text: weight of the next tokens of plain text, in the steps that ask for no key. It is read with keys in sight,
+            and with what other blocks would write: neither should be in the way.
     """
 
     steps: int

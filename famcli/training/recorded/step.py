@@ -65,6 +65,7 @@ class RecordedStep:
         self.model, self.recordings, self.recipe, self.phase, self.course = model, recordings, recipe, phase, course
         self.memory, self.rows = memory, course.told.shape[1]
         self.groups, self.group = memory.fam_length // memory.fam_group, memory.fam_group
+        self.writes_all = False
         self.holds = self._groups_held()
         self.losses, self.gates = Means(), Means()
         self.found: dict[int, list[Tensor]] = {}
@@ -72,11 +73,13 @@ class RecordedStep:
 
     def run(self, asks: bool, rng: np.random.Generator) -> Tensor:
         """The step's loss."""
+        self.writes_all = bool(self.phase.text) and not asks
+        self.holds = self._groups_held()
         layers = [self._evolve(number, begun) for number, begun in enumerate(self.model.start(1).layers)]
         self._watch_gates()
         if asks:
             self._ask(layers, rng)
-        if self.phase.text:
+        elif self.phase.text:
             self._read_on(layers, rng)
         weights = {"keys": self.recipe.keys_weight, "values": 1.0, "attention": self.phase.attention}
         weights |= {"rest": self.phase.rest, "answer": 1.0, "text": self.phase.text}
@@ -84,12 +87,17 @@ class RecordedStep:
         return torch.stack(parts).sum()
 
     def _groups_held(self) -> Tensor:
-        """[R, groups] which text each group tells of when all blocks were seen; -1: it is empty."""
+        """[R, groups] which text each group tells of when all blocks were seen; -1: of none."""
         held = torch.full((self.rows, self.groups), -1)
         for update in self.course.updates:
-            opens = update.takes.any(dim=1)
-            held = torch.where(opens[:, None], torch.cat((held[:, 1:], update.texts[:, None]), dim=1), held)
+            newest = torch.where(update.takes.any(dim=1), update.texts, -1)
+            opens = self._taken(update).any(dim=1)
+            held = torch.where(opens[:, None], torch.cat((held[:, 1:], newest[:, None]), dim=1), held)
         return held
+
+    def _taken(self, update: Update) -> Tensor:
+        """[R, a] what slots are filled: before text is read on, those of a block that tells nothing as well."""
+        return torch.ones_like(update.takes) if self.writes_all and update.tells is None else update.takes
 
     def _evolve(self, number: int, begun: LayerState) -> LayerState:
         """The state of a layer when it has seen all blocks."""
@@ -104,8 +112,8 @@ class RecordedStep:
             latents, logs = memory.find(block, state, layer, place)
             first = logs.shape[3] - block.keys.shape[2]
             self._look(logs, update, memory.sink_places(place), first)
-            if update.tells is not None:
-                takes = update.takes
+            takes = self._taken(update)
+            if takes.any():
                 state |= memory.push(state, latents, takes, takes.any(dim=1), layer, place)
         self._match(number, state)
         return state
@@ -164,7 +172,7 @@ class RecordedStep:
         self.right = sum(right) / len(right)
 
     def _read_on(self, layers: list[LayerState], rng: np.random.Generator) -> None:
-        """Reads plain text on from anywhere in a recorded block, with the FAM in sight."""
+        """Reads plain text on from anywhere in a recorded block, with the FAM in sight, whatever was written there."""
         model, recordings, size = self.model, self.recordings, self.recordings.block_size
         count = min(TEXT, size // 2)
         start = size + int(rng.integers(0, size - count))
