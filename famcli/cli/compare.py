@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import PIPED_WIDTH, console, output
+from famcli.cli.options import output
 from famcli.cli.saying import say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.compare.cells import By
-    from famcli.compare.comparison import Comparison
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +86,10 @@ def command(
         leave_in_order()
         plot_passkey(comparison, plot)
     if format_name == "table":
-        _print(comparison)
+        from famcli.cli.tables import show
+        from famcli.reports.layout import grids
+
+        show(grids(comparison))
     else:
         document = FORMATS[format_name](comparison)
         say_document(document)
@@ -98,23 +100,3 @@ def command(
 
         for remark in remarks(comparison):
             tell(remark)
-
-
-def _print(comparison: Comparison) -> None:
-    from rich.console import Console
-
-    from famcli.reports.formats import to_rich
-    from famcli.reports.layout import grids
-
-    screen = console()  # figures must not be folded to any width
-    wide = Console(width=PIPED_WIDTH)
-    shown = []
-    for grid in grids(comparison):
-        fits = wide.measure(to_rich(grid)).maximum <= screen.width
-        shown += [grid] if fits else grid.parted()
-    for i, grid in enumerate(shown):
-        table = to_rich(grid)
-        screen.width = max(screen.width, wide.measure(table).maximum)
-        if i:
-            screen.print()
-        screen.print(table)
