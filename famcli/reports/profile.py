@@ -52,8 +52,8 @@ def _limits(model: ModelProfile) -> Iterator[str]:
     rate = model.products_per_second
     if rate is not None and rate.high > UNSTEADY * rate.low:
         yield (
-            f"{model.name}: matrix products ran at {rate.low / 1e9:,.1f} to {rate.high / 1e9:,.1f} GFLOP/s (quartiles): "
-            "this machine was busy with something else, and times say less; --repeat 5 says more"
+            f"{model.name}: matrix products ran at {rate.low / 1e9:,.1f} to {rate.high / 1e9:,.1f} GFLOP/s (quartiles):"
+            " this machine was busy with something else, and times say less; --repeat 5 says more"
         )
     longest = model.longest_text
     if longest is not None and any(cost.tokens > longest for cost in model.measured):
@@ -72,7 +72,7 @@ def _meanings(profile: Profile) -> Iterator[str]:
     )
     programs = [model.program_bytes for model in profile.models if model.program_bytes]
     whose = f"program ({format_bytes(max(programs))} without a model) and weights included" if programs else "allocated"
-    yield f"peak memory: of a process that did nothing else, {whose}"
+    yield f"peak memory: of a process that did nothing else, {whose}; a state that does not grow is there twice"
     yield (
         "of products: of the rate at which this machine multiplies matrices of the model's shape; of bandwidth: "
         "weights, keys and values that decoding must move, of the rate at which it copies memory; caches exceed it"
