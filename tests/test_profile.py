@@ -91,6 +91,20 @@ def test_figures_are_medians_of_streams() -> None:
     assert found.status == "finished" and found.fit is not None and found.fit.low < found.fit.high
 
 
+def test_the_fit_goes_by_the_fastest_passage_of_each_stretch() -> None:
+    """Something else runs during one stretch or another of every stream, and never of all of them."""
+    gathering = Gathering(Job("small", (8, 16, 32, 64), repeat=3))
+    for repeat in range(3):
+        along, before = 0.0, 0
+        for place, tokens in enumerate((8, 16, 32, 64)):
+            along += (tokens - before) * (9.0 if place % 3 == repeat else 1.0)
+            gathering.hear({"kind": "point", "repeat": repeat, "tokens": tokens, "along": along, "own": 0.0})
+            before = tokens
+    fit = gathering.profile().fit
+    assert fit is not None and fit.seconds == [8, 16, 32, 64]
+    assert (fit.scale, fit.exponent) == pytest.approx((1, 1), rel=1e-6)
+
+
 def test_a_stream_that_takes_too_long_stops_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(reading.Clock, "running", property(lambda self: next(clock)))

@@ -137,12 +137,24 @@ class Gathering:
         points = sorted(self._points)
         beyond = [tokens for tokens in points if tokens >= (self._opened.get("window") or 0)]
         points = beyond if len(beyond) >= FEWEST else points
-        pairs = [self._seconds(tokens) for tokens in points]
+        fastest = self._fastest()
+        pairs = [fastest[tokens] for tokens in points]
         law = fit_power_law(points, [along for along, _ in pairs], [own for _, own in pairs])
         if law is None:
             return None, f"a fit needs at least {FEWEST} lengths, and {len(points)} were reached"
         seconds = [along + own for along, own in pairs]
         return Fit(law.scale, law.exponent, law.low, law.high, LEVEL, points, seconds), None
+
+    def _fastest(self) -> dict[int, tuple[float, float]]:
+        """As ``_seconds``, of the fastest passage of each stretch: whatever else a machine does only adds time."""
+        found, along = dict[int, tuple[float, float]](), 0.0
+        before = dict[int, float]()
+        for tokens in sorted(self._points):
+            reached = {point["repeat"]: point["along"] for point in self._points[tokens]}
+            along += min(seconds - before.get(repeat, 0.0) for repeat, seconds in reached.items())
+            found[tokens] = along, min(point["own"] for point in self._points[tokens])
+            before = reached
+        return found
 
 
 def spread(values: Iterable[float]) -> Spread | None:

@@ -70,7 +70,7 @@ class Fit:
         low, high: interval of the exponent, see ``famcli.metrics.power_law``.
         level: of the interval.
         points: lengths that were fitted, in tokens; those that were asked for are among them.
-        seconds: of the points, in their order.
+        seconds: of the points, in their order: of every stretch between two the fastest of the streams.
     """
 
     scale: float

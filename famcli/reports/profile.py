@@ -53,7 +53,7 @@ def _limits(model: ModelProfile) -> Iterator[str]:
     if rate is not None and rate.high > UNSTEADY * rate.low:
         yield (
             f"{model.name}: matrix products ran at {rate.low / 1e9:,.1f} to {rate.high / 1e9:,.1f} GFLOP/s (quartiles):"
-            " this machine was busy with something else, and times say less; --repeat 5 says more"
+            " this machine was busy with something else, and times and exponent say less; --repeat 5 says more"
         )
     longest = model.longest_text
     if longest is not None and any(cost.tokens > longest for cost in model.measured):
@@ -78,7 +78,7 @@ def _meanings(profile: Profile) -> Iterator[str]:
         "weights, keys and values that decoding must move, of the rate at which it copies memory; caches exceed it"
     )
     yield (
-        "growth: generalised least squares of log seconds on log tokens, stretches of the stream taken as independent; "
+        "growth: generalised least squares of log seconds (the fastest stream, stretch by stretch) on log tokens; "
         "95 % interval by Student's t"
     )
 

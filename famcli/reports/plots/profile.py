@@ -25,12 +25,13 @@ def profile_chart(profile: Profile) -> Chart | None:
         _panel(profile, "one token more", "ms", _decode, decades=True),
     ]
     panels += [_training(profile)] if any(_trained(model) for model in profile.models) else []
+    drawn = tuple(panel for panel in panels if panel is not None)
     legend = tuple((index, _words(model)) for index, model in enumerate(profile.models))
     note = (
         f"Read: {profile.text}. Each model in a process of its own; peak memory is of that process, program and "
         "weights included, or what was allocated on the device."
     )
-    return Chart("profile", "what reading costs, by length", note, tuple(panels), legend)
+    return Chart("profile", "what reading costs, by length", note, drawn, legend)
 
 
 def _words(model: ModelProfile) -> str:
@@ -49,12 +50,15 @@ def _decode(cost: LengthCost) -> float | None:
 
 def _panel(
     profile: Profile, title: str, unit: str, value: Callable[[LengthCost], float | None], *, decades: bool
-) -> Panel:
+) -> Panel | None:
+    """``None`` where there is nothing to draw: a model of another package may have a state of no bytes."""
     lines = []
     for index, model in enumerate(profile.models):
         found = [(cost.tokens, value(cost)) for cost in model.measured]
-        points = [(float(x), y) for x, y in found if y is not None]
+        points = [(float(x), y) for x, y in found if y is not None and (y > 0 or not decades)]
         lines.append(_line(index, model.name, points, unit, lambda x: format_tokens(int(x))))
+    if not any(line.points for line in lines):
+        return None
     ticks = [(float(x), format_tokens(x)) for x in sorted({c.tokens for m in profile.models for c in m.measured})]
     x = Axis(ticks[0][0] / 1.25, ticks[-1][0] * 1.25, ticks, "length of the text in tokens", transform=math.log2)
     return _drawn(title, x, unit, lines, decades)
