@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_records import BSWA, FAM
+from made_runs import passkey_run
 from test_checkpoint import save_small
 
 from famcli.cli.main import main
@@ -158,6 +161,71 @@ def test_what_cannot_be_measured_is_refused_before_anything_runs(
     assert main(["profile", *args]) == 2
     said = capsys.readouterr()
     assert words in said.err and not said.out
+
+
+@pytest.fixture
+def shown(small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """A profile in ``cost`` and two runs in ``runs``; the options that name them."""
+    say(monkeypatch, DONE)
+    assert main([*COMMAND, "--output", "cost"]) == 0
+    passkey_run(Path("runs"), "bswa-tiny", BSWA)
+    passkey_run(Path("runs"), "fam-tiny", FAM)
+    capsys.readouterr()
+    return ["--output", "runs", "--profile", "cost"]
+
+
+@pytest.mark.parametrize("name", ["table", "markdown", "csv", "latex", "json", "html"])
+@pytest.mark.parametrize("baseline", [[], ["--baseline", "bswa-tiny"]])
+def test_comparisons_show_a_profile_in_every_format(
+    name: str, baseline: list[str], shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *shown, *baseline, "--format", name]) == 0
+    out = capsys.readouterr().out
+    if name == "csv":
+        rows = [row for row in csv.DictReader(io.StringIO(out)) if row["task"] == "reading"]
+        value = "value" if baseline else "fam"
+        found = {(row["metric"], row["length"]): float(row[value]) for row in rows}
+        assert len(found) == len(rows) == 4 * 6
+        assert found["cost.seconds", "32"] == pytest.approx(0.032)
+        assert found["cost.decode_seconds", "64"] == pytest.approx(1.5e-3)
+    elif name == "json":
+        assert json.loads(out)["profile"]["models"][0]["fit"]["exponent"] == pytest.approx(1.0)
+    else:
+        assert "0.032" in out and "[1.000, 1.000]" in out and "120.0 MiB" in out
+
+
+def test_a_report_shows_a_profile_and_its_picture(shown: list[str]) -> None:
+    assert main(["report", *shown, "--to", "page.html", "--plots", "plots"]) == 0
+    page = Path("page.html").read_text()
+    assert "What reading costs by length" in page and "seconds to read" in page and "0.032" in page
+    assert Path("plots/profile.svg").read_text() == Path("cost/profile.svg").read_text()
+    assert main(["report", *shown[:2], "--to", "bare.html"]) == 0
+    assert "What reading costs by length" not in Path("bare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda found: found.update(format="famcli profile 9"), "is no profile of famcli"),
+        (lambda found: found.pop("models"), "cost/profile.json lacks the field 'models'"),
+        (lambda found: found["models"][0]["lengths"][0].update(seconds="long"), "field 'models[0].lengths[0].seconds'"),
+        (lambda found: found["models"][0]["lengths"][0].pop("seconds"), "fam: the length of 8 tokens lacks figures"),
+        (lambda found: found["models"][0]["lengths"][0].update(tokens=-8), "fam: the length of -8 tokens lacks"),
+    ],
+)
+def test_a_damaged_profile_is_named(
+    change: Any, words: str, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path("cost/profile.json")
+    found = json.loads(file.read_text())
+    change(found)
+    file.write_text(json.dumps(found))
+    for verb in ("compare", "report"):
+        assert main([verb, *shown]) == 2
+        assert words in capsys.readouterr().err
+    file.unlink()
+    assert main(["compare", *shown]) == 2
+    assert "cost/profile.json is missing" in capsys.readouterr().err
 
 
 def children(pid: int) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import output
+from famcli.cli.options import output, profile
 from famcli.cli.saying import say_document, tell
 from famcli.errors import UserError
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw PassKey accuracy against length to this .svg file.",
 )
+@profile
 @output
 def command(
     *,
@@ -50,6 +52,7 @@ def command(
     force: bool,
     format_name: str,
     plot: Path | None,
+    profiled: Path | None,
     output: Path,
 ) -> None:
     """Set the newest runs side by side: models as columns, tasks and PassKey lengths as rows.
@@ -63,6 +66,7 @@ def command(
     """
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare
+    from famcli.profiling.record import load_profile
     from famcli.reports.formats import FORMATS, has_defused
 
     if per_sample and baseline is None:
@@ -80,6 +84,8 @@ def command(
         per_sample=per_sample,
         reference=reference,
     )
+    if profiled is not None:
+        comparison = replace(comparison, profile=load_profile(profiled))
     if plot:
         from famcli.reports.plots.passkey import plot_passkey
 

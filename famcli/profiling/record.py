@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from famcli.errors import UserError
+from famcli.fields import read_fields, read_json
+
+FORMAT = "famcli profile 1"
+FILE = "profile.json"
 
 Standing = Literal["measured", "refused", "not reached"]
 
@@ -169,3 +176,27 @@ class Profile:
     text: str
     repeat: int
     models: list[ModelProfile]
+
+    def __post_init__(self) -> None:
+        for model in self.models:
+            for cost in model.lengths:
+                figures = (cost.seconds, cost.tokens_per_second, cost.computed_tokens, cost.decode)
+                sizes = (cost.peak_memory_bytes, cost.state_bytes)
+                if cost.tokens < 1 or (cost.status == "measured" and None in (*figures, *sizes)):
+                    raise UserError(f"{model.name}: the length of {cost.tokens} tokens lacks figures")
+
+
+def load_profile(path: Path) -> Profile:
+    """What ``famcli profile --output`` wrote.
+
+    Args:
+        path: the directory, or ``profile.json`` itself.
+
+    Raises:
+        UserError: it is not there, or is none.
+    """
+    file = path / FILE if path.is_dir() else path
+    found = read_json(file, hint="make one with: famcli profile --model fam-tiny --output DIR")
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{file} is no profile of famcli", f"its field 'format' must be {FORMAT}")
+    return read_fields(Profile, found, str(file), others=True)

@@ -12,11 +12,10 @@ from famcli.compare.cells import format_tokens
 from famcli.compare.reference import Figure, load_reference
 from famcli.display import csv_value, format_bytes, json_text
 from famcli.metrics.power_law import fit_power_law
-from famcli.profiling.record import LengthCost, ModelProfile, Profile, Spread
+from famcli.profiling.record import FORMAT, LengthCost, ModelProfile, Profile, Spread
 from famcli.reports.grid import Grid
 from famcli.reports.numbers import NOTHING
 
-FORMAT = "famcli profile 1"
 MEMORY_TABLE, TIME_TABLE = 13, 14
 """Of TransformerFAM's paper."""
 UNSTEADY = 1.2
@@ -24,12 +23,17 @@ UNSTEADY = 1.2
 
 
 def grids(profile: Profile) -> list[Grid]:
-    """A table a model, how its cost grows, training where it was measured, and what the paper prints."""
+    """All tables, and what the paper prints."""
+    return [*cost_grids(profile), _published()]
+
+
+def cost_grids(profile: Profile) -> list[Grid]:
+    """A table a model, how its cost grows, and training where it was measured."""
     found = [_lengths(model) for model in profile.models]
     found.append(_growth(profile.models))
     if any(model.training for model in profile.models):
         found.append(_training(profile.models))
-    return [*found, _published()]
+    return found
 
 
 def remarks(profile: Profile) -> list[str]:
