@@ -34,14 +34,17 @@ OPENED = {
     **{"device": "cpu", "dtype": "float32", "threads": 1, "parameters": 10, "memory": "fam, B 4", "grows": False},
     **{"window": 8, "longest_text": 16, "program": 100 * MIB, "rest": 110 * MIB},
 }
-RATES = {"kind": "rates", "products": [1e9, 1e9, 1e9], "bytes": [2e9, 2e9]}
+RATES = {"kind": "rates", "products": [1e9, 1e9, 1e9], "products_work": [2e9, 2e9, 2e9], "bytes": [2e9, 2e9]}
 
 
 def told(tokens: int) -> list[dict[str, Any]]:
     """What a process says of a length that takes a millisecond a token."""
     return [
         {"kind": "work", "tokens": tokens, "operations": 500_000 * tokens, "decoding_bytes": 10**6},
-        {"kind": "point", "repeat": 0, "tokens": tokens, "along": 1e-3 * (tokens - 1), "own": 1e-3},
+        {
+            **{"kind": "point", "repeat": 0, "tokens": tokens, "along": 1e-3 * (tokens - 1), "own": 1e-3},
+            **{"along_work": 5e-4 * (tokens - 1), "own_work": 5e-4},
+        },
         {
             **{"kind": "length", "repeat": 0, "tokens": tokens, "computed": tokens, "peak": 120 * MIB, "state": 512},
             "decode": [2e-3, 1e-3, 1.5e-3],
@@ -88,7 +91,7 @@ def test_files_and_json_hold_the_same_figures(
     assert (cost.tokens, cost.seconds, cost.tokens_per_second) == pytest.approx((16, 0.016, 1000))
     assert (cost.product_share, cost.bandwidth_share) == pytest.approx((0.5, 1e6 / 1.5e-3 / 2e9))
     fit = profile.models[0].fit
-    assert fit is not None and (fit.scale, fit.exponent) == pytest.approx((1e-3, 1.0), rel=1e-6)
+    assert fit is not None and (fit.scale, fit.exponent) == pytest.approx((5e-4, 1.0), rel=1e-6)
     with open("cost/profile.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], row["tokens"]) for row in rows] == [
@@ -104,13 +107,15 @@ def test_files_and_json_hold_the_same_figures(
 def test_tables_say_all_that_there_is_to_say(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    busy = {**RATES, "products": [1e9, 1e9, 3e9, 3e9]}
     refused = {"kind": "refused", "tokens": 64, "state": 2**30, "needs": 3 * 2**30, "free": 2**31}
-    say(monkeypatch, [OPENED, RATES, *told(8), *told(16), *told(32), refused, {"kind": "done"}])
+    say(monkeypatch, [OPENED, busy, *told(8), *told(16), *told(32), refused, {"kind": "done"}])
     assert main([*COMMAND, "--training-blocks", "2"]) == 0
     out = capsys.readouterr().out
     assert " ".join(out.splitlines()[3].split()) == "16 16 0.016 1,000 50% 120.0 MiB 512 B 1.5 [1.25, 1.75] 33%"
     assert "fam, 64: refused: its state of 1.0 GiB needs 3.0 GiB with the copies of it, and 2.0 GiB are free" in out
     assert "1.000  [1.000, 1.000]  3 lengths, 8 to 32" in out
+    assert "fam: matrix products ran at 1.0 to 3.0 GFLOP/s (quartiles): this machine did something else" in out
     assert "fam: it was trained on at most 16 tokens" in out
     assert "154.9" in out and "Table 13" in out
     assert "fam, training over 2" not in out

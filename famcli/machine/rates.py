@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,22 +15,25 @@ def scaled_ones(rows: int, columns: int, device: torch.device, dtype: torch.dtyp
     return torch.ones(rows, columns, device=device, dtype=dtype) / math.sqrt(columns)
 
 
-def product_rates(left: Tensor, right: Tensor, count: int, times: int = 1) -> list[float]:
+def product_rates(
+    left: Tensor, right: Tensor, count: int, times: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Operations in a second of ``left @ right``, a multiplication and an addition counting two.
 
     Args:
         left, right: [m, k] and [k, n].
         count: rates to measure.
         times: products in each of them.
+        clock: whose seconds they are.
     """
     work = 2 * left.shape[0] * left.shape[1] * right.shape[1] * times
     rates = []
     for _ in range(count):
-        begun = time.perf_counter()
+        begun = clock()
         for _ in range(times):
             made = left @ right
         made[0, 0].item()  # asking for a number waits for the device
-        rates.append(work / (time.perf_counter() - begun))
+        rates.append(work / (clock() - begun))
     return rates
 
 

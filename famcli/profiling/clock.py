@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -15,20 +16,36 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def work_clock(device: torch.device) -> Callable[[], float]:
+    """Seconds of work: of a processor those that this process had of it, on all its threads.
+
+    What else a busy machine does is no part of them, and they tell better than seconds on a wall how work grows.
+    """
+    return time.process_time if device.type == "cpu" else time.perf_counter
+
+
 class Clock:
     """Counts between ``go`` and ``stop``.
 
     Attributes:
         seconds: so far.
+        work: of ``work_clock``, so far.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.seconds, self._begun = device, 0.0, 0.0
+        self.device, self.seconds, self.work = device, 0.0, 0.0
+        self._clock = work_clock(device)
+        self._begun = self._worked = 0.0
+
+    def add(self, other: Clock) -> None:
+        """What another one counted."""
+        self.seconds += other.seconds
+        self.work += other.work
 
     def go(self) -> None:
         """Counts from here on."""
         wait_for(self.device)
-        self._begun = time.perf_counter()
+        self._begun, self._worked = time.perf_counter(), self._clock()
 
     @property
     def running(self) -> float:
@@ -40,4 +57,5 @@ class Clock:
         wait_for(self.device)
         taken = time.perf_counter() - self._begun
         self.seconds += taken
+        self.work += self._clock() - self._worked
         return taken

@@ -104,28 +104,30 @@ class Gathering:
         along, own = self._seconds(tokens)
         seconds, computed = along + own, int(found[0]["computed"])
         decode = spread(step for message in found for step in message["decode"])
-        work, products, moved = self._work.get(tokens, {}), self._rate("products"), self._rate("bytes")
+        work, products, moved = self._work.get(tokens, {}), self._rate("products_work"), self._rate("bytes")
+        worked = sum(self._seconds(tokens, "_work"))
         operations, decoding = work.get("operations"), work.get("decoding_bytes")
         return LengthCost(
             tokens=tokens,
             status="measured",
             seconds=seconds,
             seconds_each=[point["along"] + point["own"] for point in self._points[tokens]],
+            work_seconds=worked,
             computed_tokens=computed,
             tokens_per_second=computed / seconds,
-            peak_memory_bytes=max(message["peak"] for message in found),
-            state_bytes=max(message["state"] for message in found),
+            peak_memory_bytes=found[0]["peak"],
+            state_bytes=found[0]["state"],
             decode=decode,
             operations=operations,
-            product_share=operations / seconds / products.median if operations and products else None,
+            product_share=operations / worked / products.median if operations and products else None,
             bandwidth_share=decoding / decode.median / moved.median if decoding and moved and decode else None,
         )
 
-    def _seconds(self, tokens: int) -> tuple[float, float]:
+    def _seconds(self, tokens: int, clock: Literal["", "_work"] = "") -> tuple[float, float]:
         """Of the stream up to a point, and of the point's own part: medians of the streams."""
         return (
-            statistics.median(point["along"] for point in self._points[tokens]),
-            statistics.median(point["own"] for point in self._points[tokens]),
+            statistics.median(point[f"along{clock}"] for point in self._points[tokens]),
+            statistics.median(point[f"own{clock}"] for point in self._points[tokens]),
         )
 
     def _fit(self) -> tuple[Fit | None, str | None]:
@@ -146,13 +148,16 @@ class Gathering:
         return Fit(law.scale, law.exponent, law.low, law.high, LEVEL, points, seconds), None
 
     def _fastest(self) -> dict[int, tuple[float, float]]:
-        """As ``_seconds``, of the fastest passage of each stretch: whatever else a machine does only adds time."""
+        """Seconds of work up to a point, and of its own part, by the fastest passage of each stretch.
+
+        Whatever else a machine does only adds time.
+        """
         found, along = dict[int, tuple[float, float]](), 0.0
         before = dict[int, float]()
         for tokens in sorted(self._points):
-            reached = {point["repeat"]: point["along"] for point in self._points[tokens]}
+            reached = {point["repeat"]: point["along_work"] for point in self._points[tokens]}
             along += min(seconds - before.get(repeat, 0.0) for repeat, seconds in reached.items())
-            found[tokens] = along, min(point["own"] for point in self._points[tokens])
+            found[tokens] = along, min(point["own_work"] for point in self._points[tokens])
             before = reached
         return found
 

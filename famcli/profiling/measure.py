@@ -14,6 +14,7 @@ from famcli.machine.rates import copy_rates, product_rates, scaled_ones
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 from famcli.models.products import decoding_values, known, reading
+from famcli.profiling.clock import work_clock
 from famcli.profiling.job import Job
 from famcli.profiling.reading import Say, Stream, fitting, grows
 from famcli.profiling.training import training_peak
@@ -98,7 +99,8 @@ def _name(device: torch.device) -> str:
 
 def _rates(model: LoadedModel, say: Say) -> None:
     """Of products as the feed-forward's of a block, where the model has such, and of bytes."""
-    device, products, config = model.device, None, _config(model)
+    device, config = model.device, _config(model)
+    products = working = None
     if config:
         left = scaled_ones(config.block_size, config.width, device, model.dtype)
         right = scaled_ones(config.ffn_width, config.width, device, model.dtype).T
@@ -106,7 +108,8 @@ def _rates(model: LoadedModel, say: Say) -> None:
         times = min(times, MOST_PRODUCTS)
         product_rates(left, right, 1)  # the first call of a kernel loads it
         products = product_rates(left, right, RATES, times)
+        working = product_rates(left, right, RATES, times, work_clock(device))
         del left, right
     moved = copy_rates(COPIED[device.type], device, RATES)
-    say({"kind": "rates", "products": products, "bytes": moved})
+    say({"kind": "rates", "products": products, "products_work": working, "bytes": moved})
     give_back()

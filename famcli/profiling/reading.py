@@ -114,12 +114,13 @@ class Stream:
         latents, asked = self.stream.read(self.tokens.at(tokens - 1, 1), asked)
         self.stream.logits(latents[:, -1])
         last.stop()
-        point = {**self.said, "kind": "point", "tokens": tokens}
         if self.grows:
-            self.along.seconds += last.seconds
-            self.say({**point, "along": self.along.seconds, "own": 0.0})
-            return asked, asked
-        self.say({**point, "along": self.along.seconds, "own": last.seconds})
+            self.along.add(last)
+            last = Clock(self.model.device)
+            state = asked
+        along = {"along": self.along.seconds, "along_work": self.along.work}
+        own = {"own": last.seconds, "own_work": last.work}
+        self.say({**self.said, "kind": "point", "tokens": tokens, **along, **own})
         return state, asked
 
     def _length(self, tokens: int, asked: State, peak: int) -> None:

@@ -42,14 +42,16 @@ class LengthCost:
         why: it is not ``measured``.
         seconds: median of the streams that were read.
         seconds_each: of each of them.
+        work_seconds: as ``seconds``, of work: on a processor those that the process had of it, on all its threads;
+            elsewhere the same seconds.
         computed_tokens: those that the model computed: it may skip what cannot reach any answer.
         tokens_per_second: of computed tokens.
-        peak_memory_bytes: most memory until then: allocated on a CUDA device, elsewhere the resident set of the
+        peak_memory_bytes: most memory until then, of the first stream: allocated on a CUDA device, elsewhere the resident set of the
             process, program and weights included; where the state does not grow there is one copy of it more.
         state_bytes: of one stream.
         decode: seconds of reading one token more, and predicting the next.
         operations: floating point operations of matrix products in reading; ``None`` where the memory does not say.
-        product_share: of the rate of matrix products that was measured, how much reading had.
+        product_share: of the rate of matrix products that was measured, how much reading had, both by seconds of work.
         bandwidth_share: of the bytes a second that were measured, how many ``decode`` had to move at least.
     """
 
@@ -58,6 +60,7 @@ class LengthCost:
     why: str | None = None
     seconds: float | None = None
     seconds_each: list[float] | None = None
+    work_seconds: float | None = None
     computed_tokens: int | None = None
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
@@ -70,7 +73,7 @@ class LengthCost:
 
 @dataclass(frozen=True)
 class Fit:
-    """``seconds = scale x tokens^exponent``.
+    """``seconds of work = scale x tokens^exponent``, see ``work_seconds`` of ``LengthCost``.
 
     Attributes:
         scale, exponent: the power law.

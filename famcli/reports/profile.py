@@ -55,9 +55,12 @@ def remarks(profile: Profile) -> list[str]:
 def _limits(model: ModelProfile) -> Iterator[str]:
     rate = model.products_per_second
     if rate is not None and rate.high > UNSTEADY * rate.low:
+        way = (
+            "the share of products and the exponent go by processor time" if model.device == "cpu" else "try --repeat 5"
+        )
         yield (
             f"{model.name}: matrix products ran at {rate.low / 1e9:,.1f} to {rate.high / 1e9:,.1f} GFLOP/s (quartiles):"
-            " this machine was busy with something else, and times and exponent say less; --repeat 5 says more"
+            f" this machine did something else as well, and seconds say less; {way}"
         )
     longest = model.longest_text
     if longest is not None and any(cost.tokens > longest for cost in model.measured):
@@ -82,7 +85,8 @@ def _meanings(profile: Profile) -> Iterator[str]:
         "weights, keys and values that decoding must move, of the rate at which it copies memory; caches exceed it"
     )
     yield (
-        "growth: generalised least squares of log seconds (the fastest stream, stretch by stretch) on log tokens; "
+        "growth: generalised least squares of log seconds (of processor time on a processor; the fastest "
+        "stream, stretch by stretch) on log tokens; "
         "95 % interval by Student's t"
     )
 
