@@ -46,8 +46,9 @@ class LengthCost:
             elsewhere the same seconds.
         computed_tokens: those that the model computed: it may skip what cannot reach any answer.
         tokens_per_second: of computed tokens.
-        peak_memory_bytes: most memory until then, of the first stream: allocated on a CUDA device, elsewhere the resident set of the
-            process, program and weights included; where the state does not grow there is one copy of it more.
+        peak_memory_bytes: most memory until then, of the first stream: allocated on a CUDA device, elsewhere the
+            resident set of the process, program and weights included; where the state does not grow there is one copy
+            of it more.
         state_bytes: of one stream.
         decode: seconds of reading one token more, and predicting the next.
         operations: floating point operations of matrix products in reading; ``None`` where the memory does not say.
