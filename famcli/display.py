@@ -77,3 +77,11 @@ def in_markdown(text: str) -> str:
 
 _OPENS = re.compile(r"\s*(?:[-+](?:\s|$)|#{1,6}(?:\s|$)|---|===|\+\+\+)")
 """What at the beginning of a line would be a list, a heading or a rule."""
+
+
+def format_bytes(count: int) -> str:
+    """Bytes in the unit that suits them."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} B"

@@ -3,6 +3,7 @@
 ``read_fields`` makes a dataclass or a ``TypedDict`` of a mapping, ``parse_value`` one value of a type hint. An error
 names the place (``recipe.yaml: field 'phases[0].steps'``), what the field must be, and the closest names that exist.
 ``read_pairs`` gets the mapping from a command line, ``read_json`` and ``read_yaml`` of ``famcli.content`` from files.
+``parse_lengths`` reads numbers of tokens as people type them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import re
 import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +22,18 @@ from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origi
 from famcli.content import INT_BITS, encodable, from_json, read_json, read_yaml
 from famcli.errors import UserError, closest, printable, unknown_name
 
-__all__ = ["LARGEST", "from_json", "parse_value", "read_fields", "read_json", "read_pairs", "read_yaml"]
+__all__ = [
+    "LARGEST",
+    "LONGEST",
+    "from_json",
+    "parse_lengths",
+    "parse_value",
+    "read_fields",
+    "read_json",
+    "read_pairs",
+    "read_yaml",
+    "whole_number",
+]
 
 LARGEST = 1e100
 """Of numbers, either way: nothing that is measured comes near it, and sums and squares of such numbers stay finite."""
@@ -256,3 +269,28 @@ def read_pairs(given: Iterable[str], what: str, form: str, example: str) -> dict
             raise UserError(f"{what} '{printable(name)}' is given twice")
         pairs[name] = value
     return pairs
+
+
+LONGEST = 1 << 27
+"""Most tokens of a text: as token ids it takes a gigabyte."""
+_UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """``1k,64k,1M,5000`` as sorted numbers of tokens without repetition; k is 1024, M is 1048576.
+
+    Raises:
+        ValueError: it is something else; says what it must be.
+    """
+    parts = [re.fullmatch(r"([0-9]+)([km]?)", part.strip().lower()) for part in text.split(",")]
+    lengths = {whole_number(part[1]) * _UNITS[part[2]] for part in parts if part}
+    if not all(parts) or 0 in lengths:
+        raise ValueError("numbers of tokens such as 1k,64k,1M or 5000")
+    if max(lengths) > LONGEST:
+        raise ValueError(f"numbers of tokens of at most {LONGEST // _UNITS['m']}M")
+    return tuple(sorted(lengths))
+
+
+def whole_number(digits: str) -> int:
+    """What the digits say, or more than anything may be: thousands of digits are no number to Python."""
+    return int(digits) if len(digits) < 20 else 10**20

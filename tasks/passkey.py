@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from famcli.errors import UserError
+from famcli.fields import parse_lengths, whole_number
 from famcli.metrics.recall import first_digit_run, token_accuracy
 from famcli.seams import Head, join, special_of
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Segment, Task, option
@@ -33,29 +34,10 @@ GRID_DEPTHS = (0, 25, 50, 75, 100)
 """Per cent of the filler that stands before the key in the cells of position ``grid``."""
 
 POSITIONS = ("start", "random", "grid")
-LONGEST = 1 << 27
-"""Most tokens of a text: its filler, as token ids, takes a gigabyte."""
 MOST_SAMPLES = 100_000
 """A run has no more: as many texts of 1k tokens are a hundred million."""
 LARGEST_KEY_DIGITS = GENERATION_BUDGET - 1
 MOST_KEYS = len(NAMES)
-UNITS = {"": 1, "k": 1024, "m": 1024 * 1024}
-
-
-def parse_lengths(text: str) -> tuple[int, ...]:
-    """``1k,64k,1M,5000`` as sorted numbers of tokens without repetition; k is 1024, M is 1048576."""
-    parts = [re.fullmatch(r"([0-9]+)([km]?)", part.strip().lower()) for part in text.split(",")]
-    lengths = {_number(part[1]) * UNITS[part[2]] for part in parts if part}
-    if not all(parts) or 0 in lengths:
-        raise ValueError("numbers of tokens such as 1k,64k,1M or 5000")
-    if max(lengths) > LONGEST:
-        raise ValueError(f"numbers of tokens of at most {LONGEST // UNITS['m']}M")
-    return tuple(sorted(lengths))
-
-
-def _number(digits: str) -> int:
-    """What the digits say, or more than anything may be: thousands of digits are no number to Python."""
-    return int(digits) if len(digits) < 20 else 10**20
 
 
 def parse_positions(text: str) -> tuple[str, ...]:
@@ -68,7 +50,7 @@ def parse_positions(text: str) -> tuple[str, ...]:
 
 def parse_count(text: str) -> int:
     """A whole number from 1 to ``MOST_SAMPLES``."""
-    if not re.fullmatch("0*[1-9][0-9]*", text) or _number(text.lstrip("0")) > MOST_SAMPLES:
+    if not re.fullmatch("0*[1-9][0-9]*", text) or whole_number(text.lstrip("0")) > MOST_SAMPLES:
         raise ValueError(f"a whole number from 1 to {MOST_SAMPLES}")
     return int(text)
 

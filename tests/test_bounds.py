@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from famcli.tasks import passkey
 from famcli.tasks.passkey import PassKey
 from safetensors.torch import save_file
 
@@ -20,6 +19,7 @@ from famcli.checkpoints.rendering import LONGEST, render
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
 from famcli.errors import UserError
+from famcli.fields import LONGEST as MOST_TOKENS
 from famcli.fields import read_fields
 from famcli.training.recipe import Recipe
 
@@ -57,7 +57,7 @@ def test_samples_of_passkey_have_a_bound_unless_limited() -> None:
 
 
 def test_a_length_at_the_bound_is_taken() -> None:
-    assert PassKey.from_options({"lengths": "128M"}).options.lengths == (passkey.LONGEST,)
+    assert PassKey.from_options({"lengths": "128M"}).options.lengths == (MOST_TOKENS,)
 
 
 OWN = {

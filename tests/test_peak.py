@@ -12,9 +12,9 @@ import torch
 from famcli.tasks.passkey import PassKey
 from small_runs import RuleDecoder, loaded
 
-from famcli.evaluation import peak
-from famcli.evaluation.peak import PeakMemory, held_beside, largest_resident, program
 from famcli.evaluation.runner import evaluate
+from famcli.machine import peak
+from famcli.machine.peak import PeakMemory, held_beside, largest_resident, program
 
 MIB = 2**20
 CPU = torch.device("cpu")

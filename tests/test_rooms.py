@@ -13,7 +13,7 @@ SOURCES = {"famcli": ROOT / "famcli", "famcli.tasks": ROOT / "tasks"}
 
 ORDER = (
     *("display", "errors", "files", "inputs", "claim", "content", "fields", "version", "seams"),
-    *("metrics", "models", "checkpoints", "task", "tasks", "evaluation", "training"),
+    *("machine", "metrics", "models", "checkpoints", "task", "tasks", "evaluation", "training", "profiling"),
     *("compare", "gate", "reports", "cli", "famcli"),
 )
 """Rooms from the ground up; a room imports only rooms before it. ``famcli`` is what ``import famcli`` gives."""
@@ -23,6 +23,7 @@ CLOSED = {
     "task": {"models", "checkpoints", "metrics"},
     "tasks": {"models", "checkpoints"},
     "training": {"evaluation", "tasks"},
+    "profiling": {"evaluation", "tasks"},
     "compare": {"models", "checkpoints", "training"},
     "gate": {"models", "checkpoints", "training"},
     "reports": {"models", "checkpoints", "training"},

@@ -14,10 +14,9 @@ from famcli.cli.interrupts import ignore
 from famcli.cli.saying import Told, tell
 from famcli.cli.verbs import EXIT_INTERRUPTED, EXIT_USER_ERROR, VERBS, interrupted
 from famcli.errors import UserError, printable, unknown_name
+from famcli.machine.free import is_out_of_memory
 from famcli.version import __version__
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What PyTorch says on its devices."""
 LONGEST_MESSAGE = 4_000
 """Characters of a message: it may quote what has no end."""
 
@@ -83,7 +82,7 @@ def run(given: list[str]) -> int:
         _silence()
         return _complain(f"{error.filename or 'cannot write the output'}: {error.strerror or error}", None)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         return _complain(
             "there is not enough memory for this", "shorter texts, a smaller --batch-size or block_size take less"

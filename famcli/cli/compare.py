@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import PIPED_WIDTH, console, output
+from famcli.cli.options import output, profile
 from famcli.cli.saying import say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.compare.cells import By
-    from famcli.compare.comparison import Comparison
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw PassKey accuracy against length to this .svg file.",
 )
+@profile
 @output
 def command(
     *,
@@ -51,6 +52,7 @@ def command(
     force: bool,
     format_name: str,
     plot: Path | None,
+    profiled: Path | None,
     output: Path,
 ) -> None:
     """Set the newest runs side by side: models as columns, tasks and PassKey lengths as rows.
@@ -64,6 +66,7 @@ def command(
     """
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare
+    from famcli.profiling.record import load_profile
     from famcli.reports.formats import FORMATS, has_defused
 
     if per_sample and baseline is None:
@@ -81,13 +84,18 @@ def command(
         per_sample=per_sample,
         reference=reference,
     )
+    if profiled is not None:
+        comparison = replace(comparison, profile=load_profile(profiled))
     if plot:
         from famcli.reports.plots.passkey import plot_passkey
 
         leave_in_order()
         plot_passkey(comparison, plot)
     if format_name == "table":
-        _print(comparison)
+        from famcli.cli.tables import show
+        from famcli.reports.layout import grids
+
+        show(grids(comparison))
     else:
         document = FORMATS[format_name](comparison)
         say_document(document)
@@ -98,23 +106,3 @@ def command(
 
         for remark in remarks(comparison):
             tell(remark)
-
-
-def _print(comparison: Comparison) -> None:
-    from rich.console import Console
-
-    from famcli.reports.formats import to_rich
-    from famcli.reports.layout import grids
-
-    screen = console()  # figures must not be folded to any width
-    wide = Console(width=PIPED_WIDTH)
-    shown = []
-    for grid in grids(comparison):
-        fits = wide.measure(to_rich(grid)).maximum <= screen.width
-        shown += [grid] if fits else grid.parted()
-    for i, grid in enumerate(shown):
-        table = to_rich(grid)
-        screen.width = max(screen.width, wide.measure(table).maximum)
-        if i:
-            screen.print()
-        screen.print(table)

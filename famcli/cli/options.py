@@ -47,6 +47,17 @@ def output(function: Function) -> Function:
     )(function)
 
 
+def profile(function: Function) -> Function:
+    """``--profile``, given to the command as ``profiled``: what ``famcli profile --output`` wrote."""
+    return click.option(
+        "--profile",
+        "profiled",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Add what reading costs by length, as famcli profile --output DIR measured it.",
+    )(function)
+
+
 @dataclass(frozen=True)
 class SuiteEntry:
     """One task of a suite with its options as a user would type them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import output
+from famcli.cli.options import output, profile
 from famcli.cli.saying import say
 from famcli.errors import UserError
 
@@ -31,9 +32,17 @@ from famcli.errors import UserError
     metavar="DIR",
     help="Also write each plot to DIR as an SVG file.",
 )
+@profile
 @output
 def command(
-    selected: tuple[str, ...], baseline: str | None, force: bool, file: Path, folder: Path | None, output: Path
+    *,
+    selected: tuple[str, ...],
+    baseline: str | None,
+    force: bool,
+    file: Path,
+    folder: Path | None,
+    profiled: Path | None,
+    output: Path,
 ) -> None:
     """Write one HTML page about runs: verdicts, plots, tables, cost, samples, and how to make the runs again.
 
@@ -47,6 +56,7 @@ def command(
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare
     from famcli.files import target_of, write_text
+    from famcli.profiling.record import load_profile
     from famcli.reports.html.page import build
     from famcli.reports.plots.chart import write_charts
 
@@ -56,6 +66,8 @@ def command(
     comparison = compare(
         selection.records, baseline=selection.baseline, name=selection.column, refuse=bool(selected), force=force
     )
+    if profiled is not None:
+        comparison = replace(comparison, profile=load_profile(profiled))
     report = build(comparison, selection.column)
     leave_in_order()
     write_text(file, report.page)

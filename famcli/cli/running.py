@@ -228,7 +228,7 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Sour
     """
     import famcli.evaluation.runner  # noqa: F401  # part of the program, however many models follow
     from famcli.checkpoints.registry import find_model, pick_device
-    from famcli.evaluation.peak import program
+    from famcli.machine.peak import program
 
     pick_device(settings.device)
     program()
@@ -263,7 +263,7 @@ def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
 def load(source: Source, settings: RunSettings) -> LoadedModel:
     """The model in memory; warns of a memory that has learned nothing. A model before it should have been let go."""
     from famcli.checkpoints.registry import pick_device, pick_dtype
-    from famcli.evaluation.peak import held_beside
+    from famcli.machine.peak import held_beside
 
     if source.untrained_memory:
         tell(

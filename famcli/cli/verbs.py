@@ -21,6 +21,11 @@ VERBS = {
     "eval": Verb("famcli.cli.eval", "Evaluate models on tasks; the same command continues a broken run.", GOES_ON),
     "compare": Verb("famcli.cli.compare", "Set the newest runs side by side."),
     "report": Verb("famcli.cli.report", "Write one HTML page about runs: verdicts, plots, samples."),
+    "profile": Verb(
+        "famcli.cli.profile",
+        "Measure what reading costs: time, memory and state by length.",
+        "what was measured is shown above; repeat the command for all of it",
+    ),
     "check": Verb("famcli.cli.check", "Hold runs against a baseline: a gate for CI."),
     "sweep": Verb("famcli.cli.sweep", "Run every combination of values of model fields.", GOES_ON),
     "list": Verb("famcli.cli.list", "List models, tasks or runs."),

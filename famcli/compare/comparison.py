@@ -15,6 +15,7 @@ from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.paired import SIGNIFICANT, Interval, PairedDifference, holm
 from famcli.metrics.statistics import Metric
+from famcli.profiling.record import Profile
 
 Verdict = Literal["better", "worse", "undecided"]
 
@@ -94,6 +95,7 @@ class Comparison:
         reference: published figures, where they were asked for.
         runs: whose scores the rows hold, the newest first.
         costs: what they cost.
+        profile: what reading costs by length, where it was asked for.
     """
 
     columns: tuple[Column, ...]
@@ -104,6 +106,7 @@ class Comparison:
     reference: Reference | None = None
     runs: tuple[RunRecord, ...] = ()
     costs: tuple[RunCost, ...] = ()
+    profile: Profile | None = None
 
     @property
     def differs(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from famcli.errors import UserError
 from famcli.evaluation.asking import SampleError, Skips, request_of, scores_of
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
-from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
 from famcli.evaluation.prompts import (
@@ -27,6 +26,7 @@ from famcli.evaluation.prompts import (
     rest_of,
 )
 from famcli.evaluation.stream import Prefix, StateKeeper, read_document
+from famcli.machine.peak import PeakMemory
 from famcli.seams import Head, Ids, SpecialTokens
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Task
 

@@ -18,11 +18,11 @@ from famcli.evaluation.answering import Answering
 from famcli.evaluation.asking import OnError, Skips, ask_or_skip, samples_of
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, count_lines
-from famcli.evaluation.peak import PeakMemory
 from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, environment, load_record
 from famcli.evaluation.stream import StateKeeper
+from famcli.machine.peak import PeakMemory
 from famcli.seams import FramedEncoder
 from famcli.task import Sample, Task
 

@@ -5,15 +5,14 @@ Times and bytes differ from machine to machine; their ratios to these differ les
 
 from __future__ import annotations
 
-import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
-from famcli.evaluation.peak import largest_resident
+from famcli.machine.peak import largest_resident
+from famcli.machine.rates import product_rates, scaled_ones
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -70,10 +69,5 @@ class CostMeter:
         """GFLOP/s of some matrix products."""
         device = self.model.device
         side = CPU_SIDE if device.type == "cpu" else ACCELERATOR_SIDE
-        matrix = torch.ones(side, side, device=device, dtype=self.model.dtype) / math.sqrt(side)
-        rates = []
-        for _ in range(PRODUCTS):
-            begun = time.perf_counter()
-            (matrix @ matrix)[0, 0].item()  # asking for a number waits for the device
-            rates.append(2 * side**3 / 1e9 / (time.perf_counter() - begun))
-        return rates
+        matrix = scaled_ones(side, side, device, self.model.dtype)
+        return [rate / 1e9 for rate in product_rates(matrix, matrix, PRODUCTS)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from famcli.compare.costs import RunCost
+from famcli.display import format_bytes
 from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RunRecord
 from famcli.reports.grid import Grid
@@ -68,11 +69,3 @@ def speed_of(records: Sequence[RunRecord]) -> str:
 def _count(value: float | None) -> str:
     """``951,820``, or a sign that it is not known."""
     return NOTHING if value is None else f"{value:,.0f}"
-
-
-def format_bytes(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} B"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_PROFILED = ("seconds", "computed_tokens", "tokens_per_second", "peak_memory_bytes", "state_bytes")
 _STYLES = {"better": "green", "worse": "red", NOTHING: "dim"}
 
 
@@ -145,7 +146,8 @@ def to_csv(comparison: Comparison) -> str:
     Without a baseline a line is a row, with five columns a model: its name, then ``NAME stderr``, ``NAME low``,
     ``NAME high`` and ``NAME n``, and published figures in columns ``MODEL (Table N)``. With one, a line is a row and a
     model, and published figures are lines of the model ``MODEL (Table N)``. Then come lines of the cost of each run,
-    whose id is in the column ``run``: the metric is ``cost.NAME``.
+    whose id is in the column ``run``: the metric is ``cost.NAME``. Lines of the task ``reading`` have what a profile
+    measured, by ``length``.
     """
     lines = [{csv_value(name): csv_value(value) for name, value in line.items()} for line in _csv_lines(comparison)]
     text = io.StringIO()
@@ -184,6 +186,7 @@ def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 if column.name in row.scores:
                     yield {**start, "model": column.name, **_score(row, column.name), **_difference(row, column.name)}
     yield from _csv_costs(comparison, names)
+    yield from _csv_profile(comparison, names)
     if comparison.reference and comparison.baseline is not None:
         for figure in comparison.reference.figures:
             model = f"{figure.model} (Table {figure.table})"
@@ -196,6 +199,17 @@ def _csv_costs(comparison: Comparison, names: Mapping[str, None]) -> Iterator[di
         for figure, value in cost.values.items():
             line = {"task": cost.task, "metric": f"cost.{figure}", **names, "run": cost.run_id}
             yield line | ({cost.model: value} if comparison.baseline is None else {"model": cost.model, "value": value})
+
+
+def _csv_profile(comparison: Comparison, names: Mapping[str, None]) -> Iterator[dict[str, Any]]:
+    """A line a model, length and figure of a profile."""
+    for model in comparison.profile.models if comparison.profile else ():
+        for cost in model.measured:
+            figures = {name: getattr(cost, name) for name in _PROFILED}
+            for figure, value in {**figures, "decode_seconds": cost.decode.median if cost.decode else None}.items():
+                line = {"task": "reading", "metric": f"cost.{figure}", **names, "length": cost.tokens}
+                column = {model.name: value} if comparison.baseline is None else {"model": model.name, "value": value}
+                yield line | column
 
 
 def _score(row: Row, column: str) -> dict[str, Any]:
@@ -237,7 +251,7 @@ def to_json(comparison: Comparison) -> str:
     ``models`` with ``name`` and ``receptive_field``; ``baseline``; ``level`` of the intervals; ``rows`` with ``task``,
     ``metric``, ``settings``, ``higher_is_better``, ``differs``, ``scores`` by model (``value``, ``stderr``, ``low``,
     ``high``, ``n``) and ``differences`` by model (see ``PairedDifference`` and ``Difference``); ``costs`` of the runs;
-    ``notes``; ``changes`` and ``reference`` where these were asked for.
+    ``notes``; ``changes``, ``profile`` (see ``famcli.profiling.record``) and ``reference`` where these were asked for.
     """
     rows = [
         {
@@ -262,6 +276,7 @@ def to_json(comparison: Comparison) -> str:
         "costs": [asdict(cost) for cost in comparison.costs],
         "notes": remarks(comparison),
         "changes": None if comparison.changes is None else [asdict(change) for change in comparison.changes],
+        "profile": asdict(comparison.profile) if comparison.profile else None,
         "reference": asdict(comparison.reference) if comparison.reference else None,
     }
     return json_text(values) + "\n"

@@ -8,6 +8,7 @@ from famcli.compare.cells import format_settings
 from famcli.compare.changes import Change
 from famcli.compare.comparison import Comparison, Difference, Row
 from famcli.compare.reference import Reference
+from famcli.reports import profile as profiled
 from famcli.reports.cost import brief_grid
 from famcli.reports.grid import Grid
 from famcli.reports.numbers import (
@@ -31,6 +32,8 @@ def grids(comparison: Comparison) -> list[Grid]:
     found = [_side_by_side(comparison) if comparison.baseline is None else _against(comparison, comparison.baseline)]
     if comparison.costs:
         found.append(brief_grid(comparison.costs))
+    if comparison.profile is not None:
+        found += profiled.cost_grids(comparison.profile)
     if comparison.changes is not None:
         found.append(_changes(comparison.changes, comparison.baseline or ""))
     if comparison.reference is not None and comparison.reference.figures:
@@ -46,7 +49,8 @@ def remarks(comparison: Comparison) -> list[str]:
     unknown = any(cost.values["tokens_computed"] is None for cost in comparison.costs)
     older = ["cost: what older versions of famcli computed of the tokens read is not known"] if unknown else []
     published = [f"published: {note}" for note in comparison.reference.notes] if comparison.reference else []
-    return [*forced, *comparison.notes, *read, *older, *published]
+    reading = profiled.remarks(comparison.profile) if comparison.profile else []
+    return [*forced, *comparison.notes, *read, *older, *reading, *published]
 
 
 def _task(row: Row) -> str:

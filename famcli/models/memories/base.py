@@ -60,6 +60,30 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Products:
+    """Multiplications of matrix products, each with its addition: two operations.
+
+    Attributes:
+        dense: with weights.
+        attention: of queries with keys, and of what comes of it with values.
+    """
+
+    dense: int = 0
+    attention: int = 0
+
+    def __add__(self, other: Products) -> Products:
+        return Products(self.dense + other.dense, self.attention + other.attention)
+
+    def __mul__(self, times: int) -> Products:
+        return Products(self.dense * times, self.attention * times)
+
+    @property
+    def operations(self) -> int:
+        """Floating point operations, as PyTorch counts them."""
+        return 2 * (self.dense + self.attention)
+
+
+@dataclass(frozen=True)
 class Memory:
     """What passes from block to block. Extend it with a frozen dataclass whose fields have defaults.
 
@@ -117,6 +141,13 @@ class Memory:
     def extra(self, config: Shape) -> str | None:
         """The one of ``embeddings`` that is read after the last token of each block, for ``write`` alone."""
         return None
+
+    def write_products(self, config: Shape, blocks: int) -> Products:
+        """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
+
+        A class that overrides ``write``, ``mix`` or ``before`` and not this has products that are not known.
+        """
+        return Products()
 
     # What happens to a stream. ``state`` is that of one layer.
 

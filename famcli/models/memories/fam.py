@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Part, setting
+from famcli.models.memories.base import Block, Part, Products, setting
 from famcli.models.memories.window import Window
 
 if TYPE_CHECKING:
@@ -102,6 +102,20 @@ class Fam(Window):
         if self.fam_ffn:
             sizes |= {"gate": (width, ffn), "up": (width, ffn), "down": (ffn, width)}
         return ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in sizes.items()})
+
+    def write_products(self, config: Shape, blocks: int) -> Products:
+        """The queries of as many latents as are written at once, what they see, and the FAM's new keys and values."""
+        return self._update_products(config, blocks, self.fam_length)
+
+    def _update_products(self, config: Shape, blocks: int, latents: int) -> Products:
+        width, heads, keys = config.width, config.heads * config.head_width, config.kv_heads * config.head_width
+        rank, own = self.fam_rank, self.fam_rank * (width + heads)  # of its matrices for queries, and for the output
+        a_latent = 2 * (width * heads + own)
+        if self.fam_ffn:
+            a_latent += 3 * (width * config.ffn_width + rank * (width + config.ffn_width))
+        kept = 2 * (width * keys + rank * (width + keys))
+        seen = (self.sinks if blocks else 0) + self.fam_length + config.block_size
+        return Products(latents * a_latent + self.fam_length * kept, 2 * latents * heads * seen)
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         initial = like.new_ones(batch).bool()

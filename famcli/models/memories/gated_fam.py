@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Part, setting
+from famcli.models.memories.base import Block, Part, Products, setting
 from famcli.models.memories.fam import Fam
 from famcli.models.memories.window import Window
 
@@ -71,6 +71,9 @@ class GatedFam(Fam):
 
     def embeddings(self, config: Shape) -> Mapping[str, int]:
         return {"fam_embedding": self.fam_group}
+
+    def write_products(self, config: Shape, blocks: int) -> Products:
+        return self._update_products(config, blocks, self.fam_group)
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         found = like.new_zeros(batch, self.fam_group)

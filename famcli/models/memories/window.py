@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Memory, Part, setting
+from famcli.models.memories.base import Block, Memory, Part, Products, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +57,10 @@ class Window(Memory):
 
     def reach(self, config: Shape) -> int:
         return self.memory_length(config) + self.sinks
+
+    def write_products(self, config: Shape, blocks: int) -> Products:
+        """None: keys and values are kept as they are."""
+        return Products()
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         def empty(tokens: int) -> Tensor:

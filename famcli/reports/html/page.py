@@ -6,7 +6,7 @@ import base64
 import hashlib
 import importlib.resources
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -24,6 +24,9 @@ from famcli.reports.layout import remarks
 from famcli.reports.plots.chart import Chart, plot_style, swatch
 from famcli.reports.plots.palette import DARK, LIGHT, variables
 from famcli.reports.plots.passkey import passkey_charts
+from famcli.reports.plots.profile import profile_chart
+from famcli.reports.profile import cost_grids
+from famcli.reports.profile import remarks as profile_remarks
 from famcli.version import __version__
 
 
@@ -51,14 +54,18 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
     reading, quarters = reading_charts(groups, columns)
     samples = samples_data(groups, columns)
     script = _asset("samples.js")
+    profile = comparison.profile
+    drawn = profile_chart(profile) if profile else None
+    profiled = () if drawn is None else (drawn,)
+    told = remarks(replace(comparison, profile=None))  # those of the profile stand below it
     page = (
         _environment()
         .get_template("page.html")
         .render(
             version=__version__,
             comparison=comparison,
-            forced=[words for words in remarks(comparison) if words.startswith("NOT COMPARABLE")],
-            remarks=[words for words in remarks(comparison) if not words.startswith("NOT COMPARABLE")],
+            forced=[words for words in told if words.startswith("NOT COMPARABLE")],
+            remarks=[words for words in told if not words.startswith("NOT COMPARABLE")],
             models=model_grid(comparison, name),
             verdicts=verdict_lines(comparison),
             verdict_grid=verdict_grid(comparison),
@@ -67,6 +74,9 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
             reading=reading,
             quarters=quarters,
             costs=full_grid(comparison.costs),
+            profiled=profiled,
+            profile_grids=cost_grids(profile) if profile else [],
+            profile_remarks=profile_remarks(profile) if profile else [],
             samples=samples,
             data=embedded(samples),
             runs=[(name(run), run, rerun_command(run), _pretty(configuration(run))) for run in comparison.runs],
@@ -76,7 +86,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
         )
     )
     # A lone half of a character, which JSON can hold and a file cannot, must not cost the report.
-    return Report(page.encode("utf-8", "replace").decode("utf-8"), (*passkey, *reading))
+    return Report(page.encode("utf-8", "replace").decode("utf-8"), (*passkey, *reading, *profiled))
 
 
 def _environment() -> Any:

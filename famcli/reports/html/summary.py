@@ -61,7 +61,7 @@ def task_grids(comparison: Comparison) -> list[tuple[str, list[Grid]]]:
     found: list[tuple[str, list[Grid]]] = []
     for task in dict.fromkeys(row.task for row in comparison.rows):
         rows = tuple(row for row in comparison.rows if row.task == task)
-        shown = grids(replace(comparison, rows=rows, reference=None, changes=None, costs=()))
+        shown = grids(replace(comparison, rows=rows, reference=None, changes=None, costs=(), profile=None))
         found.append((task, [_under(task, grid) for grid in shown]))
     return found
 

@@ -31,10 +31,11 @@ class PeakMemory:
     Args:
         device: of the model. On CUDA it is memory allocated there, elsewhere the resident set of the process.
         beside: bytes of the resident set that are not the run's, see ``held_beside``.
+        tidy: give free memory back; not where the next thing is timed, which would have to ask for it again.
     """
 
-    def __init__(self, device: torch.device, beside: int = 0) -> None:
-        self.device, self.beside = device, beside
+    def __init__(self, device: torch.device, beside: int = 0, tidy: bool = True) -> None:
+        self.device, self.beside, self.tidy = device, beside, tidy
         self._sampler: _Sampler | None = None
 
     @property
@@ -46,7 +47,8 @@ class PeakMemory:
         return max(0, found - self.beside)
 
     def __enter__(self) -> PeakMemory:
-        give_back()
+        if self.tidy:
+            give_back()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif not _begin_anew():
