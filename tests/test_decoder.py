@@ -70,10 +70,12 @@ def with_token_changed(tokens: Tensor, place: int) -> Tensor:
 
 
 class TestChunkInvariance:
+    @pytest.mark.parametrize("few", [0, 3], ids=["kernel", "written-out"])
     @each_kind
     @torch.no_grad()
-    def test_long_blocks_attend_in_runs(self, config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_long_blocks_attend_in_runs(self, config: ModelConfig, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(attention, "QUERY_RUN", 3)
+        monkeypatch.setattr(attention, "FEW", few)
         config = replace(config, block_size=10)
         decoder, tokens = small_decoder(config), random_tokens(config, 2, 37)
         latents, _ = read_in_chunks(decoder, tokens, [5, 32])

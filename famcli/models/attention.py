@@ -127,7 +127,7 @@ class Geometry:
     span: int
     parts: tuple[Part, ...]
     tokens: Rotation
-    masks: list[Tensor] | None
+    masks: list[Mask] | None
     origin: int
     rotary: RotaryTable
     skipped: SkippedPositions | None
@@ -153,7 +153,7 @@ class Geometry:
     def on(self, device: torch.device) -> Geometry:
         """The same for tensors on another device."""
         tokens = (self.tokens[0].to(device), self.tokens[1].to(device))
-        masks = None if self.masks is None else [mask.to(device) for mask in self.masks]
+        masks = None if self.masks is None else [mask.on(device) for mask in self.masks]
         return replace(self, tokens=tokens, masks=masks, like=self.like.to(device))
 
 
@@ -161,13 +161,47 @@ EXPLICIT = 1 << 16
 """Most queries times keys whose attention is written out where a gradient is wanted: the backward of PyTorch's kernel
 for processors takes as long for the few queries of a FAM or a question as for hundreds."""
 
+FEW = 16
+"""Most queries for which keys are left where they are: to copy them into one row takes longer than to look at them."""
+
 QUERY_RUN = 256
 """Queries that attend together. A run is given no key beyond its last token, which spares half of the work."""
 
 
+@dataclass(frozen=True)
+class Mask:
+    """What a run of queries may look at.
+
+    Attributes:
+        seen: [.., queries, keys] true where a query may look, over no more keys than the run sees.
+        always: the first so many keys, which all of the queries see.
+    """
+
+    seen: Tensor
+    always: int = 0
+
+    @classmethod
+    def of(cls, seen: Tensor) -> Mask:
+        """A mask [queries, keys] that is used many times."""
+        return cls(seen, int(seen.all(dim=0).cumprod(dim=0).sum()))
+
+    def on(self, device: torch.device) -> Mask:
+        """The same on another device."""
+        return Mask(self.seen.to(device), self.always)
+
+    def narrowed(self, visible: Tensor) -> Mask:
+        """Without the keys that are not ``visible`` [b, m] to a row, of the first m."""
+        rows = F.pad(visible, (0, self.seen.shape[-1] - visible.shape[1]), value=True)
+        return Mask(self.seen & rows[:, None, None])
+
+    def hide(self, scores: Tensor) -> None:
+        """Changes ``scores`` [b, h, queries, keys] so that no query looks at what it may not."""
+        scores[..., self.always :].masked_fill_(~self.seen[..., self.always :], float("-inf"))
+
+
 def block_masks(
     parts: Sequence[Part], offset: int, count: int, *, window: int | None, device: torch.device
-) -> list[Tensor] | None:
+) -> list[Mask] | None:
     """Tokens see the keys before them: those of the memory, and their own block up to themselves (Algorithm 1).
 
     Args:
@@ -178,8 +212,7 @@ def block_masks(
         device: of the masks.
 
     Returns:
-        A mask [queries, keys] for each run of ``QUERY_RUN`` queries, true where a token may look, over no more keys
-        than the run sees; ``None`` for a single token that sees all.
+        A mask for each run of ``QUERY_RUN`` queries; ``None`` for a single token that sees all.
     """
     last = offset + count - 1
     oldest = min((part.first for part in parts if part.first is not None), default=0)
@@ -201,14 +234,16 @@ def block_masks(
             mask &= run[:, None] - places[: len(keys)] < window
         if hidden:
             mask[:, :before] &= run[:, None] >= seen_from
-        masks.append(mask)
+        masks.append(Mask.of(mask))
     return masks
 
 
-def _narrowed(mask: Tensor, visible: Tensor) -> Tensor:
-    """A mask [t, n] without the keys that are not ``visible`` [b, m] to a row: [b, 1, t, n]."""
-    rows = F.pad(visible, (0, mask.shape[1] - visible.shape[1]), value=True)
-    return mask & rows[:, None, None]
+def _joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Keys and values one after another."""
+    if len(seen) == 1:
+        return seen[0]
+    keys, values = zip(*seen, strict=True)
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
 def _along(part: Part) -> Tensor:
@@ -246,7 +281,7 @@ class Attention(nn.Module):
         self,
         q: Tensor,
         seen: Sequence[tuple[Tensor, Tensor]],
-        masks: list[Tensor] | None = None,
+        masks: list[Mask] | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """``heads_of`` brought back to the model's width: [b, t, d]."""
@@ -260,7 +295,7 @@ class Attention(nn.Module):
         self,
         q: Tensor,
         seen: Sequence[tuple[Tensor, Tensor]],
-        masks: list[Tensor] | None = None,
+        masks: list[Mask] | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """One softmax over all the keys that a query sees: q [b, h, t, k] -> [b, h, t, k].
@@ -271,40 +306,67 @@ class Attention(nn.Module):
             masks: as ``block_masks`` makes them; ``None``: every key is seen.
             visible: [b, m] which of the first m keys the queries of each row see besides; ``None``: all.
         """
-        k, v = (torch.cat(tensors, dim=2) if len(seen) > 1 else tensors[0] for tensors in zip(*seen, strict=True))
+        seen = [pair for pair in seen if pair[0].shape[2]]
+        if q.shape[2] > min(FEW, QUERY_RUN) or q.is_cuda:
+            seen = [_joined(seen)]
         if visible is not None:
-            masks = [_narrowed(mask, visible) for mask in masks or [visible.new_ones(q.shape[2], k.shape[2])]]
-        if masks is None:
-            return self._mix(q, k, v, None)
-        runs = zip(q.split(QUERY_RUN, dim=2), masks, strict=True)
-        some = [(run, mask, slice(0, mask.shape[-1])) for run, mask in runs]
-        return torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in some], dim=2)
+            everything = Mask(visible.new_ones(q.shape[2], sum(k.shape[2] for k, _ in seen)))
+            masks = [mask.narrowed(visible) for mask in masks or [everything]]
+        if masks is None or len(masks) == 1:
+            return self._mix(q, seen, masks[0] if masks else None)
+        ((k, v),) = seen
+        runs = []
+        for run, mask in zip(q.split(QUERY_RUN, dim=2), masks, strict=True):
+            keys = slice(0, mask.seen.shape[-1])
+            runs.append(self._mix(run, [(k[:, :, keys], v[:, :, keys])], mask))
+        return torch.cat(runs, dim=2)
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if q.requires_grad and not q.is_cuda and q.shape[2] * k.shape[2] <= EXPLICIT:
-            return self._explicit(q, k, v, mask)
-        grouped = self.kv_heads != self.heads
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=grouped)
+    def _mix(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
+        if self._written_out(q, sum(k.shape[2] for k, _ in seen)):
+            return self._explicit(q, seen, mask)
+        (k, v), grouped = _joined(seen), self.kv_heads != self.heads
+        allowed = None if mask is None else mask.seen
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=self.scale, enable_gqa=grouped)
 
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention that keeps its probabilities for the gradient."""
-        return self.mixed(self.scores(q, k, mask).softmax(dim=-1).to(q.dtype), v.to(q.dtype))
+    @staticmethod
+    def _written_out(q: Tensor, keys: int) -> bool:
+        """Two plain products are faster than PyTorch's kernel: it multiplies bfloat16 as slowly as float32."""
+        if q.is_cuda:
+            return False
+        if q.requires_grad:
+            return q.shape[2] * keys <= EXPLICIT
+        return q.shape[2] <= FEW or q.dtype == torch.bfloat16
+
+    def _explicit(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
+        """Attention in plain products; it keeps its probabilities for a gradient."""
+        grouped = self._grouped(self._scaled(q))
+        scores = [grouped @ k.to(q.dtype).mT for k, _ in seen]
+        joined = torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]
+        if mask is not None:
+            mask.hide(self._ungrouped(joined))
+        shares = joined.softmax(dim=-1).to(q.dtype).split([k.shape[2] for k, _ in seen], dim=-1)
+        mixed = [share @ v.to(q.dtype) for share, (_, v) in zip(shares, seen, strict=True)]
+        return self._ungrouped(sum(mixed[1:], start=mixed[0]))
 
     def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n].
-
-        Heads that share keys are multiplied together.
-        """
-        group, scale = self.heads // self.kv_heads, self.scale or self.head_width**-0.5
-        scores = (q * scale).unflatten(1, (-1, group)).flatten(2, 3) @ k.to(q.dtype).mT
-        scores = scores.unflatten(2, (group, -1)).flatten(1, 2)
+        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n]."""
+        scores = self._ungrouped(self._grouped(self._scaled(q)) @ k.to(q.dtype).mT)
         return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
     def mixed(self, shares: Tensor, v: Tensor) -> Tensor:
         """Values [b, g, n, k] by the queries' ``shares`` [b, h, t, n]: [b, h, t, k]."""
-        group = self.heads // self.kv_heads
-        mixed = shares.unflatten(1, (-1, group)).flatten(2, 3) @ v
-        return mixed.unflatten(2, (group, -1)).flatten(1, 2)
+        return self._ungrouped(self._grouped(shares) @ v)
+
+    def _scaled(self, q: Tensor) -> Tensor:
+        return q * (self.scale or self.head_width**-0.5)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """[b, h, t, n] -> [b, g, h / g t, n]: heads that share keys are multiplied together."""
+        return x.unflatten(1, (self.kv_heads, -1)).flatten(2, 3)
+
+    def _ungrouped(self, x: Tensor) -> Tensor:
+        """A view [b, h, t, n] of what ``_grouped`` gave."""
+        return x.unflatten(2, (self.heads // self.kv_heads, -1)).flatten(1, 2)
 
     @staticmethod
     def _norm(config: ModelConfig, heads: int) -> nn.RMSNorm | None:
