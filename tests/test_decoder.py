@@ -26,6 +26,7 @@ from torch import Tensor
 from famcli.models import attention
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
+from famcli.models.memories.base import Part
 
 each_kind = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 
@@ -340,3 +341,41 @@ class TestStatePassing:
         mixed, _ = decoder.read(tokens, state)
         assert distance(mixed[:1], reference_of(decoder, tokens[:1]).latents) <= 1e-10
         assert distance(mixed[1:], reference_of(decoder, tokens[1:], fam=[f[1:] for f in fam]).latents) <= 1e-10
+
+
+class TestPlainProducts:
+    """Attention that is written out, against PyTorch's kernel in float64 over the same keys in one row."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("count", [1, 5, 40])
+    @pytest.mark.parametrize("narrowed", [False, True])
+    @torch.no_grad()
+    def test_equal_the_kernel(
+        self, dtype: torch.dtype, count: int, narrowed: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(attention, "QUERY_RUN", 16)
+        own = attention.Attention(small_config("bswa", heads=6, kv_heads=2, head_width=8))
+        generator = torch.Generator().manual_seed(count)
+
+        def drawn(heads: int, length: int) -> Tensor:
+            """As if it were the beginning of a longer buffer."""
+            return torch.randn(2, heads, length + 3, 8, generator=generator).to(dtype)[:, :, :length]
+
+        parts = (Part(3, seen_from=2), Part(20, first=-20), Part(0))
+        lengths = [*(part.count for part in parts), 7 + count]
+        seen = [(drawn(2, length), drawn(2, length)) for length in lengths]
+        masks = attention.block_masks(parts, 7, count, window=15, device=torch.device("cpu"))
+        visible = torch.rand(2, 23, generator=generator) < 0.5 if narrowed else None
+        queries = drawn(6, count)
+        found = own.heads_of(queries, seen, masks, visible)
+        places = torch.cat((torch.full((3,), 1000), torch.arange(-20, 7 + count)))
+        at = torch.arange(7, 7 + count)[:, None]
+        allowed = ((places <= at) & (at - places < 15) | (places == 1000))[None, None]
+        if visible is not None:
+            allowed = allowed & torch.nn.functional.pad(visible, (0, 7 + count), value=True)[:, None, None]
+        keys, values = (torch.cat(tensors, dim=2).double() for tensors in zip(*seen, strict=True))
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            queries.double(), keys, values, attn_mask=allowed, enable_gqa=True
+        )
+        assert found.dtype == dtype
+        assert distance(found, expected) < {torch.float32: 1e-5, torch.bfloat16: 0.04}[dtype]

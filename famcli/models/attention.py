@@ -194,8 +194,12 @@ class Mask:
         rows = F.pad(visible, (0, self.seen.shape[-1] - visible.shape[1]), value=True)
         return Mask(self.seen & rows[:, None, None])
 
+    def of_row(self, row: int) -> Mask:
+        """That of one of the rows."""
+        return self if self.seen.dim() == 2 else Mask(self.seen[row])
+
     def hide(self, scores: Tensor) -> None:
-        """Changes ``scores`` [b, h, queries, keys] so that no query looks at what it may not."""
+        """Changes ``scores`` [.., h, queries, keys] so that no query looks at what it may not."""
         scores[..., self.always :].masked_fill_(~self.seen[..., self.always :], float("-inf"))
 
 
@@ -325,17 +329,15 @@ class Attention(nn.Module):
         if self._written_out(q, sum(k.shape[2] for k, _ in seen)):
             return self._explicit(q, seen, mask)
         (k, v), grouped = _joined(seen), self.kv_heads != self.heads
+        if q.dtype == torch.bfloat16 and not (q.is_cuda or q.requires_grad):
+            return self._head_by_head(q, k, v, mask)
         allowed = None if mask is None else mask.seen
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=self.scale, enable_gqa=grouped)
 
     @staticmethod
     def _written_out(q: Tensor, keys: int) -> bool:
-        """Two plain products are faster than PyTorch's kernel: it multiplies bfloat16 as slowly as float32."""
-        if q.is_cuda:
-            return False
-        if q.requires_grad:
-            return q.shape[2] * keys <= EXPLICIT
-        return q.shape[2] <= FEW or q.dtype == torch.bfloat16
+        """So few queries that two plain products are faster than PyTorch's kernel."""
+        return not q.is_cuda and (q.shape[2] * keys <= EXPLICIT if q.requires_grad else q.shape[2] <= FEW)
 
     def _explicit(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
         """Attention in plain products; it keeps its probabilities for a gradient."""
@@ -347,6 +349,20 @@ class Attention(nn.Module):
         shares = joined.softmax(dim=-1).to(q.dtype).split([k.shape[2] for k, _ in seen], dim=-1)
         mixed = [share @ v.to(q.dtype) for share, (_, v) in zip(shares, seen, strict=True)]
         return self._ungrouped(sum(mixed[1:], start=mixed[0]))
+
+    def _head_by_head(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
+        """Attention in plain products, for bfloat16, which PyTorch's kernel multiplies as slowly as float32.
+
+        Products of one head take keys out of a longer row as they lie; those of several heads would copy them.
+        """
+        grouped, attended = self._grouped(self._scaled(q)), []
+        for row in range(len(q)):
+            for head in range(self.kv_heads):
+                scores = grouped[row, head] @ k[row, head].mT
+                if mask is not None:
+                    mask.of_row(row).hide(scores.unflatten(0, (self.heads // self.kv_heads, -1)))
+                attended.append(scores.softmax(dim=-1) @ v[row, head])
+        return self._ungrouped(torch.stack(attended).unflatten(0, (len(q), -1)))
 
     def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
         """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n]."""
