@@ -353,6 +353,7 @@ class TestPlainProducts:
     def test_equal_the_kernel(
         self, dtype: torch.dtype, count: int, narrowed: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(attention, "FEW", 8)
         monkeypatch.setattr(attention, "QUERY_RUN", 16)
         own = attention.Attention(small_config("bswa", heads=6, kv_heads=2, head_width=8))
         generator = torch.Generator().manual_seed(count)
