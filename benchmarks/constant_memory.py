@@ -9,6 +9,7 @@ shortest times.
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import sys
@@ -45,7 +46,9 @@ def peak() -> int:
 
 
 def main() -> None:
-    model = load_model(sys.argv[1] if len(sys.argv) > 1 else "fam-tiny")
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("model", nargs="?", default="fam-tiny")
+    model = load_model(arguments.parse_args().model)
     seconds(model, SHORT)
     before = peak()
     short, long = zip(*((seconds(model, SHORT), seconds(model, LONG)) for _ in range(2)), strict=True)

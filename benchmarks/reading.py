@@ -1,6 +1,6 @@
 """How fast models read and decode on a processor, and which share that is of what the processor gives.
 
-    pip install transformers && python benchmarks/reading.py [--quick] [--output reading.json]
+    pip install transformers && python benchmarks/reading.py [--quick | --longest 4096] [--output reading.json]
 
 One thread, one stream, random weights of the shape of SmolLM2-135M, all models in turns in one process. Seconds are
 those of the processor, so that other work beside changes little: medians over the repeats, the least and the most in
@@ -209,11 +209,13 @@ def shown(cell: Mapping[str, Any], cells: list[dict[str, Any]]) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="512 tokens read, and 600 before decoding")
+    arguments.add_argument("--longest", type=int, default=16384, help="longest text read; 16384 takes half an hour")
     arguments.add_argument("--dtype", choices=("float32", "bfloat16"), help="one of them alone")
     arguments.add_argument("--output", type=Path, help="JSON file for all times")
     options = arguments.parse_args()
     torch.set_num_threads(1)
     read = {512: 3} if options.quick else {512: 9, 4096: 3, 16384: 1}
+    read = {length: repeats for length, repeats in read.items() if length <= options.longest}
     decode = {600: 3} if options.quick else {600: 7, 4000: 5}
     cells = []
     print(f"{'dtype':9} {'what':7} {'length':>6}  {'model':17} {'tokens/s':30} {'of limit':>8} {'x transformers':>15}")

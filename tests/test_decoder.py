@@ -23,7 +23,7 @@ from small_models import (
 )
 from torch import Tensor
 
-from famcli.models import attention
+from famcli.models import attention, masks
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 from famcli.models.memories.base import Part
@@ -75,7 +75,7 @@ class TestChunkInvariance:
     @each_kind
     @torch.no_grad()
     def test_long_blocks_attend_in_runs(self, config: ModelConfig, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attention, "QUERY_RUN", 3)
+        monkeypatch.setattr(masks, "QUERY_RUN", 3)
         monkeypatch.setattr(attention, "FEW", few)
         config = replace(config, block_size=10)
         decoder, tokens = small_decoder(config), random_tokens(config, 2, 37)
@@ -354,7 +354,7 @@ class TestPlainProducts:
         self, dtype: torch.dtype, count: int, narrowed: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(attention, "FEW", 8)
-        monkeypatch.setattr(attention, "QUERY_RUN", 16)
+        monkeypatch.setattr(masks, "QUERY_RUN", 16)
         own = attention.Attention(small_config("bswa", heads=6, kv_heads=2, head_width=8))
         generator = torch.Generator().manual_seed(count)
 
@@ -365,10 +365,10 @@ class TestPlainProducts:
         parts = (Part(3, seen_from=2), Part(20, first=-20), Part(0))
         lengths = [*(part.count for part in parts), 7 + count]
         seen = [(drawn(2, length), drawn(2, length)) for length in lengths]
-        masks = attention.block_masks(parts, 7, count, window=15, device=torch.device("cpu"))
+        made = masks.block_masks(parts, 7, count, window=15, device=torch.device("cpu"))
         visible = torch.rand(2, 23, generator=generator) < 0.5 if narrowed else None
         queries = drawn(6, count)
-        found = own.heads_of(queries, seen, masks, visible)
+        found = own.heads_of(queries, seen, made, visible)
         places = torch.cat((torch.full((3,), 1000), torch.arange(-20, 7 + count)))
         at = torch.arange(7, 7 + count)[:, None]
         allowed = ((places <= at) & (at - places < 15) | (places == 1000))[None, None]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.models.config import ModelConfig
+from famcli.models.masks import Mask
 from famcli.models.memories.base import Part
 
 Rotation = tuple[Tensor, Tensor]
@@ -164,83 +165,6 @@ for processors takes as long for the few queries of a FAM or a question as for h
 FEW = 16
 """Most queries for which keys are left where they are: to copy them into one row takes longer than to look at them."""
 
-QUERY_RUN = 256
-"""Queries that attend together. A run is given no key beyond its last token, which spares half of the work."""
-
-
-@dataclass(frozen=True)
-class Mask:
-    """What a run of queries may look at.
-
-    Attributes:
-        seen: [.., queries, keys] true where a query may look, over no more keys than the run sees.
-        always: the first so many keys, which all of the queries see.
-    """
-
-    seen: Tensor
-    always: int = 0
-
-    @classmethod
-    def of(cls, seen: Tensor) -> Mask:
-        """A mask [queries, keys] that is used many times."""
-        return cls(seen, int(seen.all(dim=0).cumprod(dim=0).sum()))
-
-    def on(self, device: torch.device) -> Mask:
-        """The same on another device."""
-        return Mask(self.seen.to(device), self.always)
-
-    def narrowed(self, visible: Tensor) -> Mask:
-        """Without the keys that are not ``visible`` [b, m] to a row, of the first m."""
-        rows = F.pad(visible, (0, self.seen.shape[-1] - visible.shape[1]), value=True)
-        return Mask(self.seen & rows[:, None, None])
-
-    def of_row(self, row: int) -> Mask:
-        """That of one of the rows."""
-        return self if self.seen.dim() == 2 else Mask(self.seen[row])
-
-    def hide(self, scores: Tensor) -> None:
-        """Changes ``scores`` [.., h, queries, keys] so that no query looks at what it may not."""
-        scores[..., self.always :].masked_fill_(~self.seen[..., self.always :], float("-inf"))
-
-
-def block_masks(
-    parts: Sequence[Part], offset: int, count: int, *, window: int | None, device: torch.device
-) -> list[Mask] | None:
-    """Tokens see the keys before them: those of the memory, and their own block up to themselves (Algorithm 1).
-
-    Args:
-        parts: keys of the memory, which stand before those of the block.
-        offset: tokens of the block before these.
-        count: tokens.
-        window: newest tokens, its own included, that a token sees in a local layer; ``None`` in the others.
-        device: of the masks.
-
-    Returns:
-        A mask for each run of ``QUERY_RUN`` queries; ``None`` for a single token that sees all.
-    """
-    last = offset + count - 1
-    oldest = min((part.first for part in parts if part.first is not None), default=0)
-    if window is not None and last - oldest < window:
-        window = None
-    hidden = any(offset < part.seen_from for part in parts)
-    if count == 1 and window is None and not hidden:
-        return None
-    never_hidden = last + 1  # as near as any token
-    positions = [torch.full((part.count,), never_hidden) if part.first is None else _along(part) for part in parts]
-    places = torch.cat((*positions, torch.arange(last + 1))).to(device)
-    seen_from = torch.cat([torch.full((part.count,), part.seen_from) for part in parts] or [torch.arange(0)]).to(device)
-    before = len(seen_from)
-    masks = []
-    for run in torch.arange(offset, offset + count, device=device).split(QUERY_RUN):
-        keys = torch.arange(before + int(run[-1]) + 1, device=device)
-        mask = keys <= before + run[:, None]
-        if window is not None:
-            mask &= run[:, None] - places[: len(keys)] < window
-        if hidden:
-            mask[:, :before] &= run[:, None] >= seen_from
-        masks.append(Mask.of(mask))
-    return masks
-
 
 def _joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Keys and values one after another."""
@@ -248,12 +172,6 @@ def _joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         return seen[0]
     keys, values = zip(*seen, strict=True)
     return torch.cat(keys, dim=2), torch.cat(values, dim=2)
-
-
-def _along(part: Part) -> Tensor:
-    """Positions of the keys of a part that are tokens of the text."""
-    assert part.first is not None
-    return torch.arange(part.first, part.first + part.count)
 
 
 class Attention(nn.Module):
@@ -311,7 +229,7 @@ class Attention(nn.Module):
             visible: [b, m] which of the first m keys the queries of each row see besides; ``None``: all.
         """
         seen = [pair for pair in seen if pair[0].shape[2]]
-        if q.shape[2] > min(FEW, QUERY_RUN) or q.is_cuda:
+        if q.shape[2] > FEW or q.is_cuda or (masks and len(masks) > 1):
             seen = [_joined(seen)]
         if visible is not None:
             everything = Mask(visible.new_ones(q.shape[2], sum(k.shape[2] for k, _ in seen)))
@@ -320,7 +238,7 @@ class Attention(nn.Module):
             return self._mix(q, seen, masks[0] if masks else None)
         ((k, v),) = seen
         runs = []
-        for run, mask in zip(q.split(QUERY_RUN, dim=2), masks, strict=True):
+        for run, mask in zip(q.split([mask.queries for mask in masks], dim=2), masks, strict=True):
             keys = slice(0, mask.seen.shape[-1])
             runs.append(self._mix(run, [(k[:, :, keys], v[:, :, keys])], mask))
         return torch.cat(runs, dim=2)
@@ -355,7 +273,8 @@ class Attention(nn.Module):
 
         Products of one head take keys out of a longer row as they lie; those of several heads would copy them.
         """
-        grouped, attended = self._grouped(self._scaled(q)), []
+        grouped, k, v = self._grouped(self._scaled(q)), k.to(q.dtype), v.to(q.dtype)
+        attended = []
         for row in range(len(q)):
             for head in range(self.kv_heads):
                 scores = grouped[row, head] @ k[row, head].mT

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from famcli.errors import UserError
 from famcli.files import source_sha256
-from famcli.models.attention import Geometry, Mask, RotaryTable, SkippedPositions, block_masks, rope_frequencies
+from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, rope_frequencies
 from famcli.models.config import ModelConfig, default_of
 from famcli.models.cost import state_values_per_token
 from famcli.models.layer import Layer
+from famcli.models.masks import Mask, block_masks
 from famcli.models.memories.base import Part
 from famcli.models.state import LayerState, StreamState
 
