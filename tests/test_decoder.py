@@ -23,9 +23,10 @@ from small_models import (
 )
 from torch import Tensor
 
-from famcli.models import attention
+from famcli.models import attention, masks
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
+from famcli.models.memories.base import Part
 
 each_kind = pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 
@@ -70,10 +71,12 @@ def with_token_changed(tokens: Tensor, place: int) -> Tensor:
 
 
 class TestChunkInvariance:
+    @pytest.mark.parametrize("few", [0, 3], ids=["kernel", "written-out"])
     @each_kind
     @torch.no_grad()
-    def test_long_blocks_attend_in_runs(self, config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attention, "QUERY_RUN", 3)
+    def test_long_blocks_attend_in_runs(self, config: ModelConfig, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(masks, "QUERY_RUN", 3)
+        monkeypatch.setattr(attention, "FEW", few)
         config = replace(config, block_size=10)
         decoder, tokens = small_decoder(config), random_tokens(config, 2, 37)
         latents, _ = read_in_chunks(decoder, tokens, [5, 32])
@@ -338,3 +341,42 @@ class TestStatePassing:
         mixed, _ = decoder.read(tokens, state)
         assert distance(mixed[:1], reference_of(decoder, tokens[:1]).latents) <= 1e-10
         assert distance(mixed[1:], reference_of(decoder, tokens[1:], fam=[f[1:] for f in fam]).latents) <= 1e-10
+
+
+class TestPlainProducts:
+    """Attention that is written out, against PyTorch's kernel in float64 over the same keys in one row."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("count", [1, 5, 40])
+    @pytest.mark.parametrize("narrowed", [False, True])
+    @torch.no_grad()
+    def test_equal_the_kernel(
+        self, dtype: torch.dtype, count: int, narrowed: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(attention, "FEW", 8)
+        monkeypatch.setattr(masks, "QUERY_RUN", 16)
+        own = attention.Attention(small_config("bswa", heads=6, kv_heads=2, head_width=8))
+        generator = torch.Generator().manual_seed(count)
+
+        def drawn(heads: int, length: int) -> Tensor:
+            """As if it were the beginning of a longer buffer."""
+            return torch.randn(2, heads, length + 3, 8, generator=generator).to(dtype)[:, :, :length]
+
+        parts = (Part(3, seen_from=2), Part(20, first=-20), Part(0))
+        lengths = [*(part.count for part in parts), 7 + count]
+        seen = [(drawn(2, length), drawn(2, length)) for length in lengths]
+        made = masks.block_masks(parts, 7, count, window=15, device=torch.device("cpu"))
+        visible = torch.rand(2, 23, generator=generator) < 0.5 if narrowed else None
+        queries = drawn(6, count)
+        found = own.heads_of(queries, seen, made, visible)
+        places = torch.cat((torch.full((3,), 1000), torch.arange(-20, 7 + count)))
+        at = torch.arange(7, 7 + count)[:, None]
+        allowed = ((places <= at) & (at - places < 15) | (places == 1000))[None, None]
+        if visible is not None:
+            allowed = allowed & torch.nn.functional.pad(visible, (0, 7 + count), value=True)[:, None, None]
+        keys, values = (torch.cat(tensors, dim=2).double() for tensors in zip(*seen, strict=True))
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            queries.double(), keys, values, attn_mask=allowed, enable_gqa=True
+        )
+        assert found.dtype == dtype
+        assert distance(found, expected) < {torch.float32: 1e-5, torch.bfloat16: 0.04}[dtype]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.models.config import ModelConfig
+from famcli.models.masks import Mask
 from famcli.models.memories.base import Part
 
 Rotation = tuple[Tensor, Tensor]
@@ -127,7 +128,7 @@ class Geometry:
     span: int
     parts: tuple[Part, ...]
     tokens: Rotation
-    masks: list[Tensor] | None
+    masks: list[Mask] | None
     origin: int
     rotary: RotaryTable
     skipped: SkippedPositions | None
@@ -153,7 +154,7 @@ class Geometry:
     def on(self, device: torch.device) -> Geometry:
         """The same for tensors on another device."""
         tokens = (self.tokens[0].to(device), self.tokens[1].to(device))
-        masks = None if self.masks is None else [mask.to(device) for mask in self.masks]
+        masks = None if self.masks is None else [mask.on(device) for mask in self.masks]
         return replace(self, tokens=tokens, masks=masks, like=self.like.to(device))
 
 
@@ -161,60 +162,16 @@ EXPLICIT = 1 << 16
 """Most queries times keys whose attention is written out where a gradient is wanted: the backward of PyTorch's kernel
 for processors takes as long for the few queries of a FAM or a question as for hundreds."""
 
-QUERY_RUN = 256
-"""Queries that attend together. A run is given no key beyond its last token, which spares half of the work."""
+FEW = 16
+"""Most queries for which keys are left where they are: to copy them into one row takes longer than to look at them."""
 
 
-def block_masks(
-    parts: Sequence[Part], offset: int, count: int, *, window: int | None, device: torch.device
-) -> list[Tensor] | None:
-    """Tokens see the keys before them: those of the memory, and their own block up to themselves (Algorithm 1).
-
-    Args:
-        parts: keys of the memory, which stand before those of the block.
-        offset: tokens of the block before these.
-        count: tokens.
-        window: newest tokens, its own included, that a token sees in a local layer; ``None`` in the others.
-        device: of the masks.
-
-    Returns:
-        A mask [queries, keys] for each run of ``QUERY_RUN`` queries, true where a token may look, over no more keys
-        than the run sees; ``None`` for a single token that sees all.
-    """
-    last = offset + count - 1
-    oldest = min((part.first for part in parts if part.first is not None), default=0)
-    if window is not None and last - oldest < window:
-        window = None
-    hidden = any(offset < part.seen_from for part in parts)
-    if count == 1 and window is None and not hidden:
-        return None
-    never_hidden = last + 1  # as near as any token
-    positions = [torch.full((part.count,), never_hidden) if part.first is None else _along(part) for part in parts]
-    places = torch.cat((*positions, torch.arange(last + 1))).to(device)
-    seen_from = torch.cat([torch.full((part.count,), part.seen_from) for part in parts] or [torch.arange(0)]).to(device)
-    before = len(seen_from)
-    masks = []
-    for run in torch.arange(offset, offset + count, device=device).split(QUERY_RUN):
-        keys = torch.arange(before + int(run[-1]) + 1, device=device)
-        mask = keys <= before + run[:, None]
-        if window is not None:
-            mask &= run[:, None] - places[: len(keys)] < window
-        if hidden:
-            mask[:, :before] &= run[:, None] >= seen_from
-        masks.append(mask)
-    return masks
-
-
-def _narrowed(mask: Tensor, visible: Tensor) -> Tensor:
-    """A mask [t, n] without the keys that are not ``visible`` [b, m] to a row: [b, 1, t, n]."""
-    rows = F.pad(visible, (0, mask.shape[1] - visible.shape[1]), value=True)
-    return mask & rows[:, None, None]
-
-
-def _along(part: Part) -> Tensor:
-    """Positions of the keys of a part that are tokens of the text."""
-    assert part.first is not None
-    return torch.arange(part.first, part.first + part.count)
+def _joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Keys and values one after another."""
+    if len(seen) == 1:
+        return seen[0]
+    keys, values = zip(*seen, strict=True)
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
 class Attention(nn.Module):
@@ -246,7 +203,7 @@ class Attention(nn.Module):
         self,
         q: Tensor,
         seen: Sequence[tuple[Tensor, Tensor]],
-        masks: list[Tensor] | None = None,
+        masks: list[Mask] | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """``heads_of`` brought back to the model's width: [b, t, d]."""
@@ -260,7 +217,7 @@ class Attention(nn.Module):
         self,
         q: Tensor,
         seen: Sequence[tuple[Tensor, Tensor]],
-        masks: list[Tensor] | None = None,
+        masks: list[Mask] | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """One softmax over all the keys that a query sees: q [b, h, t, k] -> [b, h, t, k].
@@ -271,40 +228,80 @@ class Attention(nn.Module):
             masks: as ``block_masks`` makes them; ``None``: every key is seen.
             visible: [b, m] which of the first m keys the queries of each row see besides; ``None``: all.
         """
-        k, v = (torch.cat(tensors, dim=2) if len(seen) > 1 else tensors[0] for tensors in zip(*seen, strict=True))
+        seen = [pair for pair in seen if pair[0].shape[2]]
+        if q.shape[2] > FEW or q.is_cuda or (masks and len(masks) > 1):
+            seen = [_joined(seen)]
         if visible is not None:
-            masks = [_narrowed(mask, visible) for mask in masks or [visible.new_ones(q.shape[2], k.shape[2])]]
-        if masks is None:
-            return self._mix(q, k, v, None)
-        runs = zip(q.split(QUERY_RUN, dim=2), masks, strict=True)
-        some = [(run, mask, slice(0, mask.shape[-1])) for run, mask in runs]
-        return torch.cat([self._mix(run, k[:, :, keys], v[:, :, keys], mask) for run, mask, keys in some], dim=2)
+            everything = Mask(visible.new_ones(q.shape[2], sum(k.shape[2] for k, _ in seen)))
+            masks = [mask.narrowed(visible) for mask in masks or [everything]]
+        if masks is None or len(masks) == 1:
+            return self._mix(q, seen, masks[0] if masks else None)
+        ((k, v),) = seen
+        runs = []
+        for run, mask in zip(q.split([mask.queries for mask in masks], dim=2), masks, strict=True):
+            keys = slice(0, mask.seen.shape[-1])
+            runs.append(self._mix(run, [(k[:, :, keys], v[:, :, keys])], mask))
+        return torch.cat(runs, dim=2)
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        if q.requires_grad and not q.is_cuda and q.shape[2] * k.shape[2] <= EXPLICIT:
-            return self._explicit(q, k, v, mask)
-        grouped = self.kv_heads != self.heads
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale, enable_gqa=grouped)
+    def _mix(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
+        if self._written_out(q, sum(k.shape[2] for k, _ in seen)):
+            return self._explicit(q, seen, mask)
+        (k, v), grouped = _joined(seen), self.kv_heads != self.heads
+        if q.dtype == torch.bfloat16 and not (q.is_cuda or q.requires_grad):
+            return self._head_by_head(q, k, v, mask)
+        allowed = None if mask is None else mask.seen
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=self.scale, enable_gqa=grouped)
 
-    def _explicit(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention that keeps its probabilities for the gradient."""
-        return self.mixed(self.scores(q, k, mask).softmax(dim=-1).to(q.dtype), v.to(q.dtype))
+    @staticmethod
+    def _written_out(q: Tensor, keys: int) -> bool:
+        """So few queries that two plain products are faster than PyTorch's kernel."""
+        return not q.is_cuda and (q.shape[2] * keys <= EXPLICIT if q.requires_grad else q.shape[2] <= FEW)
+
+    def _explicit(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
+        """Attention in plain products; it keeps its probabilities for a gradient."""
+        grouped = self._grouped(self._scaled(q))
+        scores = [grouped @ k.to(q.dtype).mT for k, _ in seen]
+        joined = torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]
+        if mask is not None:
+            mask.hide(self._ungrouped(joined))
+        shares = joined.softmax(dim=-1).to(q.dtype).split([k.shape[2] for k, _ in seen], dim=-1)
+        mixed = [share @ v.to(q.dtype) for share, (_, v) in zip(shares, seen, strict=True)]
+        return self._ungrouped(sum(mixed[1:], start=mixed[0]))
+
+    def _head_by_head(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None) -> Tensor:
+        """Attention in plain products, for bfloat16, which PyTorch's kernel multiplies as slowly as float32.
+
+        Products of one head take keys out of a longer row as they lie; those of several heads would copy them.
+        """
+        grouped, k, v = self._grouped(self._scaled(q)), k.to(q.dtype), v.to(q.dtype)
+        attended = []
+        for row in range(len(q)):
+            for head in range(self.kv_heads):
+                scores = grouped[row, head] @ k[row, head].mT
+                if mask is not None:
+                    mask.of_row(row).hide(scores.unflatten(0, (self.heads // self.kv_heads, -1)))
+                attended.append(scores.softmax(dim=-1) @ v[row, head])
+        return self._ungrouped(torch.stack(attended).unflatten(0, (len(q), -1)))
 
     def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n].
-
-        Heads that share keys are multiplied together.
-        """
-        group, scale = self.heads // self.kv_heads, self.scale or self.head_width**-0.5
-        scores = (q * scale).unflatten(1, (-1, group)).flatten(2, 3) @ k.to(q.dtype).mT
-        scores = scores.unflatten(2, (group, -1)).flatten(1, 2)
+        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n]."""
+        scores = self._ungrouped(self._grouped(self._scaled(q)) @ k.to(q.dtype).mT)
         return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
 
     def mixed(self, shares: Tensor, v: Tensor) -> Tensor:
         """Values [b, g, n, k] by the queries' ``shares`` [b, h, t, n]: [b, h, t, k]."""
-        group = self.heads // self.kv_heads
-        mixed = shares.unflatten(1, (-1, group)).flatten(2, 3) @ v
-        return mixed.unflatten(2, (group, -1)).flatten(1, 2)
+        return self._ungrouped(self._grouped(shares) @ v)
+
+    def _scaled(self, q: Tensor) -> Tensor:
+        return q * (self.scale or self.head_width**-0.5)
+
+    def _grouped(self, x: Tensor) -> Tensor:
+        """[b, h, t, n] -> [b, g, h / g t, n]: heads that share keys are multiplied together."""
+        return x.unflatten(1, (self.kv_heads, -1)).flatten(2, 3)
+
+    def _ungrouped(self, x: Tensor) -> Tensor:
+        """A view [b, h, t, n] of what ``_grouped`` gave."""
+        return x.unflatten(2, (self.heads // self.kv_heads, -1)).flatten(1, 2)
 
     @staticmethod
     def _norm(config: ModelConfig, heads: int) -> nn.RMSNorm | None:

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from famcli.errors import UserError
 from famcli.files import source_sha256
-from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, block_masks, rope_frequencies
+from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, rope_frequencies
 from famcli.models.config import ModelConfig, default_of
 from famcli.models.cost import state_values_per_token
 from famcli.models.layer import Layer
+from famcli.models.masks import Mask, block_masks
 from famcli.models.memories.base import Part
 from famcli.models.state import LayerState, StreamState
 
@@ -155,7 +156,7 @@ class Decoder(nn.Module):
             local: RotaryTable(rope_frequencies(config, local), reach, config.block_size)
             for local in {layer.local for layer in self._stack}
         }
-        self._masks: dict[bool, tuple[tuple[object, ...], list[Tensor] | None]] = {}
+        self._masks: dict[bool, tuple[tuple[object, ...], list[Mask] | None]] = {}
 
     def initialise(self, seed: int) -> None:
         """Draws all weights.
@@ -382,7 +383,7 @@ class Decoder(nn.Module):
             like=like.new_empty(0),
         )
 
-    def _block_masks(self, local: bool, parts: tuple[Part, ...], offset: int, count: int) -> list[Tensor] | None:
+    def _block_masks(self, local: bool, parts: tuple[Part, ...], offset: int, count: int) -> list[Mask] | None:
         """The masks of whole blocks repeat from block to block, so the last ones are kept."""
         device = self.embedding.weight.device
         key = (parts, offset, count, device)
