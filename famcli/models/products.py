@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from famcli.models.attention import QUERY_RUN
 from famcli.models.config import ModelConfig
+from famcli.models.masks import QUERY_RUN
 from famcli.models.memories.base import Memory, Products
 
 _OWN_WORK = ("write", "mix", "before")
