@@ -9,7 +9,7 @@ from small_models import KINDS, random_tokens, small_config, small_decoder
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from famcli.models import attention, products
+from famcli.models import masks, products
 from famcli.models.config import ModelConfig
 from famcli.models.products import chunk, decoding_values, known, reading, whole_chunks
 
@@ -41,7 +41,7 @@ def counted(config: ModelConfig, tokens: int) -> int:
 
 @pytest.mark.parametrize("kind", [*KINDS, *MORE])
 def test_reading_takes_what_pytorch_counts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (attention, products):
+    for module in (masks, products):
         monkeypatch.setattr(module, "QUERY_RUN", 3)
     config = {**KINDS, **MORE}[kind]
     assert known(config)

@@ -112,9 +112,12 @@ class GatedFam(Fam):
         """All layers write, or none."""
         from torch import stack
 
-        takes, opens = self.gate(stack([state["fam_found"] for state in self.voters(states)]))
+        found = [state["fam_found"] for state in self.voters(states)]
+        takes, opens = self.gate(stack([some.to(found[0].device) for some in found]))
         for number, state in enumerate(states):
-            state |= self.push(state, state["fam_new"], takes, opens, decoder.layer(number), decoder.place(number))
+            new = state["fam_new"]
+            pushed = self.push(state, new, takes.to(new.device), opens.to(new.device))
+            decoder.layer(number).restore(state, pushed, decoder.place(number))
 
     @staticmethod
     def voters(states: Sequence[Any]) -> Sequence[Any]:
@@ -159,14 +162,15 @@ class GatedFam(Fam):
             latents = self.fam_scale * rms_norm(latents, latents.shape[-1:])
         return latents, logs
 
-    def push(self, state: State, latents: Tensor, takes: Tensor, opens: Tensor, layer: LayerView, at: Place) -> State:
-        """The newest group becomes ``latents``, in the rows that open [b], filled where it ``takes`` [b, a]."""
+    def push(self, state: State, latents: Tensor, takes: Tensor, opens: Tensor) -> State:
+        """What is carried, with ``latents`` for the newest group in the rows that open [b], filled where it ``takes``
+        [b, a]; for ``restore``."""
         from torch import cat, where
 
         old, filled = state["fam"], state["fam_filled"]
         fam = where(opens[:, None, None], cat((old[:, self.fam_group :], latents.to(old)), dim=1), old)
         filled = where(opens[:, None], cat((filled[:, self.fam_group :], takes), dim=1), filled)
-        return {**self._set(fam, layer, at), "fam_filled": filled}
+        return {"fam": fam, "fam_filled": filled}
 
     def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
         return {**self._set(carried["fam"], layer, at), "fam_filled": carried["fam_filled"]}

@@ -114,7 +114,8 @@ class RecordedStep:
             self._look(logs, update, memory.sink_places(place), first)
             takes = self._taken(update)
             if takes.any():
-                state |= memory.push(state, latents, takes, takes.any(dim=1), layer, place)
+                pushed = memory.push(state, latents, takes, takes.any(dim=1))
+                state |= memory.restore(state, pushed, layer, place)
         self._match(number, state)
         return state
 
