@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TAKES = 0.5
 """A latent is filled if its heads attend to something else than the sinks with more than this share, on the mean."""
 
-OPENS = 0.55
+OPENS = 0.5
 """A block writes a group if the mean of these shares over its latents is above this."""
 
 VOTERS = 2 / 3
