@@ -101,3 +101,18 @@ def reached_blocks(found: dict[str, Tensor]) -> list[bool]:
     reached = found["embedding.weight"][:20].ne(0).any(-1).unflatten(0, (5, 4))
     assert torch.equal(reached.any(-1), reached.all(-1))
     return reached.all(-1).tolist()
+
+
+def test_attention_that_is_written_out_is_that_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from famcli.models import attention
+
+    def read(explicit: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(attention, "EXPLICIT", explicit)
+        model = small_decoder(small_config("fam", memory_segments=1, sinks=2))
+        tokens = torch.arange(30).view(2, 15)
+        latents, _ = model.read(tokens, model.start(2))
+        latents.square().sum().backward()
+        return [latents, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    for kernel, explicit in zip(read(0), read(1 << 16), strict=True):
+        assert distance(kernel, explicit) <= 1e-9 * (1 + kernel.abs().max())

@@ -18,7 +18,6 @@ from test_checkpoint import save_small
 from famcli.checkpoints.registry import load_model
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
-from famcli.errors import UserError
 from famcli.fields import read_fields
 from famcli.models.decoder import Decoder
 from famcli.models.memories import gated_fam
@@ -325,9 +324,10 @@ def test_a_run_that_stops_goes_on_to_the_same_adapter(tmp_path: Path, monkeypatc
         ({"answer_slots": 9}, "fam_group"),
         ({"phases": [{"steps": 1, "block_sizes": [96], "learning_rate": 0.1, "keys": 4}]}, "3 groups"),
         ({"tellings": [{"line": "{key} it is.", "question": "What?"}], "passkey": 0}, "fewer than lead_slots"),
-        ({"tellings": [{"line": "Nothing.", "question": "What?"}]}, "{key}"),
+        ({"tellings": [{"line": "Nothing.", "question": "What?"}]}, "tells no {key}"),
         ({"phases": [{"steps": 1, "block_sizes": [32], "learning_rate": 0.1}]}, "32"),
         ({"key_digits": [6, 7]}, "answer_slots"),
+        ({"recurring": 1.5}, "recurring must be from 0 to 1"),
         ({"tellings": [{"line": "It is {key} of {place}", "question": "What?"}]}, "cannot be filled in"),
         ({"recordings": [{"block_size": 96, "streams": 2}]}, "more streams"),
         ({"recordings": [{"block_size": 0, "streams": 40}]}, "block_size must be at least 1"),
@@ -359,7 +359,16 @@ def test_questions_about_documents_have_no_place_here(
 def test_a_corpus_shorter_than_a_text_begins_again() -> None:
     recipe = recipe_of(fillers={"classic": 0, "sentences": 0, "text": 1})
     texts = Texts(recipe, ByteTokenizer(), np.frombuffer(b"Short.", np.uint8))
-    assert b"Short.Short." in bytes(texts.draw(np.random.default_rng(0), 96).ids)
+    assert b"Short.Short." in bytes(i for i in texts.draw(np.random.default_rng(0), 96).ids if i < 256)
+
+
+def test_recurring_keys_are_made_of_two_digits() -> None:
+    rng = np.random.default_rng(4)
+    for share in (0.0, 1.0):
+        texts = texts_of(recipe_of(recurring=share, key_digits=[4, 4]))
+        kinds = [len(set(bytes(texts.draw(rng, 96).said).decode()[1:-1])) for _ in range(60)]
+        assert all(1 <= kind <= (2 if share else 4) for kind in kinds)
+        assert max(kinds) == (2 if share else 4)
 
 
 def test_damaged_recordings_are_named(
@@ -379,23 +388,3 @@ def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path
     trainer.run(lambda line: None, told.append)
     assert sum("changes nothing" in line for line in told) == recipe.steps
     assert not trainer.optimizer.state_dict()["state"]
-
-
-def test_attention_that_is_written_out_is_that_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    from famcli.models import attention
-
-    def read(explicit: int) -> list[torch.Tensor]:
-        monkeypatch.setattr(attention, "EXPLICIT", explicit)
-        model = small_decoder(small_config("fam", memory_segments=1, sinks=2))
-        tokens = torch.arange(30).view(2, 15)
-        latents, _ = model.read(tokens, model.start(2))
-        latents.square().sum().backward()
-        return [latents, *(p.grad for p in model.parameters() if p.grad is not None)]
-
-    for kernel, explicit in zip(read(0), read(1 << 16), strict=True):
-        assert distance(kernel, explicit) <= 1e-9 * (1 + kernel.abs().max())
-
-
-def test_a_line_without_a_key_is_refused() -> None:
-    with pytest.raises(UserError, match="tells no"):
-        recipe_of(tellings=[{"line": "x", "question": "?"}])

@@ -115,6 +115,7 @@ class RecordedRecipe:
             ``passkey`` says.
         passkey: share of the keys told in the words of PassKey.
         key_digits: fewest and most digits of a key.
+        recurring: share of the keys that are made of two digits alone; those that come again are the ones mistaken.
         lead_slots: the first slots of a group take the tokens before the key, one each.
         answer_slots: those after them take the tokens of the key.
         keys_weight: of how well the keys of these slots match, against their values.
@@ -131,6 +132,7 @@ class RecordedRecipe:
     tellings: tuple[Telling, ...]
     passkey: float = 0.4
     key_digits: tuple[int, ...] = (5, 5)
+    recurring: float = 0.0
     fillers: Fillers = Fillers()
     lead_slots: int = 3
     answer_slots: int = 5
@@ -144,8 +146,9 @@ class RecordedRecipe:
 
     def __post_init__(self) -> None:
         _check_least(self, "answer_slots", "checkpoint_every", "log_every")
-        if self.passkey > 1:
-            raise UserError(f"passkey must be from 0 to 1, not {self.passkey:g}")
+        for name in ("passkey", "recurring"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise UserError(f"{name} must be from 0 to 1, not {share:g}")
         if len(self.key_digits) != 2 or not 1 <= self.key_digits[0] <= self.key_digits[1] <= self.answer_slots:
             raise UserError(
                 f"key_digits must be two numbers from 1 to answer_slots ({self.answer_slots}), not {self.key_digits}",

@@ -91,8 +91,7 @@ class Texts:
         classic = rng.random() < self.recipe.passkey
         number = len(self.recipe.tellings) if classic else int(rng.integers(len(self.recipe.tellings)))
         telling = self._classic if classic else self.recipe.tellings[number]
-        low, high = self.recipe.key_digits
-        key = "".join(string.digits[i] for i in rng.integers(0, 10, int(rng.integers(low, high + 1))))
+        key = self._key(rng)
         name = NAMES[int(rng.integers(len(NAMES)))]
         line, held, mentions = self._line(telling.line.format(key=key, name=name), key)
         head = self._head(rng, block_size, len(line))
@@ -107,6 +106,12 @@ class Texts:
             )
         places = [[start + place for place in some] for some in mentions]
         return Text(ids, told, number, held, places, question, said)
+
+    def _key(self, rng: np.random.Generator) -> str:
+        low, high = self.recipe.key_digits
+        count, recurs = int(rng.integers(low, high + 1)), rng.random() < self.recipe.recurring
+        digits = rng.permutation(list(string.digits))[: 2 if recurs else 10]
+        return "".join(digits[i] for i in rng.integers(0, len(digits), count))
 
     def _line(self, text: str, key: str) -> tuple[list[int], list[int], list[list[int]]]:
         """Ids of a line and of what is to be held of it, and where each token of that stands."""
