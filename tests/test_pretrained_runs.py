@@ -159,10 +159,9 @@ def test_presets_of_pretrained_bases_fit_them() -> None:
         assert preset.config is not None
         kind = name.split("-")[0]
         window = {"memory_segments": 1, "sinks": 1}
-        own = {"fam_rank": 16, "fam_ffn": False, "fam_null_sink": True}
-        fam = {**window, "fam_length": 16, "fam_keep_initial": True, **own}
-        memory: dict[str, Any] = {"full": {}, "bswa": window, "fam": fam}[kind]
-        assert config.override({"attention": kind, "block_size": 512, **memory}, "test") == preset.config
+        fam = {**window, "fam_length": 36, "fam_group": 9, "fam_rank": 16, "fam_ffn": False}
+        attention, memory = {"full": ("full", {}), "bswa": ("bswa", window), "fam": ("gated_fam", fam)}[kind]
+        assert config.override({"attention": attention, "block_size": 512, **memory}, "test") == preset.config
 
 
 def test_presets_whose_package_is_absent_name_both_commands(
