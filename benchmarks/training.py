@@ -5,13 +5,14 @@
 One thread, SmolLM2-135M, the steps of ``configs/recipes/fam-135m-passkey.yaml``, in turns, each way in a process of its
 own: ``before``, with PyTorch's attention kernel for the few queries of a FAM or a question as well, against ``now``.
 Seconds are those of the processor, so that other work beside changes little. ``recorded`` is the step of
-``configs/recipes/fam-135m.yaml``, which reads nothing: its tokens are those that its updates stand for. Both attentions
-have equal gradients (``tests/test_recorded.py``).
+``configs/recipes/fam-135m.yaml``, which reads nothing: its tokens are those of the blocks that it looks at. Both
+attentions have equal gradients (``tests/test_gradients.py``).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -24,7 +25,6 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "configs" / "recipes"
 SHAPE = "attention=fam,memory_segments=0,sinks=1,fam_keep_initial=true,fam_length=16"
-OWN = f"full-135m,{SHAPE},block_size=512,fam_rank=16,fam_ffn=false,fam_null_sink=true"
 LORA = f"full-135m,{SHAPE},block_size=256"
 WAYS = ("before", "now", "recorded")
 FORWARD_AND_BACKWARD = 2  # of frozen matrices: one product forward, one for the gradient of what they read
@@ -81,30 +81,32 @@ def _recorded(folder: Path, steps: int) -> tuple[int, float]:
 
     from famcli.checkpoints.registry import load_model
     from famcli.training.recipe_file import load_recipe
+    from famcli.training.recorded.course import draw_course
     from famcli.training.recorded.loop import RecordedTrainer
     from famcli.training.recorded.recipe import RecordedRecipe, Streams
-    from famcli.training.recorded.step import RecordedStep, draw_course
+    from famcli.training.recorded.step import RecordedStep
     from famcli.training.recorded.texts import Texts
 
-    model, recipe = load_model(OWN, "cpu", "float32"), load_recipe(RECIPES / "fam-135m.yaml")
+    recipe = load_recipe(RECIPES / "fam-135m.yaml")
     assert isinstance(recipe, RecordedRecipe)
+    model = load_model(recipe.model, "cpu", "float32")
     filler = np.array(model.tokenizer.encode("Nothing of note. " * 1000))
     trainer = RecordedTrainer(recipe, model.decoder, Texts(recipe, model.tokenizer, filler), folder, "")
     trainer._reconfigure(512)
     from famcli.training.recorded.recordings import record
 
     with trainer._precision():
-        recordings = record(model.decoder, trainer.texts, Streams(512, 32, 4), 0, taught=True)
-    phase, tokens, begun = recipe.phases[-1], 0, 0.0
+        recordings = record(model.decoder, trainer.texts, Streams(512, 40, 4), 0)
+    phase, tokens, begun = dataclasses.replace(recipe.phases[-1], text=0.0), 0, 0.0
     for step in range(steps + 1):
         if step == 1:
             tokens, begun = 0, time.process_time()
         rng = np.random.default_rng(step)
-        course = draw_course(rng, recordings, recipe, phase, 16)
+        course = draw_course(rng, recordings, recipe, phase)
         with trainer._precision():
             loss = RecordedStep(model.decoder, recordings, recipe, phase, course).run(False, rng)
         trainer._descend(loss, 1e-4)
-        tokens += len(course.blocks) * len(course.texts) * 512
+        tokens += len(course.updates) * phase.rows * 512
     return tokens, time.process_time() - begun
 
 
