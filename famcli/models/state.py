@@ -86,7 +86,8 @@ class StreamState:
         """As ``load``, with the metadata and the extra tensors; these stay on the CPU."""
         try:
             with safe_open(path, framework="pt") as file:
-                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                # Copies: a tensor in the file starts anywhere, and products of the same numbers round as they lie.
+                flat = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
                 metadata = dict(file.metadata())
             extra = {n.removeprefix("extra."): flat.pop(n) for n in list(flat) if n.startswith("extra.")}
             layers = _by_layer({name: tensor.to(device) for name, tensor in flat.items()})
