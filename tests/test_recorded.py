@@ -18,6 +18,7 @@ from test_checkpoint import save_small
 from famcli.checkpoints.registry import load_model
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
+from famcli.errors import UserError
 from famcli.fields import read_fields
 from famcli.models.decoder import Decoder
 from famcli.models.memories import gated_fam
@@ -388,3 +389,12 @@ def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path
     trainer.run(lambda line: None, told.append)
     assert sum("changes nothing" in line for line in told) == recipe.steps
     assert not trainer.optimizer.state_dict()["state"]
+
+
+def test_keys_that_would_be_asked_for_alike_are_refused() -> None:
+    one = {"line": "The code is {key}, again {key}.", "question": "The code is"}
+    recipe, model = recipe_of(tellings=[one], passkey=0), lively()
+    recordings = record(model, texts_of(recipe), Streams(96, 40, 20), 0)
+    with pytest.raises(UserError, match="asked for in the same words"):
+        for seed in range(20):
+            draw_course(np.random.default_rng(seed), recordings, recipe, recipe.phases[1])

@@ -341,6 +341,8 @@ class Decoder(nn.Module):
             x = layer(x, layers[i], geometries[layer.local], output or i + 1 < len(layers))
         if at.completes:
             memory.complete(self, layers)
+            # A state that was saved or indexed lies in one piece, and products of the same numbers round as they lie.
+            layers = [{name: tensor.contiguous() for name, tensor in layer.items()} for layer in layers]
         return (x[:, : at.count] if output else None), StreamState(layers, read)
 
     def _scaled(self, embeddings: Tensor) -> Tensor:

@@ -78,9 +78,7 @@ class Layer(nn.Module):
             latents = self.residual(x, self._attend(normed, [*memory.slots(state, at.parts), block, *after], state, at))
         if at.completes:
             extra = latents[:, at.count :] if latents is not None else None
-            written = memory.write(Block(*block, inputs, extra), state, self, at)
-            # A state that was saved or indexed lies in one piece; products of the same numbers round as they lie.
-            state |= {name: tensor.contiguous() for name, tensor in written.items()}
+            state |= memory.write(Block(*block, inputs, extra), state, self, at)
         return latents
 
     def _attend(self, normed: Tensor, seen: list[tuple[Tensor, Tensor]], state: LayerState, at: Geometry) -> Tensor:

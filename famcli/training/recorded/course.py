@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from famcli.errors import UserError
 from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe
 from famcli.training.recorded.recordings import Recordings
 from famcli.training.recorded.texts import BLOCKS, MENTIONS, Text
@@ -90,7 +91,11 @@ def _pick(rng: np.random.Generator, numbers: Tensor, rows: int) -> Tensor:
 
 
 def _draw_told(rng: np.random.Generator, recordings: Recordings, where: list[str], rows: int) -> Tensor:
-    """[keys, R] texts whose questions differ, half of them told alike, of other persons, where there are such."""
+    """[keys, R] texts whose questions differ, half of them told alike, of other persons, where there are such.
+
+    Raises:
+        UserError: there are not so many questions.
+    """
     told = torch.empty(len(where), rows, dtype=torch.int64)
     texts = recordings.texts
     of = {name: recordings.told(name).tolist() for name in set(where)}
@@ -101,7 +106,12 @@ def _draw_told(rng: np.random.Generator, recordings: Recordings, where: list[str
             others = [i for i in of[name] if texts[i].question not in [texts[j].question for j in chosen]]
             same = [i for i in others if chosen and texts[i].telling == texts[chosen[0]].telling]
             choice = same if alike and same else others
-            chosen.append(choice[int(rng.integers(len(choice)))] if choice else of[name][0])
+            if not choice:
+                raise UserError(
+                    f"{len(where)} keys of a stream would be asked for in the same words",
+                    "more tellings, with {name} in their questions, more streams, or fewer keys",
+                )
+            chosen.append(choice[int(rng.integers(len(choice)))])
         told[:, row] = torch.tensor(chosen)
     return told
 

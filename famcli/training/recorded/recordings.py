@@ -59,7 +59,9 @@ class Recordings:
         try:
             return cls._load(path)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged: {error}", "delete it and add --resume: it is made anew") from error
+            raise UserError(
+                f"{path} is damaged: {error}", "delete the file, and type the same command with --resume"
+            ) from error
 
     @classmethod
     def _load(cls, path: Path) -> Recordings:
