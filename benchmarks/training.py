@@ -104,7 +104,7 @@ def _recorded(folder: Path, steps: int) -> tuple[int, float]:
         rng = np.random.default_rng(step)
         course = draw_course(rng, recordings, recipe, phase)
         with trainer._precision():
-            loss = RecordedStep(model.decoder, recordings, recipe, phase, course).run(False, rng)
+            loss = RecordedStep(model.decoder, recordings, recipe, phase, course, asks=False).run(rng)
         trainer._descend(loss, 1e-4)
         tokens += len(course.updates) * phase.rows * 512
     return tokens, time.process_time() - begun

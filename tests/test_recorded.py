@@ -197,7 +197,8 @@ def test_the_memory_alone_gets_a_gradient(tmp_path: Path, asks: bool) -> None:
     trainer = RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x")
     recordings = record(model, trainer.texts, Streams(96, 40, 20), 0)
     course = draw_course(np.random.default_rng(1), recordings, recipe, recipe.phases[1])
-    RecordedStep(model, recordings, recipe, recipe.phases[1], course).run(asks, np.random.default_rng(0)).backward()
+    step = RecordedStep(model, recordings, recipe, recipe.phases[1], course, asks=asks)
+    step.run(np.random.default_rng(0)).backward()
     for name, weight in model.named_parameters():
         assert (weight.grad is not None) == (name in trainer.trained), name
     assert any(weight.grad.abs().sum() > 0 for weight in trainer.trained.values() if weight.grad is not None)
@@ -263,7 +264,7 @@ def test_before_text_is_read_on_every_block_writes_and_before_a_question_those_t
         courses = (draw_course(rng, recordings, recipe, phase) for _ in range(99))
         course = next(course for course in courses if len(course.updates) == 3)  # as many as there are groups
         told = [update.takes for update in course.updates if update.tells is not None]
-        RecordedStep(model, recordings, recipe, phase, course).run(asks, rng)
+        RecordedStep(model, recordings, recipe, phase, course, asks=asks).run(rng)
         expected = sum(takes.sum(1) for takes in told) + (0 if asks else 6 * 2)
         assert torch.equal(seen[-1].sum(1), expected)
 

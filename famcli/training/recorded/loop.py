@@ -93,8 +93,8 @@ class RecordedTrainer:
         course = draw_course(rng, recordings, recipe, phase)
         asks, rate = rng.random() < phase.answers, recipe.learning_rate(self.step)
         with self._precision():
-            step = RecordedStep(self.model, recordings, recipe, phase, course)
-            loss = step.run(asks, rng)
+            step = RecordedStep(self.model, recordings, recipe, phase, course, asks=asks)
+            loss = step.run(rng)
         norm = self._descend(loss, rate)
         self.step += 1
         self.seconds += time.monotonic() - begun

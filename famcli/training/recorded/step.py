@@ -55,31 +55,37 @@ class RecordedStep:
         recipe: with the weights.
         phase: the step's.
         course: the blocks.
+        asks: for a key; otherwise text is read on, where the phase wants that.
     """
 
     def __init__(
-        self, model: Decoder, recordings: Recordings, recipe: RecordedRecipe, phase: RecordedPhase, course: Course
+        self,
+        model: Decoder,
+        recordings: Recordings,
+        recipe: RecordedRecipe,
+        phase: RecordedPhase,
+        course: Course,
+        *,
+        asks: bool = True,
     ) -> None:
         memory = model.config.memory
         assert isinstance(memory, GatedFam)
         self.model, self.recordings, self.recipe, self.phase, self.course = model, recordings, recipe, phase, course
         self.memory, self.rows = memory, course.told.shape[1]
         self.groups, self.group = memory.fam_length // memory.fam_group, memory.fam_group
-        self.writes_all = False
+        self.asks, self.writes_all = asks, bool(phase.text) and not asks
         self.holds = self._groups_held()
         self.losses, self.gates = Means(), Means()
         self.found: dict[int, list[Tensor]] = {}
         self.right = 0.0
 
-    def run(self, asks: bool, rng: np.random.Generator) -> Tensor:
+    def run(self, rng: np.random.Generator) -> Tensor:
         """The step's loss."""
-        self.writes_all = bool(self.phase.text) and not asks
-        self.holds = self._groups_held()
         layers = [self._evolve(number, begun) for number, begun in enumerate(self.model.start(1).layers)]
         self._watch_gates()
-        if asks:
+        if self.asks:
             self._ask(layers, rng)
-        elif self.phase.text:
+        elif self.writes_all:
             self._read_on(layers, rng)
         weights = {"keys": self.recipe.keys_weight, "values": 1.0, "attention": self.phase.attention}
         weights |= {"rest": self.phase.rest, "answer": 1.0, "text": self.phase.text}
