@@ -373,15 +373,15 @@ def test_recurring_keys_are_made_of_two_digits() -> None:
         assert max(kinds) == (2 if share else 4)
 
 
-def test_damaged_recordings_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = write_inputs()
-    Path("out/recordings").mkdir(parents=True)
-    Path("out/recordings/96.safetensors").write_bytes(b"nothing")
-    assert main([*command, "--output", "out"]) == 2
-    assert "96.safetensors is damaged" in capsys.readouterr().err
+def test_damaged_recordings_are_named_and_those_of_another_recipe_left_alone(tmp_path: Path) -> None:
+    recipe, other = recipe_of(), recipe_of(tellings=TELLINGS[:1])
+    mine, others = (RecordedTrainer(some, lively(), texts_of(some), tmp_path, "x") for some in (recipe, other))
+    path = mine.recordings_path(recipe.recordings[0])
+    assert path != others.recordings_path(recipe.recordings[0])
+    path.parent.mkdir()
+    path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=f"{path.name} is damaged"):
+        mine.run(lambda line: None)
 
 
 def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path) -> None:
@@ -393,8 +393,7 @@ def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path
 
 
 def test_keys_that_would_be_asked_for_alike_are_refused() -> None:
-    one = {"line": "The code is {key}, again {key}.", "question": "The code is"}
-    recipe, model = recipe_of(tellings=[one], passkey=0), lively()
+    recipe, model = recipe_of(tellings=TELLINGS[1:], passkey=0), lively()
     recordings = record(model, texts_of(recipe), Streams(96, 40, 20), 0)
     with pytest.raises(UserError, match="asked for in the same words"):
         for seed in range(20):

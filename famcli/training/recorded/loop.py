@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -133,11 +134,19 @@ class RecordedTrainer:
         for streams in self.recipe.recordings:
             if streams.block_size not in phase.block_sizes or streams.block_size in self._recordings:
                 continue
-            path = self.directory / "recordings" / f"{streams.block_size}.safetensors"
+            path = self.recordings_path(streams)
             if not path.exists():
                 tell(f"recording {BLOCKS * streams.streams:,} blocks of {streams.block_size} tokens")
                 self._record(streams, path)
             self._recordings[streams.block_size] = Recordings.load(path)
+
+    def recordings_path(self, streams: Streams) -> Path:
+        """Named after all that decides what is recorded: where a recipe has changed, it is recorded anew."""
+        recipe = self.recipe
+        words = (recipe.tellings, recipe.passkey, recipe.key_digits, recipe.recurring, recipe.fillers)
+        what = (streams, recipe.seed, *words, recipe.lead_slots, recipe.answer_slots, recipe.autocast, self.base)
+        digest = hashlib.sha256(repr(what).encode() + self.texts.corpus.tobytes()).hexdigest()[:12]
+        return self.directory / "recordings" / f"{streams.block_size}-{digest}.safetensors"
 
     def _record(self, streams: Streams, path: Path) -> None:
         self._reconfigure(streams.block_size)
