@@ -81,33 +81,23 @@ def _recorded(folder: Path, steps: int) -> tuple[int, float]:
 
     from famcli.checkpoints.registry import load_model
     from famcli.training.recipe_file import load_recipe
-    from famcli.training.recorded.course import draw_course
     from famcli.training.recorded.loop import RecordedTrainer
-    from famcli.training.recorded.recipe import RecordedRecipe, Streams
-    from famcli.training.recorded.step import RecordedStep
+    from famcli.training.recorded.recipe import RecordedRecipe
     from famcli.training.recorded.texts import Texts
 
     recipe = load_recipe(RECIPES / "fam-135m.yaml")
     assert isinstance(recipe, RecordedRecipe)
+    few = tuple(dataclasses.replace(streams, streams=40, at_once=4) for streams in recipe.recordings)
+    recipe = dataclasses.replace(recipe, recordings=few)
     model = load_model(recipe.model, "cpu", "float32")
     filler = np.array(model.tokenizer.encode("Nothing of note. " * 1000))
     trainer = RecordedTrainer(recipe, model.decoder, Texts(recipe, model.tokenizer, filler), folder, "")
-    trainer._reconfigure(512)
-    from famcli.training.recorded.recordings import record
-
-    with trainer._precision():
-        recordings = record(model.decoder, trainer.texts, Streams(512, 40, 4), 0)
-    phase, tokens, begun = dataclasses.replace(recipe.phases[-1], text=0.0), 0, 0.0
-    for step in range(steps + 1):
-        if step == 1:
-            tokens, begun = 0, time.process_time()
-        rng = np.random.default_rng(step)
-        course = draw_course(rng, recordings, recipe, phase)
-        with trainer._precision():
-            loss = RecordedStep(model.decoder, recordings, recipe, phase, course, asks=False).run(rng)
-        trainer._descend(loss, 1e-4)
-        tokens += len(course.updates) * phase.rows * 512
-    return tokens, time.process_time() - begun
+    trainer._prepare(lambda what: None)
+    trainer._one_step()
+    begun = time.process_time()
+    for _ in range(steps):
+        trainer._one_step()
+    return steps * sum(some.rows * some.block_size for some in few), time.process_time() - begun
 
 
 def main() -> None:

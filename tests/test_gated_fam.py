@@ -1,4 +1,4 @@
-"""The gated FAM: what it writes, when, and who sees it."""
+"""The gated FAM: which tokens it keeps, as what, and who sees them."""
 
 from __future__ import annotations
 
@@ -6,40 +6,84 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import distance, small_config, small_decoder
+from small_models import distance, random_tokens, small_config, small_decoder
 from torch import Tensor
 
 from famcli.errors import UserError
 from famcli.models.decoder import Decoder
-from famcli.models.memories import gated_fam
+from famcli.models.memories.bswa import Bswa
 from famcli.models.memories.gated_fam import GatedFam
 
-SHAPE: dict[str, Any] = {"block_size": 8, "memory_segments": 1, "fam_length": 6, "fam_group": 2, "fam_rank": 2}
+SHAPE: dict[str, Any] = {"block_size": 8, "memory_segments": 1, "fam_length": 6, "fam_before": 1, "fam_after": 0}
 
 
 def lively(**changes: Any) -> Decoder:
-    return small_decoder(small_config("gated_fam", **{**SHAPE, **changes}))
-
-
-def set_gate(monkeypatch: pytest.MonkeyPatch, level: float) -> None:
-    monkeypatch.setattr(gated_fam, "OPENS", level)
-    monkeypatch.setattr(gated_fam, "TAKES", level)
+    """Gates that find about a sixth of the tokens worth keeping."""
+    model = small_decoder(small_config("gated_fam", **{**SHAPE, **changes}))
+    for number in range(model.config.layers):
+        model.get_parameter(f"layers.{number}.memory.bias").data.fill_(-0.4)
+        model.get_parameter(f"layers.{number}.memory.weight").data.mul_(0.5)
+    return model
 
 
 def tokens_of(blocks: int, rows: int = 2) -> Tensor:
     return torch.randint(0, 30, (rows, 8 * blocks + 3), generator=torch.Generator().manual_seed(1))
 
 
-@torch.no_grad()
-def test_a_gate_that_stays_shut_reads_as_bswa(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_gate(monkeypatch, 1.1)
-    gated, tokens = lively(), tokens_of(4)
+def plain_one(model: Decoder) -> Decoder:
     plain = small_decoder(small_config("bswa", block_size=8, memory_segments=1, sinks=1))
-    plain.load_state_dict({name: w for name, w in gated.state_dict().items() if name in plain.state_dict()})
+    plain.load_state_dict({name: w for name, w in model.state_dict().items() if name in plain.state_dict()})
+    return plain
+
+
+@torch.no_grad()
+def test_an_untrained_gate_keeps_nothing_and_reads_as_bswa(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose sinks stand as far away: the slots are between them and the segments."""
+    monkeypatch.setattr(Bswa, "sink_distance", lambda self, at: at.span + 6)
+    monkeypatch.setattr(Bswa, "reach", lambda self, config: 15)
+    plain, tokens = plain_one(lively()), tokens_of(4)
+    gated = Decoder(small_config("gated_fam", **SHAPE)).double()
+    gated.load_state_dict(plain.state_dict(), strict=False)
     read, state = gated.read(tokens, gated.start(2))
-    expected, _ = plain.read(tokens, plain.start(2))
-    assert distance(read, expected) <= 1e-10
+    assert distance(read, plain.read(tokens, plain.start(2))[0]) <= 1e-10
     assert not any(layer["fam_filled"].any() for layer in state.layers)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("after", [0, 2])
+def test_what_is_kept_is_written_out_in_loops(after: int) -> None:
+    """Layer by layer and token by token, from the embeddings on: keys that are turned to one place alone, their scores,
+    what stands around them, and where they end up."""
+    model, tokens = lively(fam_after=after), tokens_of(5, rows=3)[:, :40]
+    state, found = model.start(3), 0
+    held: list[list[tuple[list[Tensor], list[Tensor]]]] = [[], [], []]
+    for block in tokens.split(8, dim=1):
+        state = model.prefill(block[:, :4], state)
+        state = model.prefill(block[:, 4:], state)
+        for row in range(3):
+            per_token = []
+            for place in range(8):
+                score, keys, values = 0.0, [], []
+                for number, layer in enumerate(state.layers):
+                    back = model.place(number).moved(layer["block_keys"][row : row + 1, :, place : place + 1], -place)
+                    keys.append(back[0, :, 0])
+                    values.append(layer["block_values"][row, :, place].clone())
+                    gate = model.layer(number).memory
+                    score += float((gate.weight[0] * keys[-1].flatten()).sum() + gate.bias[0])  # type: ignore[union-attr]
+                per_token.append((score > 0, keys, values))
+            for place in range(8):
+                if any(worth for worth, *_ in per_token[max(0, place - after) : place + 2]):
+                    held[row].append(per_token[place][1:])
+                    found += 1
+            newest = held[row][-6:]
+            for number, layer in enumerate(state.layers):
+                assert layer["fam_filled"][row].tolist() == [False] * (6 - len(newest)) + [True] * len(newest)
+                for slot, (keys, values) in enumerate(newest, start=6 - len(newest)):
+                    turned = model.place(number).moved(keys[number][None, :, None], slot - 6 - 8)
+                    assert distance(layer["fam_keys"][row, :, slot], turned[0, :, 0]) <= 1e-10
+                    assert torch.equal(layer["fam_values"][row, :, slot], values[number])
+    assert 10 < found < 3 * 40 - 10
+    assert any(len(some) > 6 for some in held), "the oldest dropped out"
 
 
 @torch.no_grad()
@@ -47,102 +91,66 @@ def test_what_is_not_filled_is_not_seen() -> None:
     model, tokens = lively(), tokens_of(3)
     state = model.prefill(tokens[:, :24], model.start(2))
     for layer in state.layers:
-        layer["fam_filled"] = torch.tensor([[True, False] * 3, [False] * 6])
+        layer["fam_filled"] = torch.tensor([[False] * 3 + [True] * 3, [False] * 6])
     changed = state.fork()
     for layer in changed.layers:
-        for name in ("fam", "fam_keys", "fam_values"):
-            seen = layer["fam_filled"][..., None] if name == "fam" else layer["fam_filled"][:, None, :, None]
-            layer[name] = torch.where(seen, layer[name], layer[name] + 3)
+        for name in ("fam_unturned", "fam_keys", "fam_values"):
+            layer[name] = torch.where(layer["fam_filled"][:, None, :, None], layer[name], layer[name] + 3)
     (one, after_one), (other, after_other) = (model.read(tokens[:, 24:], some) for some in (state, changed))
     assert torch.equal(one, other)
-    tail = torch.zeros(2, 5, dtype=torch.int64)  # the end of the block: the FAM's own queries look
+    tail = torch.zeros(2, 5, dtype=torch.int64)  # the end of the block
     (_, after_one), (_, after_other) = (model.read(tail, some) for some in (after_one, after_other))
     for left, right in zip(after_one.layers, after_other.layers, strict=True):
         assert torch.equal(left["fam_filled"], right["fam_filled"])
-        assert torch.equal(left["fam"][left["fam_filled"]], right["fam"][right["fam_filled"]])
+        seen = left["fam_filled"][:, None, :, None]
+        assert torch.equal(left["fam_keys"] * seen, right["fam_keys"] * seen)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("ffn", [True, False])
-def test_a_group_is_what_its_queries_find_head_by_head(monkeypatch: pytest.MonkeyPatch, ffn: bool) -> None:
-    """Written out in loops, from the projections alone, for the second block of a stream whose first opened."""
-    set_gate(monkeypatch, -0.1)
-    model, tokens = lively(fam_ffn=ffn), tokens_of(2, rows=1)[:, :16]
-    state = model.prefill(tokens[:, :8], model.start(1))
-    for number, layer in enumerate(state.layers):
-        assert layer["fam_filled"].tolist() == [[False] * 4 + [True] * 2], number
-    before = [dict(layer) for layer in state.layers]
-    middle = model.prefill(tokens[:, 8:12], state)
-    after = model.prefill(tokens[:, 12:], middle)
-    for number, (old, new) in enumerate(zip(before, after.layers, strict=True)):
-        layer, at = model.layer(number), model.whole_block(number, 1)
-        own = model.config.memory._own(layer)  # type: ignore[attr-defined]
-        empty = old["fam_empty"]
-        q = own.attention.queries(own.attention_norm(empty), at.turn(8 - 2, 2))
-        group = layer.attention.heads // layer.attention.kv_heads
-        heads = torch.zeros_like(q)
-        for head in range(layer.attention.heads):
-            g = head // group
-            keys = torch.cat((old["sink_keys"][0, g], old["fam_keys"][0, g, 4:], new["block_keys"][0, g]))
-            values = torch.cat((0 * old["sink_values"][0, g], old["fam_values"][0, g, 4:], new["block_values"][0, g]))
-            for i in range(2):
-                scores = torch.stack([q[0, head, i] @ key for key in keys]) / q.shape[-1] ** 0.5
-                heads[0, head, i] = (scores.softmax(0)[:, None] * values).sum(0)
-        x = empty + own.attention.o_proj(heads.transpose(1, 2).flatten(2))
-        expected = x + own.ffn(own.ffn_norm(x)) if ffn else x
-        assert distance(new["fam"][:, 4:], expected) <= 1e-10
-        assert torch.equal(new["fam"][:, 2:4], old["fam"][:, 4:])
-        assert new["fam_filled"].tolist() == [[False] * 2 + [True] * 4]
-        keys, values = own.attention.keys_values(own.attention_norm(new["fam"]), at.turn(-6, 6))
-        assert distance(new["fam_keys"], keys) <= 1e-12 and distance(new["fam_values"], values) <= 1e-12
+def test_a_kept_token_is_seen_as_if_it_stood_right_before_the_block() -> None:
+    """All of the first block is kept, and nothing else is in sight: the second one reads on as full attention does."""
+    model = lively(block_size=6, memory_segments=0, sinks=0)
+    model.get_parameter("layers.0.memory.bias").data.fill_(1e6)
+    full = small_decoder(small_config("full"))
+    full.load_state_dict({name: w for name, w in model.state_dict().items() if name in full.state_dict()})
+    tokens = tokens_of(2)[:, :12]
+    (read, _), (expected, _) = (some.read(tokens, some.start(2)) for some in (model, full))
+    assert distance(read, expected) <= 1e-10
 
 
 @torch.no_grad()
-def test_rows_open_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A level that parts the rows: what a row holds and reads does not depend on the row beside it."""
+def test_rows_keep_alone() -> None:
+    """What a row keeps and reads does not depend on the row beside it."""
     model, tokens = lively(), tokens_of(6, rows=12)
-    shares, gate = [], GatedFam.gate
-
-    def watched(found: Tensor) -> tuple[Tensor, Tensor]:
-        shares.append(found.float().mean(dim=(0, 2)))
-        return gate(found)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(GatedFam, "gate", staticmethod(watched))
-        model.read(tokens, model.start(12))
-    set_gate(monkeypatch, -0.1)
-    monkeypatch.setattr(gated_fam, "OPENS", float(shares[0].median()))
     together, state = model.read(tokens, model.start(12))
     first, *others = [layer["fam_filled"] for layer in state.layers]
-    assert all(torch.equal(first, other) for other in others), "all layers write, or none"
-    assert first.sum(1).min() < first.sum(1).max()
+    assert all(torch.equal(first, other) for other in others), "all layers keep the same tokens"
     for row in range(12):
         alone, _ = model.read(tokens[row : row + 1], model.start(1))
         assert distance(alone, together[row : row + 1]) <= 1e-10
 
 
 @torch.no_grad()
-def test_a_full_memory_drops_its_oldest_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_gate(monkeypatch, -0.1)
-    model, tokens = lively(), tokens_of(5, rows=1)[:, :40]
-    state, seen = model.start(1), []
-    for block in tokens.split(8, dim=1):
-        state = model.prefill(block, state)
-        seen.append(state.layers[0]["fam"][:, -2:].clone())
-    assert torch.equal(state.layers[0]["fam"], torch.cat(seen[-3:], dim=1))
-    assert state.layers[0]["fam_filled"].all()
+def test_a_block_that_comes_again_is_kept_again() -> None:
+    model = lively()
+    tokens = random_tokens(model.config, 2, 8)
+    twice = model.prefill(tokens[:, 4:], model.prefill(tokens[:, :4], model.start(2)))
+    once = [int(layer["fam_filled"].sum()) for layer in twice.layers]
+    model.update_again(twice)
+    assert [int(layer["fam_filled"].sum()) for layer in twice.layers] == [2 * some for some in once]
+    assert not any(name in layer for layer in twice.layers for name in ("fam_new", "fam_scores"))
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"fam_group": 4}, "must divide fam_length"),
-        ({"fam_group": 0}, "must divide fam_length"),
-        ({"sinks": 0}, "'sinks' must be at least 1"),
-        ({"fam_null_sink": False}, "'fam_null_sink' must be true"),
-        ({"fam_keep_initial": False}, "'fam_keep_initial' must be true"),
-    ],
-)
-def test_what_a_gate_needs_is_said(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        lively(**fields)
+def test_the_tokens_around_are_those_of_the_fields() -> None:
+    worth = torch.zeros(2, 12).bool()
+    worth[0, [0, 11]] = True
+    worth[1, 5] = True
+    kept = GatedFam(fam_before=3, fam_after=2).around(worth)
+    assert kept[0].nonzero()[:, 0].tolist() == [0, 1, 2, 8, 9, 10, 11]
+    assert kept[1].nonzero()[:, 0].tolist() == [2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("name", ["fam_before", "fam_after"])
+def test_tokens_around_are_not_below_none(name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}' must be at least 0, not -1"):
+        lively(**{name: -1})

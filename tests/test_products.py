@@ -16,7 +16,7 @@ from famcli.models.products import chunk, decoding_values, known, reading, whole
 MORE = {
     "fam-rank": small_config("fam", fam_rank=3, sinks=1, fam_ffn=False, memory_segments=2),
     "fam-rank-ffn": small_config("fam", fam_rank=2, memory_segments=0),
-    "gated": small_config("gated_fam", memory_segments=1, fam_length=4, fam_group=2),
+    "gated": small_config("gated_fam", memory_segments=1, fam_length=4),
     "local": small_config("bswa", local_window=3, global_every=2),
     "untied": small_config("fam", tie_embeddings=False),
 }

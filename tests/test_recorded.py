@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,42 +20,23 @@ from famcli.cli.main import main
 from famcli.errors import UserError
 from famcli.fields import read_fields
 from famcli.models.decoder import Decoder
-from famcli.models.memories import gated_fam
-from famcli.models.memories.gated_fam import GatedFam
-from famcli.training.recorded.course import IGNORED, REST, Course, Update, draw_course
-from famcli.training.recorded.loop import RecordedTrainer
+from famcli.training.recorded.loop import RecordedTrainer, loss_of
 from famcli.training.recorded.recipe import RecordedRecipe, Streams
 from famcli.training.recorded.recordings import Recordings, record
-from famcli.training.recorded.step import RecordedStep
 from famcli.training.recorded.texts import BLOCKS, TOLD, Texts
 
-TELLINGS = [
-    {"line": "{name} counts {key} sheep.", "question": "How many sheep has {name}? There are"},
-    {"line": "The code is {key}, again {key}.", "question": "The code is"},
-]
-FAM: dict[str, Any] = {
-    "block_size": 96,
-    "memory_segments": 0,
-    "fam_length": 18,
-    "fam_group": 6,
-    "fam_rank": 2,
-    "fam_ffn": False,
-}
+TELLINGS = ["{name} counts {key} sheep.", "The code is {key}, again {key}."]
+FAM: dict[str, Any] = {"block_size": 96, "memory_segments": 0, "fam_length": 32, "fam_before": 4, "fam_after": 2}
 RECIPE: dict[str, Any] = {
     "seed": 3,
-    "model": "base," + "attention=gated_fam," + ",".join(f"{name}={value}" for name, value in FAM.items()).lower(),
-    "recordings": [{"block_size": 96, "streams": 40, "at_once": 16}],
+    "model": "base,attention=gated_fam," + ",".join(f"{name}={value}" for name, value in FAM.items()),
+    "recordings": [{"block_size": 96, "streams": 40, "at_once": 16, "rows": 8}],
+    "steps": 6,
+    "learning_rate": 0.01,
     "tellings": TELLINGS,
     "passkey": 0.3,
     "key_digits": [2, 4],
-    "lead_slots": 2,
-    "answer_slots": 4,
-    "warmup": 1,
     "autocast": "none",
-    "phases": [
-        {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "answers": 1},
-        {"steps": 3, "block_sizes": [96], "rows": 4, "learning_rate": 0.01, "keys": 3, "others": 2, "text": 1},
-    ],
 }
 
 
@@ -72,8 +52,13 @@ def texts_of(recipe: RecordedRecipe) -> Texts:
     return Texts(recipe, ByteTokenizer(), corpus())
 
 
-def lively() -> Decoder:
-    return small_decoder(small_config("gated_fam", vocab_size=257, **FAM))
+def untaught() -> Decoder:
+    """Random weights, and a gate that keeps nothing."""
+    model = small_decoder(small_config("gated_fam", vocab_size=257, **FAM))
+    for name, weight in model.named_parameters():
+        if "memory" in name:
+            weight.data.zero_()
+    return model
 
 
 def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
@@ -83,206 +68,98 @@ def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
         text = texts.draw(rng, 96)
         seen.add(text.told)
         assert len(text.ids) == BLOCKS * 96
-        lead, key = bytes(text.held[:2]).decode(), bytes(text.held[2:]).decode()
-        assert bytes(text.said).decode() == f" {key}."
-        assert lead.endswith(" ")
         if text.told == "never":
-            assert min(map(min, text.places)) >= len(text.ids)
+            assert min(text.places) >= len(text.ids)
             continue
-        for mention in zip(*text.places, strict=True):
-            said = [text.ids[place] for place in mention if place < len(text.ids)]
-            assert said == text.held[: len(said)]
-        blocks = {place // 96 for places in text.places for place in places}
-        assert blocks == {"first": {0}, "second": {1}}.get(text.told, blocks)
+        said = "".join(chr(text.ids[place]) if place < len(text.ids) else "?" for place in text.places)
+        mentions = 1 if text.telling == 0 else 2
+        assert len(said) % mentions == 0 and 2 <= len(said) // mentions <= 4
+        assert set(said) <= set("0123456789?")
+        blocks = {place // 96 for place in text.places}
+        assert blocks <= {"first": {0}, "second": {1}}.get(text.told, {0, 1, 2})
     assert seen == set(TOLD)
 
 
 @torch.no_grad()
-def test_a_fam_that_looks_at_recordings_is_the_one_that_read_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every block writes a group; tokens do not see the FAM, as they did not when these texts were recorded."""
-    monkeypatch.setattr(gated_fam, "OPENS", -1.0)
-    monkeypatch.setattr(gated_fam, "TAKES", -1.0)
-    recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
-    rows = recordings.told("never")
-    visible = GatedFam.visible
-
-    def unseen(self: GatedFam, state: dict[str, torch.Tensor], parts: Any) -> torch.Tensor:
-        return visible(self, {"fam_filled": torch.zeros_like(state["fam_filled"])}, parts)
-
-    monkeypatch.setattr(GatedFam, "visible", unseen)
-    everything = torch.zeros(len(rows), 6, 2, dtype=torch.int64)
-    updates = [Update(rows, later, everything, 0) for later in (False, True)]
-    step = RecordedStep(model, recordings, recipe, recipe.phases[0], Course(rows[None], updates))
-    state = model.prefill(torch.tensor([recordings.texts[int(i)].ids for i in rows]), model.start(len(rows)))
-    for number, layer in enumerate(state.layers):
-        after = step._evolve(number, model.start(1).layers[number])
-        assert after["fam_filled"].sum() == 12 * len(rows)
-        for name in ("fam", "fam_keys", "fam_values", "sink_keys", "sink_values"):
-            assert distance(after[name], layer[name]) <= 1e-10, (number, name)
-
-
-@torch.no_grad()
-def test_targets_are_what_is_told_as_if_it_stood_where_the_slots_are() -> None:
-    recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 40, 16), 0)
-    attention, norm = model.layer(0).attention, model.layer(0).attention_norm
-    for text, target in zip(recordings.texts, recordings.targets[0], strict=True):
-        assert not target[:, len(text.held) :].any()
-        if text.told == "never":
-            assert not target.any()
-            continue
-        count = len(text.held)
-        ids = torch.tensor(text.held, dtype=torch.int64)
-        turned = model.place(0).turn(-6, count)
-        expected = torch.cat(attention.keys_values(norm(model.embedding(ids[None])), turned), dim=1)[0]
-        assert distance(target[:, :count], expected) <= 1e-10
-
-
-@torch.no_grad()
-def test_blocks_after_a_key_see_it_and_others_see_nothing() -> None:
-    """With a segment, so that the sink stands where it does without FAM."""
-    model = small_decoder(small_config("gated_fam", vocab_size=257, **{**FAM, "memory_segments": 1}))
+def test_recorded_keys_are_those_of_a_stream_with_what_is_worth_it_in_sight() -> None:
+    """Layer 0 sees embeddings alone; above it, blocks after a key differ from those that a plain window reads."""
+    model = untaught()
     recordings = record(model, texts_of(recipe_of()), Streams(96, 60, 20), 0)
-    plain = small_decoder(small_config("bswa", vocab_size=257, block_size=96, memory_segments=1, sinks=1))
+    plain = small_decoder(small_config("bswa", vocab_size=257, block_size=96, memory_segments=0, sinks=1))
     plain.load_state_dict({name: w for name, w in model.state_dict().items() if name in plain.state_dict()})
     ids = torch.tensor([text.ids for text in recordings.texts])
+    attention, norm = model.layer(0).attention, model.layer(0).attention_norm
+    unturned = attention.keys_values(norm(model.embedding(ids[:, :1])), model.place(0).turn(0, 1))[0]
+    assert distance(recordings.keys[0].unflatten(0, (60, BLOCKS))[:, 0, :, 0], unturned[:, :, 0]) <= 1e-10
     state = plain.prefill(ids[:, :96], plain.start(60))
-    for part in ids[:, 96:].split(48, dim=1):
-        state = plain.prefill(part, state)
-    expected = torch.cat((state.layers[-1]["block_keys"], state.layers[-1]["block_values"]), dim=1)
-    differs = (recordings.blocks[-1].unflatten(0, (60, BLOCKS))[:, 1] - expected).abs().amax(dim=(1, 2, 3))
-    assert differs[torch.cat((recordings.told("second"), recordings.told("never")))].max() <= 1e-10
+    state = plain.prefill(ids[:, 144:], plain.prefill(ids[:, 96:144], state))
+    expected = model.whole_block(1, 1).turned_back(state.layers[-1]["block_keys"])
+    differs = (recordings.keys[-1].unflatten(0, (60, BLOCKS))[:, 1] - expected).abs().amax(dim=(1, 2, 3))
     assert differs[recordings.told("first")].min() > 1e-3
 
 
-def test_each_slot_takes_its_token_where_it_is_told_and_none_elsewhere() -> None:
-    recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
-    rng, phase = np.random.default_rng(0), recipe.phases[1]
-    keys = set()
-    for _ in range(200):
-        course = draw_course(rng, recordings, recipe, phase)
-        keys.add(len(course.told))
-        taken: dict[tuple[int, int], dict[int, set[int]]] = {}
-        for number, update in enumerate(course.updates):
-            assert update.later or not number or update.tells is not None
-            for row, text_number in enumerate(update.texts.tolist()):
-                text = recordings.texts[text_number]
-                ids = text.ids[int(update.later) * 96 :][:96]
-                told = {place // 96 for places in text.places for place in places}
-                if update.tells is None:
-                    assert int(update.later) not in told
-                    assert (update.wanted[row] == REST).all()
-                    continue
-                assert course.told[update.tells, row] == text_number
-                some = taken.setdefault((update.tells, row), {})
-                for slot, places in enumerate(update.wanted[row].tolist()):
-                    assert places[0] != IGNORED or slot in some
-                    if places[0] >= 0:
-                        assert slot not in some
-                        some[slot] = {ids[place] for place in places}
-        for (key, row), some in taken.items():
-            held = recordings.texts[int(course.told[key, row])].held
-            assert some == {slot: {token} for slot, token in enumerate(held)}
-        for row in range(phase.rows):
-            asked = [tuple(recordings.texts[int(i)].question) for i in course.told[:, row]]
-            assert len(set(asked)) == len(asked)
-    assert keys == {1, 2, 3}
+@torch.no_grad()
+def test_what_is_worth_keeping_are_the_tokens_of_keys() -> None:
+    recordings = record(untaught(), texts_of(recipe_of()), Streams(96, 60, 20), 0)
+    worth = recordings.worth().unflatten(0, (60, BLOCKS)).flatten(1)
+    for text, row in zip(recordings.texts, worth, strict=True):
+        assert row.nonzero()[:, 0].tolist() == [place for place in text.places if place < 2 * 96]
 
 
-@pytest.mark.parametrize("asks", [True, False])
-def test_the_memory_alone_gets_a_gradient(tmp_path: Path, asks: bool) -> None:
-    recipe, model = recipe_of(), lively()
+@torch.no_grad()
+def test_what_is_recorded_does_not_depend_on_how_far_the_gate_is(tmp_path: Path) -> None:
+    recipe, found = recipe_of(), []
+    for bias in (0.0, 5.0):
+        model = untaught()
+        for number in range(model.config.layers):
+            model.get_parameter(f"layers.{number}.memory.bias").data.fill_(bias)
+        trainer = RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x")
+        path = trainer.recordings_path(recipe.recordings[0])
+        trainer._record(recipe.recordings[0], path)
+        assert all(float(weight.sum()) == bias for name, weight in trainer.trained.items() if "bias" in name)
+        found.append(Recordings.load(path).keys)
+    assert torch.equal(*found)
+
+
+def test_the_gate_alone_gets_a_gradient(tmp_path: Path) -> None:
+    recipe, model = recipe_of(steps=1), untaught()
     trainer = RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x")
-    recordings = record(model, trainer.texts, Streams(96, 40, 20), 0)
-    course = draw_course(np.random.default_rng(1), recordings, recipe, recipe.phases[1])
-    step = RecordedStep(model, recordings, recipe, recipe.phases[1], course, asks=asks)
-    step.run(np.random.default_rng(0)).backward()
+    trainer.run(lambda line: None)
+    assert set(trainer.trained) == {f"layers.{i}.memory.{name}" for i in range(3) for name in ("weight", "bias")}
     for name, weight in model.named_parameters():
         assert (weight.grad is not None) == (name in trainer.trained), name
-    assert any(weight.grad.abs().sum() > 0 for weight in trainer.trained.values() if weight.grad is not None)
 
 
-@torch.no_grad()
-def test_groups_that_hold_their_targets_miss_nothing() -> None:
-    """The losses of keys and values, of older groups as well, whose keys were turned further."""
-    recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
-    rng = np.random.default_rng(3)
-    courses = (draw_course(rng, recordings, recipe, recipe.phases[1]) for _ in range(99))
-    course = next(course for course in courses if len(course.told) == 3)
-    step = RecordedStep(model, recordings, recipe, recipe.phases[1], course)
-    state = step._evolve(1, model.start(1).layers[1])
-    step.losses.sums.clear()
-    state |= {name: state[name].clone() for name in ("fam_keys", "fam_values")}
-    for group, targets in enumerate(recordings.targets[1][step.holds.clamp(min=0)].unbind(1)):
-        some = slice(group * 6, group * 6 + 6)
-        own_keys, own_values = targets.chunk(2, dim=1)
-        state["fam_keys"][:, :, some] = model.place(1).moved(own_keys, group * 6 - 12)
-        state["fam_values"][:, :, some] = own_values
-    step._match(1, state)
-    assert {name: float(sum(step.losses.sums[name])) for name in ("keys", "values")} == pytest.approx(
-        {"keys": 0, "values": 0}, abs=1e-9
-    )
+@pytest.mark.parametrize("keep_from", [0.5, 0.1])
+def test_the_loss_is_that_of_each_token_a_token_of_a_key(keep_from: float) -> None:
+    scores, told = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([[True, False, True]])
+    odds = np.exp([2.0, -1.0, 0.5]) * keep_from / (1 - keep_from)
+    of_a_key = odds / (1 + odds)
+    logs = -np.log([of_a_key[0], 1 - of_a_key[1], of_a_key[2]])
+    assert float(loss_of(scores, told, keep_from)) == pytest.approx(logs.sum() / 2, rel=1e-5)
+    assert float(loss_of(scores, told & False, keep_from)) == pytest.approx(-np.log(1 - of_a_key).sum(), rel=1e-5)
 
 
-@torch.no_grad()
-def test_text_that_is_read_on_is_read_as_a_stream_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an empty FAM, which no token sees."""
-    monkeypatch.setattr(gated_fam, "OPENS", 2.0)
-    recipe, model = recipe_of(), lively()
-    every = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
-    rows = every.told("never")
-    blocks = torch.stack((rows * BLOCKS, rows * BLOCKS + 1), dim=1).flatten()
-    some = Recordings(
-        96, [every.texts[int(i)] for i in rows], every.blocks[:, blocks], every.sinks[:, rows], every.targets[:, rows]
-    )
-    numbers = torch.arange(len(rows))
-    step = RecordedStep(model, some, recipe, recipe.phases[1], Course(numbers[None], []))
-    step._read_on([step._evolve(i, begun) for i, begun in enumerate(model.start(1).layers)], np.random.default_rng(5))
-    rng = np.random.default_rng(5)
-    read = 96 + int(rng.integers(0, 96 - 48))
-    ids = torch.tensor([some.texts[i].ids for i in rng.integers(0, len(rows), len(rows)).tolist()])
-    latents, _ = model.read(ids[:, : read + 48], model.start(len(rows)))
-    predicted = model.logits(latents[:, read:]).flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(predicted, ids[:, read + 1 : read + 49].flatten())
-    found = step.losses.mean("text")
-    assert found is not None and abs(found - expected) <= 1e-9
-
-
-def test_before_text_is_read_on_every_block_writes_and_before_a_question_those_that_tell(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    recipe, model = recipe_of(), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 60, 20), 0)
-    seen: list[torch.Tensor] = []
-    for name in ("_read_on", "_ask"):
-        monkeypatch.setattr(RecordedStep, name, lambda self, layers, rng: seen.append(layers[0]["fam_filled"]))
-    rng, phase = np.random.default_rng(2), dataclasses.replace(recipe.phases[1], keys=1, others=2)
-    for asks in (False, True):
-        courses = (draw_course(rng, recordings, recipe, phase) for _ in range(99))
-        course = next(course for course in courses if len(course.updates) == 3)  # as many as there are groups
-        told = [update.takes for update in course.updates if update.tells is not None]
-        RecordedStep(model, recordings, recipe, phase, course, asks=asks).run(rng)
-        expected = sum(takes.sum(1) for takes in told) + (0 if asks else 6 * 2)
-        assert torch.equal(seen[-1].sum(1), expected)
-
-
-def test_slots_learn_to_look_at_what_is_told(tmp_path: Path) -> None:
-    phase = {"steps": 150, "block_sizes": [96], "rows": 16, "learning_rate": 0.05, "answers": 0, "rest": 0.1}
-    recipe, model = recipe_of(phases=[phase], passkey=0, tellings=TELLINGS[1:], key_digits=[3, 3]), lively()
-    lines: list[dict[str, Any]] = []
-    RecordedTrainer(recipe, model, texts_of(recipe), tmp_path, "x").run(lines.append)
-    assert lines[-1]["attention"] < 0.95 * lines[0]["attention"]
+def test_a_gate_learns_to_find_keys_and_keeps_them_when_it_reads(tmp_path: Path) -> None:
+    classic = {"fillers": {"classic": 1, "sentences": 0, "text": 0}}
+    recipe, model, lines = recipe_of(steps=400, learning_rate=0.3, **classic), untaught(), list[dict[str, Any]]()
+    texts = texts_of(recipe)
+    RecordedTrainer(recipe, model, texts, tmp_path, "x").run(lines.append)
+    assert lines[-1]["missed"] < 0.3 and lines[-1]["false"] < 0.02
+    rng = np.random.default_rng(9)
+    some = [text for _ in range(60) if (text := texts.draw(rng, 96)).told in ("first", "never")]
+    with torch.no_grad():
+        state = model.prefill(torch.tensor([text.ids[:96] for text in some]), model.start(len(some)))
+    kept = state.layers[0]["fam_filled"].any(dim=1).tolist()
+    right = [found == (text.told == "first") for found, text in zip(kept, some, strict=True)]
+    assert sum(right) > 0.9 * len(right)
 
 
 def test_recordings_come_back_from_their_file(tmp_path: Path) -> None:
-    recordings = record(lively(), texts_of(recipe_of()), Streams(96, 40, 16), 0)
+    recordings = record(untaught(), texts_of(recipe_of()), Streams(96, 40, 16), 0)
     recordings.save(tmp_path / "some")
     again = Recordings.load(tmp_path / "some")
-    assert again.texts == recordings.texts
-    assert all(torch.equal(getattr(again, name), getattr(recordings, name)) for name in ("blocks", "sinks", "targets"))
+    assert again.texts == recordings.texts and torch.equal(again.keys, recordings.keys)
 
 
 def write_inputs(**changes: Any) -> list[str]:
@@ -315,30 +192,27 @@ def test_a_run_that_stops_goes_on_to_the_same_adapter(tmp_path: Path, monkeypatc
     assert about["model"]["memory_segments"] == 2
     loaded = load_model("whole", "cpu", "float32")
     assert loaded.untrained_memory is None
-    assert torch.equal(loaded.decoder.get_parameter("fam_embedding"), whole["fam_embedding"])
+    name = "layers.1.memory.weight"
+    assert torch.equal(loaded.decoder.get_parameter(name), whole[name]) and whole[name].any()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"model": "base"}, "lacks"),
-        ({"model": RECIPE["model"] + ",sinks=2"}, "a sink"),
-        ({"answer_slots": 9}, "fam_group"),
-        ({"phases": [{"steps": 1, "block_sizes": [96], "learning_rate": 0.1, "keys": 4}]}, "3 groups"),
-        ({"tellings": [{"line": "{key} it is.", "question": "What?"}], "passkey": 0}, "fewer than lead_slots"),
-        ({"tellings": [{"line": "Nothing.", "question": "What?"}]}, "tells no {key}"),
-        ({"phases": [{"steps": 1, "block_sizes": [32], "learning_rate": 0.1}]}, "32"),
-        ({"key_digits": [6, 7]}, "answer_slots"),
+        ({"tellings": ["Nothing."]}, "tells no {key}"),
+        ({"tellings": []}, "at least one entry"),
+        ({"recordings": []}, "at least one entry"),
+        ({"key_digits": [7, 6]}, "key_digits must be two numbers"),
+        ({"keep_from": 1}, "keep_from must be above 0 and below 1"),
         ({"recurring": 1.5}, "recurring must be from 0 to 1"),
-        ({"tellings": [{"line": "It is {key} of {place}", "question": "What?"}]}, "cannot be filled in"),
+        ({"tellings": ["It is {key} of {place}"]}, "cannot be filled in"),
         ({"recordings": [{"block_size": 96, "streams": 2}]}, "more streams"),
         ({"recordings": [{"block_size": 0, "streams": 40}]}, "block_size must be at least 1"),
         ({"log_every": 0}, "log_every must be at least 1"),
         ({"fillers": {"classic": 0, "sentences": 0, "text": 0}}, "nothing stands around"),
-        (
-            {"tellings": [{"line": "It is {key} " + "and so on " * 12, "question": "What?"}], "passkey": 0},
-            "more than a block",
-        ),
+        ({"tellings": ["It is {key} " + "and so on " * 12], "passkey": 0}, "more than a block"),
+        ({"phases": []}, "phases"),
     ],
 )
 def test_what_does_not_fit_is_said(
@@ -347,6 +221,17 @@ def test_what_does_not_fit_is_said(
     monkeypatch.chdir(tmp_path)
     assert main([*write_inputs(**changes), "--output", "out"]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_recipe_of_texts_refuses_a_memory_that_they_teach_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_inputs()
+    recipe = Path(__file__).parent.parent / "configs" / "recipes" / "fam-135m-passkey.yaml"
+    command = ["train", "--recipe", str(recipe), "--text", "text", "--model", RECIPE["model"], "--output", "out"]
+    assert main([*command, "--device", "cpu"]) == 2
+    assert "a text's loss teaches it nothing" in capsys.readouterr().err
 
 
 def test_questions_about_documents_have_no_place_here(
@@ -368,33 +253,18 @@ def test_recurring_keys_are_made_of_two_digits() -> None:
     rng = np.random.default_rng(4)
     for share in (0.0, 1.0):
         texts = texts_of(recipe_of(recurring=share, key_digits=[4, 4]))
-        kinds = [len(set(bytes(texts.draw(rng, 96).said).decode()[1:-1])) for _ in range(60)]
+        drawn = [text for _ in range(60) if (text := texts.draw(rng, 96)).told in ("first", "second")]
+        kinds = [len({text.ids[place] for place in text.places}) for text in drawn]
         assert all(1 <= kind <= (2 if share else 4) for kind in kinds)
         assert max(kinds) == (2 if share else 4)
 
 
 def test_damaged_recordings_are_named_and_those_of_another_recipe_left_alone(tmp_path: Path) -> None:
     recipe, other = recipe_of(), recipe_of(tellings=TELLINGS[:1])
-    mine, others = (RecordedTrainer(some, lively(), texts_of(some), tmp_path, "x") for some in (recipe, other))
+    mine, others = (RecordedTrainer(some, untaught(), texts_of(some), tmp_path, "x") for some in (recipe, other))
     path = mine.recordings_path(recipe.recordings[0])
     assert path != others.recordings_path(recipe.recordings[0])
     path.parent.mkdir()
     path.write_bytes(b"nothing")
     with pytest.raises(UserError, match=f"{path.name} is damaged"):
         mine.run(lambda line: None)
-
-
-def test_a_step_with_a_large_gradient_changes_nothing_and_is_told(tmp_path: Path) -> None:
-    recipe, told = recipe_of(skip_above=1e-9), list[str]()
-    trainer = RecordedTrainer(recipe, lively(), texts_of(recipe), tmp_path, "x")
-    trainer.run(lambda line: None, told.append)
-    assert sum("changes nothing" in line for line in told) == recipe.steps
-    assert not trainer.optimizer.state_dict()["state"]
-
-
-def test_keys_that_would_be_asked_for_alike_are_refused() -> None:
-    recipe, model = recipe_of(tellings=TELLINGS[1:], passkey=0), lively()
-    recordings = record(model, texts_of(recipe), Streams(96, 40, 20), 0)
-    with pytest.raises(UserError, match="asked for in the same words"):
-        for seed in range(20):
-            draw_course(np.random.default_rng(seed), recordings, recipe, recipe.phases[1])

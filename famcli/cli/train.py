@@ -196,14 +196,10 @@ def _train_recorded(
     say(f"wrote {output}; evaluate it: famcli eval --task passkey --model {output}")
 
 
-_SHOWN = ("values", "attention", "rest", "answer", "text", "missed", "opened")
-
-
 def _readable_recorded(line: dict[str, Any], steps: int) -> str:
     """One line of the log of training on recordings for a person."""
-    shown = [f"{name} {line[name]:.2f}" for name in _SHOWN if name in line]
-    right = "" if line["right"] is None else f"  right {line['right']:.2f}"
-    return f"step {line['step']}/{steps}  {'  '.join(shown)}{right}  {line['seconds']:.0f} s"
+    shown = f"loss {line['loss']:.3f}  missed {line['missed']:.3f}  false {line['false']:.5f}"
+    return f"step {line['step']}/{steps}  {shown}  {line['seconds']:.0f} s"
 
 
 def _find_base(spec: str, alone: bool) -> tuple[str, ModelConfig]:

@@ -144,6 +144,17 @@ class Geometry:
         turned = self.rotary.at(by, 1, self.like) if near else self.rotary.of(torch.tensor([by]), self.like)
         return rotate(keys, turned)
 
+    def moved_to(self, x: Tensor, start: int) -> Tensor:
+        """Keys or queries [b, h, n, k] that are not turned yet, turned to stand one after another from ``start`` on."""
+        return rotate(x, self.turn(start, x.shape[2]))
+
+    def turned_back(self, keys: Tensor) -> Tensor:
+        """Keys [b, g, B, k] of the whole block as they were when not turned to their positions yet."""
+        cos, sin = self.turn(0, keys.shape[2])
+        if self.skipped is not None:
+            cos, sin = self.rotary.of(self.origin + self.skipped.tokens, self.like)
+        return rotate(keys, (cos, -sin))
+
     def first_moved(self, keys: Tensor, start: int) -> Tensor:
         """Keys [b, g, n, k] of a block's first tokens, turned to stand one after another from ``start`` on."""
         if self.skipped is None:
@@ -282,15 +293,6 @@ class Attention(nn.Module):
                     mask.of_row(row).hide(scores.unflatten(0, (self.heads // self.kv_heads, -1)))
                 attended.append(scores.softmax(dim=-1) @ v[row, head])
         return self._ungrouped(torch.stack(attended).unflatten(0, (len(q), -1)))
-
-    def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n]."""
-        scores = self._ungrouped(self._grouped(self._scaled(q)) @ k.to(q.dtype).mT)
-        return scores if mask is None else scores.masked_fill(~mask, float("-inf"))
-
-    def mixed(self, shares: Tensor, v: Tensor) -> Tensor:
-        """Values [b, g, n, k] by the queries' ``shares`` [b, h, t, n]: [b, h, t, k]."""
-        return self._ungrouped(self._grouped(shares) @ v)
 
     def _scaled(self, q: Tensor) -> Tensor:
         return q * (self.scale or self.head_width**-0.5)

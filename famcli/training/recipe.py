@@ -327,8 +327,13 @@ class Recipe:
         """The recipe for a model of ``config``: what is left to the model is filled in.
 
         Raises:
-            UserError: a phase does not fit the model.
+            UserError: a phase does not fit the model, or its memory learns nothing from texts.
         """
+        if config.memory.chooses:
+            raise UserError(
+                f"attention {config.memory.name} chooses what it keeps, and a text's loss teaches it nothing",
+                "train it on recordings, as configs/recipes/fam-135m.yaml does",
+            )
         phases = tuple(dataclasses.replace(p, block_size=p.block_size or config.block_size) for p in self.phases)
         recipe = dataclasses.replace(self, model=config, phases=phases)
         step = 0

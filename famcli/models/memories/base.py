@@ -93,6 +93,7 @@ class Memory:
         whole: the text has no blocks; keys and values of all of it stay, and the state grows.
         needs_inputs: ``write`` is given the block's normed inputs.
         mixes: ``mix`` is called; the queries before their rotation are kept for it.
+        chooses: its weights choose what is kept, so that the loss of a text has no gradient for them.
         untrained: what stands beside every score where nobody has trained the memory's weights.
         carried: names of the state's tensors that hold what was read. Training hands them from step to step.
     """
@@ -102,6 +103,7 @@ class Memory:
     whole: ClassVar[bool] = False
     needs_inputs: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    chooses: ClassVar[bool] = False
     untrained: ClassVar[str] = "untrained memory"
     carried: ClassVar[tuple[str, ...]] = ()
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Part, Products, setting
-from famcli.models.memories.window import Window
+from famcli.models.memories.base import Block, Products, setting
+from famcli.models.memories.slots import Slots
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,20 +20,17 @@ _OF_ATTENTION = ("q", "k", "v", "o")
 
 
 @dataclass(frozen=True)
-class Fam(Window):
+class Fam(Slots):
     """F latents a layer that each block's tokens see, and that see the block when it is complete (Algorithm 2).
 
-    State of a layer besides that of ``Window``: ``fam`` [b, F, d]; ``fam_keys`` and ``fam_values`` [b, g, F, k], its
-    keys and values as the block being read sees them; ``fam_initial`` [b], true while it is still the learned initial
-    one, which holds no context.
+    State of a layer besides that of ``Slots``, whose keys and values are its own: ``fam`` [b, F, d]; ``fam_initial``
+    [b], true while it is still the learned initial one, which holds no context.
     """
 
     name = "fam"
     summary = "feedback attention memory: latents that each block reads and rewrites, beside the last blocks"
-    untrained = "no FAM adapter"
     carried: ClassVar[tuple[str, ...]] = ("fam",)
 
-    fam_length: int = setting(64, "F: latents of feedback attention memory in each layer")
     fam_query_position: Literal["current", "previous"] = setting(
         "current",
         "RoPE position of the FAM's queries while they compress a block: the last F of that block, or of the block "
@@ -67,23 +64,11 @@ class Fam(Window):
         super().check(config)
         if self.fam_rank < 0:
             raise UserError(f"model field 'fam_rank' must be at least 0, not {self.fam_rank}")
-        if not 1 <= self.fam_length <= config.block_size:
-            raise UserError(
-                f"model field 'fam_length' must be between 1 and block_size ({config.block_size}), "
-                f"not {self.fam_length}"
-            )
         if not 0 < self.fam_scale < float("inf"):
             raise UserError(f"model field 'fam_scale' must be above 0, not {self.fam_scale}")
 
-    def describe(self, config: Shape) -> str:
-        return f"{super().describe(config)}, F {self.fam_length}"
-
     def state_values(self, config: Shape) -> int:
-        keys_values = 2 * config.kv_heads * config.head_width
-        return super().state_values(config) + self.fam_length * (config.width + keys_values)
-
-    def reach(self, config: Shape) -> int:
-        return max(self.memory_length(config), self.fam_length) + self.sinks
+        return super().state_values(config) + self.fam_length * config.width
 
     def embeddings(self, config: Shape) -> Mapping[str, int]:
         return {"fam_embedding": self.fam_length}
@@ -104,10 +89,7 @@ class Fam(Window):
         return ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in sizes.items()})
 
     def write_products(self, config: Shape, blocks: int) -> Products:
-        """The queries of as many latents as are written at once, what they see, and the FAM's new keys and values."""
-        return self._update_products(config, blocks, self.fam_length)
-
-    def _update_products(self, config: Shape, blocks: int, latents: int) -> Products:
+        """The queries, what they see, and the FAM's new keys and values."""
         width, heads, keys = config.width, config.heads * config.head_width, config.kv_heads * config.head_width
         rank, own = self.fam_rank, self.fam_rank * (width + heads)  # of its matrices for queries, and for the output
         a_latent = 2 * (width * heads + own)
@@ -115,7 +97,7 @@ class Fam(Window):
             a_latent += 3 * (width * config.ffn_width + rank * (width + config.ffn_width))
         kept = 2 * (width * keys + rank * (width + keys))
         seen = (self.sinks if blocks else 0) + self.fam_length + config.block_size
-        return Products(latents * a_latent + self.fam_length * kept, 2 * latents * heads * seen)
+        return Products(self.fam_length * (a_latent + kept), 2 * self.fam_length * heads * seen)
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         initial = like.new_ones(batch).bool()
@@ -131,14 +113,6 @@ class Fam(Window):
             layer.restore(state, {"fam": latents.expand(batch, -1, -1), "fam_initial": state["fam_initial"]}, at)
             if number + 1 < len(states):
                 latents = self._own(layer).alone(latents, at, -self.fam_length)
-
-    def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
-        """[sinks; segments; FAM]. A stream's sinks see no FAM, so that they are what the pretrained model knows."""
-        fam = Part(self.fam_length, seen_from=0 if blocks else self.sinks)
-        return (*super().parts(config, blocks), fam)
-
-    def slots(self, state: State, parts: Sequence[Part]) -> list[KeysValues]:
-        return [*super().slots(state, parts[:-1]), (state["fam_keys"], state["fam_values"])]
 
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         return {**super().write(block, state, layer, at), **self._update(block, state, layer, at, 1)}
@@ -158,10 +132,6 @@ class Fam(Window):
     def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
         kept = self._set(carried["fam"], layer, at)
         return {**kept, "fam_initial": carried.get("fam_initial", _none(state["fam_initial"]))}
-
-    def sink_distance(self, at: Place) -> int:
-        """Its own keys stand before the block too."""
-        return max(super().sink_distance(at), self.fam_length)
 
     def _own(self, layer: LayerView) -> LayerView:
         """The layer as the FAM passes it."""

@@ -1,176 +1,144 @@
-"""A FAM that is written where there is something to write: a variation of ours on arXiv 2404.09173, not the paper's.
+"""A FAM of tokens that are kept as they are: a variation of ours on arXiv 2404.09173, not the paper's.
 
-In the paper every block rewrites all latents, and what they hold drifts, a little with each of thousands of updates;
-and every token sees them, whatever they hold. Here the latents stand in groups. A block's queries come from one empty
-group, which looks at the block, at the groups that are filled, and at the sinks. Where it finds something, the latents
-it makes become the newest group and the oldest one drops out. Where it looks at the sinks, nothing changes at all. No
-token sees an empty latent: a text that writes nothing is read as ``bswa`` reads it.
+In the paper every block rewrites all latents: each is a mean of what its query finds, and all have to come out of the
+projections of a latent. What a pretrained model reads best are the keys and values of tokens. So attention is hard
+here: a query in each layer scores the block's tokens by their keys, the scores of all layers are added, and the tokens
+whose sum is above 0 are kept with those around them. The last F tokens that were kept stay visible, in every layer with
+that layer's keys and values. They stand before the segments, as they did in the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from famcli.errors import UserError
 from famcli.models.memories.base import Block, Part, Products, setting
-from famcli.models.memories.fam import Fam
-from famcli.models.memories.window import Window
+from famcli.models.memories.slots import Slots
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from famcli.models.memories.network import DecoderView, LayerView, Place, Shape, State
 
-TAKES = 0.5
-"""A latent is filled if its heads attend to something else than the sinks with more than this share, on the mean."""
-
-OPENS = 0.5
-"""A block writes a group if the mean of these shares over its latents is above this."""
-
-VOTERS = 2 / 3
-"""The share of the layers, the upper ones, whose heads are counted: in the lowest no token is a sink yet."""
-
 
 @dataclass(frozen=True)
-class GatedFam(Fam):
-    """Groups of latents, the newest last, each written once.
+class GatedFam(Slots):
+    """Slots for the last F tokens worth keeping, the newest last; none that is empty is seen.
 
-    State of a layer besides that of ``Window``: ``fam`` [b, F, d], ``fam_keys`` and ``fam_values`` [b, g, F, k];
-    ``fam_filled`` [b, F], true where a latent holds something; ``fam_empty`` [b, a, d], an empty group; ``fam_new``
-    [b, a, d] and ``fam_found`` [b, a], what the last block would write, and the share of the attention that found it.
+    State of a layer besides that of ``Slots``: ``fam_unturned`` [b, g, F, k], the keys of the slots before they are
+    turned to any position; ``fam_filled`` [b, F], true where a slot holds a token; and, between ``write`` and
+    ``complete``, ``fam_new`` [b, 2 g, B, k], such keys and the values of the block, and ``fam_scores`` [b, B].
     """
 
     name = "gated_fam"
-    summary = "FAM in groups: a block writes one where it has something for it, and tokens see those that were written"
-    carried: ClassVar[tuple[str, ...]] = ("fam", "fam_filled")
+    summary = "FAM of tokens: a gate keeps those worth it as they are, and the last F of them stay visible"
+    chooses = True
+    carried: ClassVar[tuple[str, ...]] = ("fam_unturned", "fam_values", "fam_filled")
 
-    fam_group: int = setting(8, "a: latents of a group, which a block writes at once")
-    sinks: int = setting(1, "N: first tokens of a stream whose keys and values stay visible; the gate needs one")
-    fam_keep_initial: bool = setting(True, "the latents of a group are the empty ones and what they find; must be true")
-    fam_null_sink: bool = setting(True, "the FAM's queries see the sinks with values of zero; must be true")
+    fam_before: int = setting(10, "tokens that are kept before one that is worth it, as far as they are in its block")
+    fam_after: int = setting(8, "tokens that are kept after it, likewise")
+    sinks: int = setting(1, "N: first tokens of a stream whose keys and values stay visible in every block")
 
     def check(self, config: Shape) -> None:
         super().check(config)
-        for name in ("fam_keep_initial", "fam_null_sink"):
-            if not getattr(self, name):
-                raise UserError(f"model field '{name}' must be true with attention gated_fam")
-        if self.sinks < 1:
-            raise UserError(f"model field 'sinks' must be at least 1 with attention gated_fam, not {self.sinks}")
-        if self.fam_group < 1 or self.fam_length % self.fam_group:
-            raise UserError(
-                f"model field 'fam_group' must divide fam_length ({self.fam_length}), and {self.fam_group} does not"
-            )
-
-    def describe(self, config: Shape) -> str:
-        return f"{super().describe(config)} in groups of {self.fam_group}"
+        for name in ("fam_before", "fam_after"):
+            if getattr(self, name) < 0:
+                raise UserError(f"model field '{name}' must be at least 0, not {getattr(self, name)}")
 
     def state_values(self, config: Shape) -> int:
-        return super().state_values(config) + self.fam_group * (2 * config.width + 1)
+        return super().state_values(config) + self.fam_length * config.kv_heads * config.head_width
 
-    def embeddings(self, config: Shape) -> Mapping[str, int]:
-        return {"fam_embedding": self.fam_group}
+    def reach(self, config: Shape) -> int:
+        return self.memory_length(config) + self.fam_length + self.sinks
+
+    def layer_module(self, config: Shape, number: int) -> nn.Module | None:
+        from famcli.models.memories.token_score import TokenScore
+
+        return TokenScore(config.kv_heads * config.head_width)
 
     def write_products(self, config: Shape, blocks: int) -> Products:
-        return self._update_products(config, blocks, self.fam_group)
+        """The scores of a block's tokens."""
+        return Products(config.block_size * config.kv_heads * config.head_width)
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
-        found = like.new_zeros(batch, self.fam_group)
-        new = {"fam_new": like.new_zeros(batch, self.fam_group, config.width), "fam_found": found}
+        size = (batch, config.kv_heads, self.fam_length, config.head_width)
+        slots = {name: like.new_zeros(size) for name in ("fam_keys", "fam_values", "fam_unturned")}
         filled = like.new_zeros(batch, self.fam_length).bool()
-        return {**Window.start(self, config, batch, like), **new, "fam_filled": filled}
-
-    def begin(self, decoder: DecoderView, states: Sequence[State]) -> None:
-        """The learned embeddings of an empty group are forwarded up the layers on their own (appendix B.1)."""
-        latents, groups = decoder.embed_memory("fam_embedding"), self.fam_length // self.fam_group
-        for number, state in enumerate(states):
-            filled = state["fam_filled"]
-            layer, at = decoder.layer(number), decoder.place(number)
-            state["fam_empty"] = latents.expand(len(filled), -1, -1)
-            fam = latents.repeat(1, groups, 1).expand(len(filled), -1, -1)
-            layer.restore(state, {"fam": fam, "fam_filled": filled}, at)
-            if number + 1 < len(states):
-                latents = self._own(layer).alone(latents, at, -self.fam_group)
+        return {**super().start(config, batch, like), **slots, "fam_filled": filled}
 
     def visible(self, state: State, parts: Sequence[Part]) -> Tensor:
-        """The groups that were written, and all that stands before them."""
+        """The slots that hold something, and all that stands before them."""
         from torch.nn.functional import pad
 
         return pad(state["fam_filled"], (sum(part.count for part in parts[:-1]), 0), value=True)
 
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
-        return {**Window.write(self, block, state, layer, at), **self.write_again(block, state, layer, at)}
+        return {**super().write(block, state, layer, at), **self.write_again(block, state, layer, at)}
 
     def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
-        """What the block would write, if the gate opens; a ``stride`` has no meaning here."""
-        latents, logs = self.find(block, state, layer, at)
-        found = 1 - logs[..., self.sink_places(at)].exp().sum(dim=-1).mean(dim=1)
-        return {"fam_new": latents.to(state["fam_new"]), "fam_found": found.to(state["fam_found"])}
+        """What ``complete`` decides on; a ``stride`` has no meaning here."""
+        from torch import cat
+
+        keys = at.turned_back(block.keys)
+        return {"fam_new": cat((keys, block.values), dim=1), "fam_scores": layer.memory(keys)}
 
     def complete(self, decoder: DecoderView, states: Sequence[State]) -> None:
-        """All layers write, or none."""
+        """All layers keep the same tokens."""
+        worth = self.score(states) > 0
+        self.keep(decoder, states, self.around(worth))
+
+    @staticmethod
+    def score(states: Sequence[State]) -> Tensor:
+        """[b, B] of all layers together: above 0 is worth keeping. One layer alone cannot tell."""
         from torch import stack
 
-        found = [state["fam_found"] for state in self.voters(states)]
-        takes, opens = self.gate(stack([some.to(found[0].device) for some in found]))
+        scores = [state["fam_scores"] for state in states]
+        return stack([some.to(scores[0].device) for some in scores]).sum(dim=0)
+
+    def around(self, worth: Tensor) -> Tensor:
+        """[b, B] the tokens ``worth`` [b, B] keeping, and those before and after them."""
+        from torch.nn.functional import max_pool1d, pad
+
+        wide = pad(worth.float(), (self.fam_after, self.fam_before))
+        return max_pool1d(wide[:, None], self.fam_before + 1 + self.fam_after, stride=1)[:, 0] > 0
+
+    def keep(self, decoder: DecoderView, states: Sequence[State], kept: Tensor) -> None:
+        """Puts the tokens ``kept`` [b, B] of ``fam_new`` in the newest slots of every layer, in place."""
+        places, filled = self._last(states[0]["fam_filled"].to(kept.device), kept)
+        some = bool(kept.any())
         for number, state in enumerate(states):
-            new = state["fam_new"]
-            pushed = self.push(state, new, takes.to(new.device), opens.to(new.device))
-            decoder.layer(number).restore(state, pushed, decoder.place(number))
+            new = state.pop("fam_new")
+            del state["fam_scores"]
+            if some:
+                at = decoder.place(number)
+                state |= self._pushed(state, new, places.to(new.device), filled.to(new.device, copy=True), at)
 
-    @staticmethod
-    def voters(states: Sequence[Any]) -> Sequence[Any]:
-        """Those of the layers that are counted."""
-        return states[len(states) - max(1, round(VOTERS * len(states))) :]
+    def _last(self, filled: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the last F of [slots; block] stand that are filled or kept, and which slots they fill, from the end:
+        twice [b, F]."""
+        from torch import arange, cat
 
-    @staticmethod
-    def gate(found: Tensor) -> tuple[Tensor, Tensor]:
-        """Which latents of a group are filled [b, a], and in which rows it is written [b]; ``found`` [l, b, a]."""
-        shares = found.float().mean(dim=0)
-        return shares > TAKES, shares.mean(dim=1) > OPENS
+        held = cat((filled, kept), dim=1)
+        order = held * arange(1, held.shape[1] + 1, device=held.device)
+        order = order.topk(self.fam_length, dim=1).values.flip(1)
+        return (order - 1).clamp(min=0), order > 0
 
-    def longest_stride(self) -> float:
-        return 1
+    def _pushed(self, state: State, new: Tensor, places: Tensor, filled: Tensor, at: Place) -> State:
+        from torch import cat
 
-    def sink_places(self, at: Place) -> slice:
-        """Where the sinks are among the keys that ``seen`` gives."""
-        first = 0 if at.blocks else self.fam_length
-        return slice(first, first + self.sinks)
+        def taken(old: Tensor, newest: Tensor) -> Tensor:
+            index = places[:, None, :, None].expand(-1, old.shape[1], -1, old.shape[3])
+            return cat((old, newest.to(old)), dim=2).gather(2, index) * filled[:, None, :, None]
 
-    def find(self, block: Block, state: State, layer: LayerView, at: Place) -> tuple[Tensor, Tensor]:
-        """Looks at a block from an empty group.
+        keys, values = new.chunk(2, dim=1)
+        unturned, values = taken(state["fam_unturned"], keys), taken(state["fam_values"], values)
+        return self.restore(state, {"fam_unturned": unturned, "fam_values": values, "fam_filled": filled}, None, at)
 
-        Returns:
-            The group's latents [b, a, d], and the logarithm of what each head attends to, [b, h, a, n], over the keys
-            that ``seen`` gives.
-        """
-        from torch import cat, float32, promote_types
-        from torch.nn.functional import pad, rms_norm
+    def restore(self, state: State, carried: State, layer: LayerView | None, at: Place) -> State:
+        return {**carried, "fam_keys": at.moved_to(carried["fam_unturned"], -self.sink_distance(at))}
 
-        empty, own = state["fam_empty"], self._own(layer)
-        seen = self.seen(block, state, at)
-        keys, values = (cat(tensors, dim=2) for tensors in zip(*seen, strict=True))
-        queries = self._queries(empty, layer, at)
-        before = self.sinks if at.blocks else 0
-        visible = pad(state["fam_filled"], (before, block.keys.shape[2]), value=True)[:, None, None]
-        scores = own.attention.scores(queries, keys, visible)
-        logs = scores.to(promote_types(scores.dtype, float32)).log_softmax(dim=-1)
-        attended = own.attention.project(own.attention.mixed(logs.exp().to(queries.dtype), values.to(queries.dtype)))
-        latents = own.residual(empty, attended) if self.fam_ffn else empty + own.attention_out_norm(attended)
-        if self.fam_norm == "rms":
-            latents = self.fam_scale * rms_norm(latents, latents.shape[-1:])
-        return latents, logs
-
-    def push(self, state: State, latents: Tensor, takes: Tensor, opens: Tensor) -> State:
-        """What is carried, with ``latents`` for the newest group in the rows that open [b], filled where it ``takes``
-        [b, a]; for ``restore``."""
-        from torch import cat, where
-
-        old, filled = state["fam"], state["fam_filled"]
-        fam = where(opens[:, None, None], cat((old[:, self.fam_group :], latents.to(old)), dim=1), old)
-        filled = where(opens[:, None], cat((filled[:, self.fam_group :], takes), dim=1), filled)
-        return {"fam": fam, "fam_filled": filled}
-
-    def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
-        return {**self._set(carried["fam"], layer, at), "fam_filled": carried["fam_filled"]}
+    def sink_distance(self, at: Place) -> int:
+        """The slots hold older tokens than the segments and stand before them, and the sinks before all."""
+        return self.memory_segments * at.span + self.fam_length

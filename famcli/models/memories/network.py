@@ -52,6 +52,14 @@ class Place(Protocol):
         """Keys [b, g, n, k] that were turned to their positions, turned ``by`` positions further."""
         ...
 
+    def moved_to(self, x: Tensor, start: int) -> Tensor:
+        """Keys or queries [b, h, n, k] that are not turned yet, turned to stand one after another from ``start`` on."""
+        ...
+
+    def turned_back(self, keys: Tensor) -> Tensor:
+        """Keys [b, g, B, k] of the whole block as they were when not turned to their positions yet."""
+        ...
+
     def first_moved(self, keys: Tensor, start: int) -> Tensor:
         """Keys [b, g, n, k] of a block's first tokens, turned to stand one after another from ``start`` on."""
         ...
@@ -70,14 +78,6 @@ class Projections(Protocol):
 
     def attend(self, q: Tensor, seen: Sequence[KeysValues]) -> Tensor:
         """One softmax over all keys, brought back to the model's width: q [b, h, t, k] -> [b, t, d]."""
-        ...
-
-    def scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-        """What the softmax is taken of: q [b, h, t, k], k [b, g, n, k] -> [b, h, t, n]."""
-        ...
-
-    def mixed(self, shares: Tensor, v: Tensor) -> Tensor:
-        """Values [b, g, n, k] by the queries' ``shares`` [b, h, t, n]: [b, h, t, k]."""
         ...
 
     def project(self, heads: Tensor) -> Tensor:

@@ -13,26 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from famcli.checkpoints.checkpoint import memory_weights
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
+from famcli.models.memories.token_score import TokenScore
 from famcli.training import checkpoint
 from famcli.training.log import Table
-from famcli.training.recorded.course import draw_course
-from famcli.training.recorded.recipe import RecordedPhase, RecordedRecipe, Streams
+from famcli.training.recorded.recipe import RecordedRecipe, Streams
 from famcli.training.recorded.recordings import Recordings, record
-from famcli.training.recorded.step import RecordedStep
 from famcli.training.recorded.texts import BLOCKS, Texts
 
-LOSSES = ("keys", "values", "attention", "rest", "answer", "text")
-GATES = ("missed", "opened")
-COLUMNS = ("step", "seconds", "keys_told", "learning_rate", "loss", *LOSSES, *GATES, "right", "gradient_norm")
+COLUMNS = ("step", "seconds", "learning_rate", "loss", "missed", "false", "gradient_norm")
 
 
 class RecordedTrainer:
-    """Trains the FAM's own weights of a model whose other weights stay as they are.
+    """Trains the gate of a FAM: a logistic regression on the keys of all layers.
 
     Args:
         recipe: what to do.
@@ -50,7 +48,7 @@ class RecordedTrainer:
         self.optimizer = torch.optim.AdamW(self.trained.values(), betas=(0.9, 0.97), weight_decay=0.0)
         self.checkpoint, self.log = directory / "checkpoint.safetensors", Table(directory / "log.csv", COLUMNS)
         self.step, self.seconds = 0, 0.0
-        self._recordings: dict[int, Recordings] = {}
+        self._recordings: list[tuple[Streams, Recordings, Tensor]] = []
 
     @property
     def device(self) -> torch.device:
@@ -66,15 +64,10 @@ class RecordedTrainer:
         Raises:
             UserError: a gradient is not finite; the last checkpoint is kept.
         """
-        if not self.step:
-            _begin(self.model, self.texts, self.recipe.lead_slots)
+        self._prepare(tell)
         self.log.keep_until(self.step)
         while self.step < self.recipe.steps:
-            number, _ = self.recipe.phase_at(self.step)
-            self._prepare(self.recipe.phases[number], tell)
-            line = self._one_step(self.recipe.phases[number])
-            if line["gradient_norm"] > self.recipe.skip_above:
-                tell(f"step {self.step} changes nothing: its gradient has a norm of {line['gradient_norm']:.0f}")
+            line = self._one_step()
             if self._due(self.recipe.log_every):
                 self.log.append(line)
                 report(line)
@@ -86,73 +79,84 @@ class RecordedTrainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.recipe.steps
 
-    def _one_step(self, phase: RecordedPhase) -> dict[str, Any]:
-        begun, recipe = time.monotonic(), self.recipe
-        rng = np.random.default_rng((recipe.seed, 1, self.step))
-        recordings = self._recordings[int(rng.choice(phase.block_sizes))]
-        self._reconfigure(recordings.block_size)
-        course = draw_course(rng, recordings, recipe, phase)
-        asks, rate = rng.random() < phase.answers, recipe.learning_rate(self.step)
-        with self._precision():
-            step = RecordedStep(self.model, recordings, recipe, phase, course, asks=asks)
-            loss = step.run(rng)
+    def _one_step(self) -> dict[str, Any]:
+        begun, rate = time.monotonic(), self.recipe.rate_at(self.step)
+        rng = np.random.default_rng((self.recipe.seed, 1, self.step))
+        losses, missed, false = [], [], []
+        for streams, recordings, worth in self._recordings:
+            rows = torch.from_numpy(rng.integers(0, len(worth), streams.rows))
+            scores = self._scores(recordings, rows)
+            told = worth[rows].to(scores.device)
+            losses.append(loss_of(scores, told, self.recipe.keep_from))
+            missed.append((scores <= 0)[told])
+            false.append((scores > 0)[~told])
+        loss = torch.stack(losses).mean()
         norm = self._descend(loss, rate)
         self.step += 1
         self.seconds += time.monotonic() - begun
-        of = {**dict.fromkeys(LOSSES, step.losses), **dict.fromkeys(GATES, step.gates)}
-        means = {name: mean.item() for name, some in of.items() if (mean := some.mean(name)) is not None}
-        right = step.right if "answer" in means else None
-        done = {"step": self.step, "seconds": round(self.seconds, 1), "keys_told": len(course.told)}
-        return {**done, "learning_rate": rate, "loss": loss.item(), **means, "right": right, "gradient_norm": norm}
+        shares = {"missed": torch.cat(missed).float().mean().item(), "false": torch.cat(false).float().mean().item()}
+        done = {"step": self.step, "seconds": round(self.seconds, 1), "learning_rate": rate, "loss": loss.item()}
+        return {**done, **shares, "gradient_norm": norm}
+
+    def _scores(self, recordings: Recordings, rows: Tensor) -> Tensor:
+        """[R, B] of all layers together, of the recorded blocks ``rows`` [R]."""
+        states = []
+        for number in range(self.config.layers):
+            gate = self.model.layer(number).memory
+            assert isinstance(gate, TokenScore)
+            states.append({"fam_scores": gate(recordings.keys[number][rows].to(self.device))})
+        return self.memory.score(states)
 
     def _descend(self, loss: Tensor, rate: float) -> float:
-        """Takes the optimiser's step, unless its gradient is too large; gives the gradient's norm.
+        """Takes the optimiser's step; gives the gradient's norm.
 
         Raises:
             UserError: the gradient is not finite.
         """
         self.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip).item()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.trained.values() if p.grad is not None]).item()
         if not math.isfinite(norm):
             raise UserError(f"the gradient is {norm} at step {self.step}", "lower the recipe's learning_rate")
-        if norm <= self.recipe.skip_above:
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
         return norm
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.recipe.autocast == "bfloat16")
-
-    def _reconfigure(self, block_size: int) -> None:
-        memory = dataclasses.replace(self.memory, memory_segments=0)
-        self.model.reconfigure(dataclasses.replace(self.config, block_size=block_size, memory=memory))
-
-    def _prepare(self, phase: RecordedPhase, tell: Callable[[str], None]) -> None:
-        """Makes the recordings of a phase, or takes those that a run before this one made."""
+    def _prepare(self, tell: Callable[[str], None]) -> None:
+        """Makes the recordings, or takes those that a run before this one made."""
         for streams in self.recipe.recordings:
-            if streams.block_size not in phase.block_sizes or streams.block_size in self._recordings:
-                continue
             path = self.recordings_path(streams)
             if not path.exists():
                 tell(f"recording {BLOCKS * streams.streams:,} blocks of {streams.block_size} tokens")
                 self._record(streams, path)
-            self._recordings[streams.block_size] = Recordings.load(path)
+            recordings = Recordings.load(path)
+            self._recordings.append((streams, recordings, recordings.worth()))
 
     def recordings_path(self, streams: Streams) -> Path:
         """Named after all that decides what is recorded: where a recipe has changed, it is recorded anew."""
-        recipe = self.recipe
+        recipe, memory = self.recipe, dataclasses.replace(self.memory, memory_segments=0)
+        streams = dataclasses.replace(streams, rows=1)
         words = (recipe.tellings, recipe.passkey, recipe.key_digits, recipe.recurring, recipe.fillers)
-        what = (streams, recipe.seed, *words, recipe.lead_slots, recipe.answer_slots, recipe.autocast, self.base)
+        what = (streams, recipe.seed, *words, recipe.autocast, memory, self.base)
         digest = hashlib.sha256(repr(what).encode() + self.texts.corpus.tobytes()).hexdigest()[:12]
         return self.directory / "recordings" / f"{streams.block_size}-{digest}.safetensors"
 
     def _record(self, streams: Streams, path: Path) -> None:
-        self._reconfigure(streams.block_size)
-        with self._precision():
-            stored = torch.bfloat16 if self.recipe.autocast == "bfloat16" else None
-            record(self.model, self.texts, streams, self.recipe.seed, stored).save(path)
+        """Reads with a gate that keeps nothing of itself, however far this run has come."""
+        half = self.recipe.autocast == "bfloat16"
+        slots = min(self.memory.fam_length, streams.block_size)
+        memory = dataclasses.replace(self.memory, memory_segments=0, fam_length=slots)
+        self.model.reconfigure(dataclasses.replace(self.config, block_size=streams.block_size, memory=memory))
+        own = [p.detach().clone() for p in self.trained.values()]
+        with torch.no_grad():
+            for p in self.trained.values():
+                p.zero_()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                found = record(self.model, self.texts, streams, self.recipe.seed, torch.bfloat16 if half else None)
+            for p, weight in zip(self.trained.values(), own, strict=True):
+                p.copy_(weight)
+        found.save(path)
 
     def save(self) -> None:
         """Writes what is trained, the optimiser and the place in the recipe, whole."""
@@ -161,7 +165,7 @@ class RecordedTrainer:
         checkpoint.write(self.checkpoint, tensors, [self.optimizer], place)
 
     def resume(self) -> None:
-        """Goes on from the checkpoint in the directory. Phases to come may have changed.
+        """Goes on from the checkpoint in the directory.
 
         Raises:
             UserError: the checkpoint is damaged, or of another model.
@@ -175,27 +179,24 @@ class RecordedTrainer:
             self.step, self.seconds = int(place["step"]), float(place["seconds"])
 
 
+def loss_of(scores: Tensor, told: Tensor, keep_from: float) -> Tensor:
+    """Cross-entropy a token that is ``told`` [R, B]: those that are not are many, and few of them cost anything.
+
+    A score [R, B] of 0 stands for a probability of ``keep_from``.
+    """
+    logits = scores + math.log(keep_from / (1 - keep_from))
+    losses = F.binary_cross_entropy_with_logits(logits, told.to(logits), reduction="sum")
+    return losses / told.sum().clamp(min=1)
+
+
 def _only_memory(model: Decoder, in_bfloat16: bool) -> dict[str, Tensor]:
     """Freezes all but the memory's weights, and gives these; frozen matrices in the type they are multiplied in."""
     names = memory_weights(model.config)
     model.requires_grad_(False)
-    for module in model.modules():
-        if in_bfloat16 and isinstance(module, torch.nn.Linear):
-            module.to(torch.bfloat16)
     trained: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if name in names}
+    for name, module in model.named_modules():
+        if in_bfloat16 and isinstance(module, torch.nn.Linear) and f"{name}.weight" not in names:
+            module.to(torch.bfloat16)
     for p in trained.values():
         p.requires_grad_(True)
     return trained
-
-
-@torch.no_grad()
-def _begin(model: Decoder, texts: Texts, lead_slots: int) -> None:
-    """An empty group begins as the end of PassKey's question, and as the mean of what keys are made of."""
-    table, fam = model.embedding.weight, model.get_parameter("fam_embedding")
-    digits = table[texts.digits]
-    middle = digits.mean(dim=0)
-    asked = texts.first_question[-lead_slots:] if lead_slots else []
-    fam[:] = middle * (digits.square().mean() / middle.square().mean()).sqrt()
-    fam[: len(asked)] = table[asked]
-    noise = torch.randn(fam.shape, generator=torch.Generator().manual_seed(0)).to(fam)
-    fam.add_(noise, alpha=0.02)
