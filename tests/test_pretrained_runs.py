@@ -116,7 +116,7 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
     ]
     assert listed["fam-135m"]["attention"] == "gated_fam, B 512, M 1, N 1, F 128"
     assert listed["full-135m"]["attention"] == "full"
-    assert (listed["fam-135m"]["model"]["fam_length"], listed["fam-135m"]["model"]["block_size"]) == (36, 512)
+    assert (listed["fam-135m"]["model"]["fam_length"], listed["fam-135m"]["model"]["block_size"]) == (128, 512)
     model = load_model("fam-tiny", "cpu")
     layers = model.decoder.config.layers
     parameters = sum(weight.numel() for weight in model.decoder.parameters())

@@ -80,6 +80,24 @@ def test_a_text_tells_its_key_at_its_places_and_nowhere_else() -> None:
     assert seen == set(TOLD)
 
 
+def test_a_number_is_found_each_time_that_a_line_has_it_whatever_stands_before() -> None:
+    class Fusing(ByteTokenizer):
+        """A space and a digit after it are one token."""
+
+        def encode(self, text: str) -> list[int]:
+            found: list[int] = []
+            for i in super().encode(text):
+                found[-1:] = [300 + i] if found[-1:] == [32] and 48 <= i < 58 else [*found[-1:], i]
+            return found
+
+        def decode(self, ids: Any) -> str:
+            return "".join(f" {chr(i - 300)}" if i >= 300 else chr(i) for i in ids)
+
+    texts = Texts(recipe_of(), Fusing(), corpus())
+    line, places = texts._line("47 is it. Once more: 47.", "47")
+    assert [line[i] for i in places] == [52, 55, 352, 55]
+
+
 @torch.no_grad()
 def test_recorded_keys_are_those_of_a_stream_with_what_is_worth_it_in_sight() -> None:
     """Layer 0 sees embeddings alone; above it, blocks after a key differ from those that a plain window reads."""
@@ -194,6 +212,25 @@ def test_a_run_that_stops_goes_on_to_the_same_adapter(tmp_path: Path, monkeypatc
     assert loaded.untrained_memory is None
     name = "layers.1.memory.weight"
     assert torch.equal(loaded.decoder.get_parameter(name), whole[name]) and whole[name].any()
+
+
+def test_a_run_of_another_recipe_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*write_inputs(), "--output", "out"]) == 0
+    assert main([*write_inputs(keep_from=0.1), "--output", "out", "--resume"]) == 2
+    assert "another recipe" in capsys.readouterr().err
+
+
+def test_an_adapter_with_groups_of_latents_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*write_inputs(steps=1), "--output", "out"]) == 0
+    about = json.loads(Path("out/famcli.json").read_text())
+    about["model"]["fam_group"] = 9
+    Path("out/famcli.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="gated_fam of an earlier version"):
+        load_model("out", "cpu", "float32")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_presets_are_those_of_the_paper_and_the_bundled_ones() -> None:
         assert (config.attention, config.block_size) == (attention, memory[0])
         segments = None if name.startswith("full") else memory[1]
         assert getattr(config.memory, "memory_segments", None) == segments
-        latents = 36 if name == "fam-135m" else 64
+        latents = 128 if name == "fam-135m" else 64
         assert getattr(config.memory, "fam_length", 0) == (latents if name.startswith("fam") else 0)
         assert getattr(config.memory, "sinks", None) == (None if name.startswith("full") else 1)
         with torch.device("meta"):

@@ -163,6 +163,7 @@ def find_checkpoint(spec: str) -> CheckpointSource:
     if adapter:
         if "attention" in base_overrides:
             config, base_overrides = config.override(base_overrides, f"{adapter.directory}, field 'base'"), {}
+        _check_gate(adapter)
         where = "fields 'base' and" if base_overrides else "field"  # what is said of no memory is of the adapter's
         config = config.override({**base_overrides, **adapter.fields}, f"{adapter.directory}, {where} 'model'")
         checkpoint = adapter.merged_into(base)
@@ -172,6 +173,15 @@ def find_checkpoint(spec: str) -> CheckpointSource:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
     return CheckpointSource(spec, config, checkpoint, base, adapter)
+
+
+def _check_gate(adapter: Adapter) -> None:
+    """Raises ``UserError`` where an adapter has the groups of latents that ``gated_fam`` was before it kept tokens."""
+    if adapter.fields.get("attention") == "gated_fam" and "fam_group" in adapter.fields:
+        raise UserError(
+            f"{adapter.directory} was trained for the gated_fam of an earlier version, which kept groups of latents",
+            "train it again: famcli train --recipe configs/recipes/fam-135m.yaml --text DIR",
+        )
 
 
 def adapter_of(name: str) -> Path | None:

@@ -170,6 +170,8 @@ def _train_recorded(
     recipe: RecordedRecipe, path: Path, spec: str | None, output: Path, *, text: Path, device: str, resume: bool
 ) -> None:
     """Trains the memory's own weights on recorded blocks."""
+    import numpy as np
+
     from famcli.checkpoints.registry import load_model
     from famcli.training.lora import Base, save_memory
     from famcli.training.material import load_corpus
@@ -179,7 +181,8 @@ def _train_recorded(
     spec = spec or recipe.model
     name, config = _find_base(spec, alone=True)
     loaded = load_model(spec, device, "float32")
-    texts = Texts(recipe, loaded.tokenizer, load_corpus(text, loaded.tokenizer))
+    corpus = load_corpus(text, loaded.tokenizer) if recipe.fillers.text else np.empty(0, np.int64)
+    texts = Texts(recipe, loaded.tokenizer, corpus)
     trainer = RecordedTrainer(recipe, loaded.decoder, texts, output, loaded.weights_sha256)
     if resume:
         trainer.resume()

@@ -39,7 +39,10 @@ def token_f1(prediction: str, reference: str) -> float:
     if not predicted or not expected:
         return 0.0
     common = (Counter(predicted) & Counter(expected)).total()
-    return 2 * common / (len(predicted) + len(expected))
+    if not common:
+        return 0.0
+    precision, recall = common / len(predicted), common / len(expected)
+    return 2 * precision * recall / (precision + recall)  # rounded as the official evaluators do: ties are theirs
 
 
 def rouge_l(prediction: str, reference: str, tokenise: Tokenise | None = None) -> float:

@@ -136,7 +136,10 @@ class Geometry:
 
     def turn(self, start: int, count: int) -> Rotation:
         """Rotations of ``count`` positions from ``start`` on, counted from the block's beginning."""
-        return self.rotary.at(self.origin + start, count, self.like)
+        first = self.origin + start
+        if first < -self.rotary.reach:
+            return self.rotary.of(torch.arange(first, first + count), self.like)
+        return self.rotary.at(first, count, self.like)
 
     def moved(self, keys: Tensor, by: int) -> Tensor:
         """Keys [b, g, n, k] that were turned to their positions, turned ``by`` positions further."""

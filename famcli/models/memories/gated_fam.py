@@ -112,8 +112,8 @@ class GatedFam(Slots):
             new = state.pop("fam_new")
             del state["fam_scores"]
             if some:
-                at = decoder.place(number)
-                state |= self._pushed(state, new, places.to(new.device), filled.to(new.device, copy=True), at)
+                pushed = self._pushed(state, new, places.to(new.device), filled.to(new.device, copy=True))
+                decoder.layer(number).restore(state, pushed, decoder.place(number))
 
     def _last(self, filled: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Where the last F of [slots; block] stand that are filled or kept, and which slots they fill, from the end:
@@ -125,7 +125,7 @@ class GatedFam(Slots):
         order = order.topk(self.fam_length, dim=1).values.flip(1)
         return (order - 1).clamp(min=0), order > 0
 
-    def _pushed(self, state: State, new: Tensor, places: Tensor, filled: Tensor, at: Place) -> State:
+    def _pushed(self, state: State, new: Tensor, places: Tensor, filled: Tensor) -> State:
         from torch import cat
 
         def taken(old: Tensor, newest: Tensor) -> Tensor:
@@ -134,9 +134,9 @@ class GatedFam(Slots):
 
         keys, values = new.chunk(2, dim=1)
         unturned, values = taken(state["fam_unturned"], keys), taken(state["fam_values"], values)
-        return self.restore(state, {"fam_unturned": unturned, "fam_values": values, "fam_filled": filled}, None, at)
+        return {"fam_unturned": unturned, "fam_values": values, "fam_filled": filled}
 
-    def restore(self, state: State, carried: State, layer: LayerView | None, at: Place) -> State:
+    def restore(self, state: State, carried: State, layer: LayerView, at: Place) -> State:
         return {**carried, "fam_keys": at.moved_to(carried["fam_unturned"], -self.sink_distance(at))}
 
     def sink_distance(self, at: Place) -> int:

@@ -24,7 +24,7 @@ class Slots(Window):
 
     untrained = "no FAM adapter"
 
-    fam_length: int = setting(64, "F: slots of feedback attention memory in each layer")
+    fam_length: int = setting(64, "F: latents of feedback attention memory in each layer, or tokens that it keeps")
 
     def check(self, config: Shape) -> None:
         super().check(config)

@@ -135,19 +135,23 @@ class RecordedTrainer:
 
     def recordings_path(self, streams: Streams) -> Path:
         """Named after all that decides what is recorded: where a recipe has changed, it is recorded anew."""
-        recipe, memory = self.recipe, dataclasses.replace(self.memory, memory_segments=0)
+        recipe, config = self.recipe, self._config(streams)
         streams = dataclasses.replace(streams, rows=1)
         words = (recipe.tellings, recipe.passkey, recipe.key_digits, recipe.recurring, recipe.fillers)
-        what = (streams, recipe.seed, *words, recipe.autocast, memory, self.base)
+        what = (streams, recipe.seed, *words, recipe.autocast, config, self.base)
         digest = hashlib.sha256(repr(what).encode() + self.texts.corpus.tobytes()).hexdigest()[:12]
         return self.directory / "recordings" / f"{streams.block_size}-{digest}.safetensors"
+
+    def _config(self, streams: Streams) -> ModelConfig:
+        """What blocks are read with."""
+        slots = min(self.memory.fam_length, streams.block_size)
+        memory = dataclasses.replace(self.memory, memory_segments=0, fam_length=slots)
+        return dataclasses.replace(self.config, block_size=streams.block_size, memory=memory)
 
     def _record(self, streams: Streams, path: Path) -> None:
         """Reads with a gate that keeps nothing of itself, however far this run has come."""
         half = self.recipe.autocast == "bfloat16"
-        slots = min(self.memory.fam_length, streams.block_size)
-        memory = dataclasses.replace(self.memory, memory_segments=0, fam_length=slots)
-        self.model.reconfigure(dataclasses.replace(self.config, block_size=streams.block_size, memory=memory))
+        self.model.reconfigure(self._config(streams))
         own = [p.detach().clone() for p in self.trained.values()]
         with torch.no_grad():
             for p in self.trained.values():
@@ -161,17 +165,21 @@ class RecordedTrainer:
     def save(self) -> None:
         """Writes what is trained, the optimiser and the place in the recipe, whole."""
         tensors = {f"model.{name}": p for name, p in self.trained.items()}
-        place = {"step": self.step, "seconds": self.seconds, "base": self.base}
+        place = {"step": self.step, "seconds": self.seconds, "base": self.base, "recipe": repr(self.recipe)}
         checkpoint.write(self.checkpoint, tensors, [self.optimizer], place)
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the directory.
 
         Raises:
-            UserError: the checkpoint is damaged, or of another model.
+            UserError: the checkpoint is damaged, or of another model or recipe.
         """
         with checkpoint.explained(self.checkpoint):
             place, tensors = checkpoint.read(self.checkpoint, self.base)
+            if place["recipe"] != repr(self.recipe):
+                raise UserError(
+                    f"{self.checkpoint} was written by another recipe", "leave --resume out to begin, in a new --output"
+                )
             with torch.no_grad():
                 for name, weight in self.trained.items():
                     weight.copy_(tensors[f"model.{name}"])

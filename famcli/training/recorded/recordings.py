@@ -51,7 +51,7 @@ class Recordings:
             return cls._load(path)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise UserError(
-                f"{path} is damaged: {error}", "delete the file, and type the same command with --resume"
+                f"{path} is damaged: {error}", "delete the file, and type the same command again"
             ) from error
 
     @classmethod
@@ -112,7 +112,7 @@ def _read(model: Decoder, texts: list[Text], stored: torch.dtype) -> Tensor:
     assert isinstance(memory, GatedFam)
     worth = worth_of(texts, size)
     state = model.start(len(texts))
-    tokens = torch.tensor([text.ids for text in texts])
+    tokens = torch.tensor([text.ids for text in texts], device=model.device)
     read: list[list[Tensor]] = []
     for block, ids in enumerate(tokens.split(size, dim=1)):
         for part in ids.tensor_split(2, dim=1):  # in parts: their keys stay in the state
@@ -127,6 +127,6 @@ def _keep(model: Decoder, memory: GatedFam, state: StreamState, worth: Tensor, s
     for number, layer in enumerate(state.layers):
         at = model.whole_block(number, 1)
         layer |= memory.write_again(Block(layer["block_keys"], layer["block_values"]), layer, model.layer(number), at)
-        keys.append(layer["fam_new"].chunk(2, dim=1)[0].to(stored))
-    memory.keep(model, state.layers, memory.around(worth))
+        keys.append(layer["fam_new"].chunk(2, dim=1)[0].to("cpu", stored))
+    memory.keep(model, state.layers, memory.around(worth).to(model.device))
     return keys

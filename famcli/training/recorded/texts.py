@@ -92,11 +92,11 @@ class Texts:
         line = self.tokenizer.encode(text) + self._newline
         spaced = self.tokenizer.encode(f" {key}")
         split = self.tokenizer.decode(spaced[:1]).isspace()
-        for answer in (spaced[1:] if split else spaced, self.tokenizer.encode(key)):
-            found = [i for i in range(len(line)) if line[i : i + len(answer)] == answer]
-            if found:
-                return line, [first + j for first in found for j in range(len(answer))]
-        raise UserError(f"the tokens of the key {key} are not those it has in '{text}'", "put a space before {key}")
+        forms = (spaced[1:] if split else spaced, self.tokenizer.encode(key))
+        found = {i: len(form) for form in forms for i in range(len(line)) if line[i : i + len(form)] == form}
+        if len(found) < text.count(key):
+            raise UserError(f"the tokens of the key {key} are not those it has in '{text}'", "put a space before {key}")
+        return line, [first + j for first, count in sorted(found.items()) for j in range(count)]
 
     def _head(self, rng: np.random.Generator, block_size: int, line: int) -> list[int]:
         """What a text begins with: the description of PassKey, the start of a text, or nothing of note."""
