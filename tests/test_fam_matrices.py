@@ -75,5 +75,5 @@ def test_they_alone_are_an_adapter(tmp_path: Path) -> None:
 
 
 def test_a_negative_rank_is_refused() -> None:
-    with pytest.raises(UserError, match="'fam_rank' must be at least 0, not -1"):
+    with pytest.raises(UserError, match=r"'fam_rank' must be from 0 to the width .12., not -1"):
         small_config("fam", fam_rank=-1)

@@ -151,6 +151,7 @@ def test_the_tokens_around_are_those_of_the_fields() -> None:
 
 
 @pytest.mark.parametrize("name", ["fam_before", "fam_after"])
-def test_tokens_around_are_not_below_none(name: str) -> None:
-    with pytest.raises(UserError, match=f"'{name}' must be at least 0, not -1"):
-        lively(**{name: -1})
+@pytest.mark.parametrize("count", [-1, 9])
+def test_tokens_around_are_none_to_a_block(name: str, count: int) -> None:
+    with pytest.raises(UserError, match=f"'{name}' must be from 0 to block_size .8., not {count}"):
+        lively(**{name: count})

@@ -62,8 +62,8 @@ class Fam(Slots):
 
     def check(self, config: Shape) -> None:
         super().check(config)
-        if self.fam_rank < 0:
-            raise UserError(f"model field 'fam_rank' must be at least 0, not {self.fam_rank}")
+        if not 0 <= self.fam_rank <= config.width:
+            raise UserError(f"model field 'fam_rank' must be from 0 to the width ({config.width}), not {self.fam_rank}")
         if not 0 < self.fam_scale < float("inf"):
             raise UserError(f"model field 'fam_scale' must be above 0, not {self.fam_scale}")
 

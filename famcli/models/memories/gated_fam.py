@@ -44,8 +44,8 @@ class GatedFam(Slots):
     def check(self, config: Shape) -> None:
         super().check(config)
         for name in ("fam_before", "fam_after"):
-            if getattr(self, name) < 0:
-                raise UserError(f"model field '{name}' must be at least 0, not {getattr(self, name)}")
+            if not 0 <= (count := getattr(self, name)) <= config.block_size:
+                raise UserError(f"model field '{name}' must be from 0 to block_size ({config.block_size}), not {count}")
 
     def state_values(self, config: Shape) -> int:
         return super().state_values(config) + self.fam_length * config.kv_heads * config.head_width
