@@ -137,7 +137,7 @@ class Geometry:
     def turn(self, start: int, count: int) -> Rotation:
         """Rotations of ``count`` positions from ``start`` on, counted from the block's beginning."""
         first = self.origin + start
-        if first < -self.rotary.reach:
+        if first < -self.rotary.reach:  # where positions are skipped, a block spans more than the table knows
             return self.rotary.of(torch.arange(first, first + count), self.like)
         return self.rotary.at(first, count, self.like)
 

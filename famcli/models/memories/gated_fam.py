@@ -111,7 +111,7 @@ class GatedFam(Slots):
         for number, state in enumerate(states):
             new = state.pop("fam_new")
             del state["fam_scores"]
-            if some:
+            if some:  # each layer with its own tensors: a state whose tensors share memory cannot be saved
                 pushed = self._pushed(state, new, places.to(new.device), filled.to(new.device, copy=True))
                 decoder.layer(number).restore(state, pushed, decoder.place(number))
 

@@ -65,10 +65,6 @@ class Recordings:
         """[n BLOCKS, B] which tokens are worth keeping: those of a key."""
         return worth_of(self.texts, self.block_size).flatten(0, 1)
 
-    def told(self, *where: str) -> Tensor:
-        """[m] numbers of the texts that tell their key ``where``."""
-        return torch.tensor([i for i, text in enumerate(self.texts) if text.told in where])
-
 
 def worth_of(texts: list[Text], block_size: int) -> Tensor:
     """[n, BLOCKS, B] which tokens are of a key."""
