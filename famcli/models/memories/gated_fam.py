@@ -44,8 +44,8 @@ class GatedFam(Slots):
     def check(self, config: Shape) -> None:
         super().check(config)
         for name in ("fam_before", "fam_after"):
-            if not 0 <= (count := getattr(self, name)) <= config.block_size:
-                raise UserError(f"model field '{name}' must be from 0 to block_size ({config.block_size}), not {count}")
+            if getattr(self, name) < 0:
+                raise UserError(f"model field '{name}' must be at least 0, not {getattr(self, name)}")
 
     def state_values(self, config: Shape) -> int:
         return super().state_values(config) + self.fam_length * config.kv_heads * config.head_width
@@ -101,8 +101,9 @@ class GatedFam(Slots):
         """[b, B] the tokens ``worth`` [b, B] keeping, and those before and after them."""
         from torch.nn.functional import max_pool1d, pad
 
-        wide = pad(worth.float(), (self.fam_after, self.fam_before))
-        return max_pool1d(wide[:, None], self.fam_before + 1 + self.fam_after, stride=1)[:, 0] > 0
+        before, after = (min(count, worth.shape[1]) for count in (self.fam_before, self.fam_after))
+        wide = pad(worth.float(), (after, before))
+        return max_pool1d(wide[:, None], before + 1 + after, stride=1)[:, 0] > 0
 
     def keep(self, decoder: DecoderView, states: Sequence[State], kept: Tensor) -> None:
         """Puts the tokens ``kept`` [b, B] of ``fam_new`` in the newest slots of every layer, in place."""
