@@ -10,6 +10,7 @@ from small_models import distance, random_tokens, small_config, small_decoder
 from torch import Tensor
 
 from famcli.errors import UserError
+from famcli.models.attention import SkippedPositions
 from famcli.models.decoder import Decoder
 from famcli.models.memories.bswa import Bswa
 from famcli.models.memories.gated_fam import GatedFam
@@ -116,6 +117,31 @@ def test_a_kept_token_is_seen_as_if_it_stood_right_before_the_block() -> None:
     tokens = tokens_of(2)[:, :12]
     (read, _), (expected, _) = (some.read(tokens, some.start(2)) for some in (model, full))
     assert distance(read, expected) <= 1e-10
+
+
+@torch.no_grad()
+def test_positions_that_are_skipped_move_segments_and_sinks_and_no_key_of_a_slot() -> None:
+    """A gate sees keys that are turned to no position; slots stand before a segment of the block's whole span."""
+    model = lively(memory_segments=1, sinks=2)
+    tokens = tokens_of(3)[:, :24]
+    places = torch.tensor([0, 1, 2, 3, 10, 11, 12, 13])
+    model.skipped = SkippedPositions(places, 20)
+    state = model.prefill(tokens, model.start(2))
+    assert all(layer["fam_filled"].any() for layer in state.layers)
+    for number, layer in enumerate(state.layers):
+        at = model.place(number)
+        turned = at.moved_to(layer["fam_unturned"], -(20 + 6))
+        assert distance(layer["fam_keys"], turned) <= 1e-10
+    # The first layer's keys are those of the embeddings, wherever the tokens stand.
+    model.skipped = None
+    plain = model.prefill(tokens, model.start(2))
+    attention, norm = model.layer(0).attention, model.layer(0).attention_norm
+    embedded = attention.keys_values(norm(model.embedding(tokens)), model.place(0).turn(0, 1))[0]
+    for held in (state, plain):
+        layer = held.layers[0]
+        for row, slot in layer["fam_filled"].nonzero().tolist():
+            apart = (embedded[row] - layer["fam_unturned"][row, :, slot, None]).abs().amax(dim=(0, 2))
+            assert apart.min() <= 1e-10
 
 
 @torch.no_grad()

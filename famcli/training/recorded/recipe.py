@@ -10,11 +10,15 @@ from famcli.errors import UserError
 from famcli.models.config import ModelConfig
 from famcli.models.memories.gated_fam import GatedFam
 
+MOST = 1 << 24
+"""Of whatever is counted; what is above is mistyped, and would fill the memory."""
+MOST_DIGITS = 64
 
-def _check_least(part: object, *names: str) -> None:
+
+def _check_counts(part: object, *names: str) -> None:
     for name in names:
-        if (value := getattr(part, name)) < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+        if not 1 <= (value := getattr(part, name)) <= MOST:
+            raise UserError(f"{name} must be from 1 to {MOST:,}, not {value:,}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class Streams:
     rows: int = 32
 
     def __post_init__(self) -> None:
-        _check_least(self, "block_size", "streams", "at_once", "rows")
+        _check_counts(self, "block_size", "streams", "at_once", "rows")
+        if (tokens := self.at_once * self.block_size) > MOST:
+            raise UserError(f"at_once streams have blocks of {tokens:,} tokens together", f"at most {MOST:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +92,18 @@ class RecordedRecipe:
     autocast: Literal["none", "bfloat16"] = "bfloat16"
 
     def __post_init__(self) -> None:
-        _check_least(self, "steps", "checkpoint_every", "log_every")
+        _check_counts(self, "steps", "checkpoint_every", "log_every")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(f"learning_rate must be above 0, not {self.learning_rate:g}")
         if not 0 < self.keep_from < 1:
             raise UserError(f"keep_from must be above 0 and below 1, not {self.keep_from:g}")
         for name in ("passkey", "recurring"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, not {share:g}")
-        if len(self.key_digits) != 2 or not 1 <= self.key_digits[0] <= self.key_digits[1]:
+        if len(self.key_digits) != 2 or not 1 <= self.key_digits[0] <= self.key_digits[1] <= MOST_DIGITS:
             raise UserError(
-                f"key_digits must be two numbers from 1 on, not {self.key_digits}", "for example key_digits: [4, 5]"
+                f"key_digits must be two numbers from 1 to {MOST_DIGITS}, not {self.key_digits}",
+                "for example key_digits: [4, 5]",
             )
         for line in self.tellings:
             _check_telling(line)

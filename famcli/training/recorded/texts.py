@@ -30,14 +30,12 @@ class Text:
     Attributes:
         ids: [BLOCKS * B]
         told: where, see ``TOLD``.
-        telling: number of the way it is told.
         places: places in ``ids`` of the tokens of the key, each time that the line has it. Past the end where the key
             is never told.
     """
 
     ids: list[int]
     told: str
-    telling: int
     places: list[int]
 
 
@@ -53,7 +51,7 @@ class Texts:
     def __init__(self, recipe: RecordedRecipe, tokenizer: Tokenizer, corpus: Ids) -> None:
         self.recipe, self.tokenizer, self.corpus = recipe, tokenizer, corpus
         description, filler, line = words_of(KEY_TASK, "description", "filler", "key_line")
-        self._lines = [*recipe.tellings, line]
+        self._classic = line
         self._description = tokenizer.encode(description + "\n")
         first = tokenizer.encode(filler)
         self._filler = first + tokenizer.encode(" " + filler) * 2
@@ -68,18 +66,19 @@ class Texts:
         """
         told = TOLD[int(rng.choice(len(TOLD), p=SHARES))]
         classic = rng.random() < self.recipe.passkey
-        telling = len(self._lines) - 1 if classic else int(rng.integers(len(self.recipe.tellings)))
+        tellings = self.recipe.tellings
+        telling = self._classic if classic else tellings[int(rng.integers(len(tellings)))]
         key, name = self._key(rng), NAMES[int(rng.integers(len(NAMES)))]
-        line, mentioned = self._line(self._lines[telling].format(key=key, name=name), key)
+        line, mentioned = self._line(telling.format(key=key, name=name), key)
         if len(line) > block_size:
             raise UserError(
-                f"'{self._lines[telling]}' takes {len(line)} tokens, more than a block of {block_size}",
+                f"'{telling}' takes {len(line)} tokens, more than a block of {block_size}",
                 "longer blocks, or shorter words",
             )
         head = self._head(rng, block_size, len(line))
         filler = self._around(rng, BLOCKS * block_size)
         ids, start = self._put(rng, told, head, line, filler, block_size)
-        return Text(ids, told, telling, [start + place for place in mentioned])
+        return Text(ids, told, [start + place for place in mentioned])
 
     def _key(self, rng: np.random.Generator) -> str:
         low, high = self.recipe.key_digits
