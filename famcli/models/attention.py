@@ -188,6 +188,11 @@ def _joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
+def _without(x: Tensor, first: int, end: int) -> Tensor:
+    """[g, n, k] with the keys from ``first`` to before ``end`` left out."""
+    return torch.cat((x[:, :first], x[:, end:]), dim=1) if end > first else x
+
+
 class Attention(nn.Module):
     """One attention's projections, shared by tokens and FAM (section 2.2: no projections of its own)."""
 
@@ -246,15 +251,16 @@ class Attention(nn.Module):
         if q.shape[2] > FEW or q.is_cuda or (masks and len(masks) > 1):
             seen = [_joined(seen)]
         if visible is not None:
-            everything = Mask(visible.new_ones(q.shape[2], sum(k.shape[2] for k, _ in seen)))
+            keys = sum(k.shape[2] for k, _ in seen)
+            everything = Mask(visible.new_ones(q.shape[2], keys), always=keys)
             masks = [mask.narrowed(visible) for mask in masks or [everything]]
         if masks is None or len(masks) == 1:
             return self._mix(q, seen, masks[0] if masks else None)
         ((k, v),) = seen
         runs = []
         for run, mask in zip(q.split([mask.queries for mask in masks], dim=2), masks, strict=True):
-            keys = slice(0, mask.seen.shape[-1])
-            runs.append(self._mix(run, [(k[:, :, keys], v[:, :, keys])], mask))
+            keys = mask.seen.shape[1]
+            runs.append(self._mix(run, [(k[:, :, :keys], v[:, :, :keys])], mask))
         return torch.cat(runs, dim=2)
 
     def _mix(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
@@ -263,7 +269,7 @@ class Attention(nn.Module):
         (k, v), grouped = _joined(seen), self.kv_heads != self.heads
         if q.dtype == torch.bfloat16 and not (q.is_cuda or q.requires_grad):
             return self._head_by_head(q, k, v, mask)
-        allowed = None if mask is None else mask.seen
+        allowed = None if mask is None else mask.allowed
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=self.scale, enable_gqa=grouped)
 
     @staticmethod
@@ -290,11 +296,13 @@ class Attention(nn.Module):
         grouped, k, v = self._grouped(self._scaled(q)), k.to(q.dtype), v.to(q.dtype)
         attended = []
         for row in range(len(q)):
+            own, first, end = (None, 0, 0) if mask is None else mask.of_row(row)
+            keys, values = (_without(x[row], first, end) for x in (k, v))
             for head in range(self.kv_heads):
-                scores = grouped[row, head] @ k[row, head].mT
-                if mask is not None:
-                    mask.of_row(row).hide(scores.unflatten(0, (self.heads // self.kv_heads, -1)))
-                attended.append(scores.softmax(dim=-1) @ v[row, head])
+                scores = grouped[row, head] @ keys[head].mT
+                if own is not None:
+                    own.hide(scores.unflatten(0, (self.heads // self.kv_heads, -1))[None])
+                attended.append(scores.softmax(dim=-1) @ values[head])
         return self._ungrouped(torch.stack(attended).unflatten(0, (len(q), -1)))
 
     def _scaled(self, q: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,12 +21,14 @@ class Mask:
     """What a run of queries may look at.
 
     Attributes:
-        seen: [.., queries, keys] true where a query may look, over no more keys than the run sees.
+        seen: [queries, keys] true where a query may look, over no more keys than the run sees.
         always: the first so many keys, which all of the queries see.
+        visible: [b, m] which of the first m keys the queries of each row may see besides; ``None``: all.
     """
 
     seen: Tensor
     always: int = 0
+    visible: Tensor | None = None
 
     @classmethod
     def of(cls, seen: Tensor) -> Mask:
@@ -35,24 +38,50 @@ class Mask:
     @property
     def queries(self) -> int:
         """Queries of the run."""
-        return self.seen.shape[-2]
+        return self.seen.shape[0]
+
+    @property
+    def allowed(self) -> Tensor:
+        """All in one: [queries, keys], or [b, 1, queries, keys] where rows differ."""
+        if self.visible is None:
+            return self.seen
+        rows = F.pad(self.visible, (0, self.seen.shape[1] - self.visible.shape[1]), value=True)
+        return self.seen & rows[:, None, None]
+
+    @cached_property
+    def _hidden(self) -> Tensor:
+        return ~self.seen[:, self.always :]
 
     def on(self, device: torch.device) -> Mask:
         """The same on another device."""
-        return Mask(self.seen.to(device), self.always)
+        return Mask(self.seen.to(device), self.always, None if self.visible is None else self.visible.to(device))
 
     def narrowed(self, visible: Tensor) -> Mask:
         """Without the keys that are not ``visible`` [b, m] to a row, of the first m."""
-        rows = F.pad(visible, (0, self.seen.shape[-1] - visible.shape[1]), value=True)
-        return Mask(self.seen & rows[:, None, None])
+        return replace(self, visible=visible)
 
-    def of_row(self, row: int) -> Mask:
-        """That of one of the rows."""
-        return self if self.seen.dim() == 2 else Mask(self.seen[row])
+    def of_row(self, row: int) -> tuple[Mask, int, int]:
+        """That of one of the rows, without the keys from ``first`` to before ``end``, none of which the row may see.
+
+        Slots are filled from their end, so these are all that it may not see: a slot that is empty costs nothing.
+        """
+        if self.visible is None or self.visible[row].all():
+            return replace(self, visible=None), 0, 0
+        seen, visible = self.seen, self.visible[row]
+        first = int((~visible).byte().argmax())
+        end = first + int(F.pad(visible[first:], (0, 1), value=True).byte().argmax())
+        others = torch.cat((visible[:first], visible[end:]))[None]
+        rest = None if others.all() else others
+        if end <= self.always:  # up to there all columns are alike
+            return Mask(seen[:, end - first :], self.always - end + first, rest), first, end
+        return Mask(torch.cat((seen[:, :first], seen[:, end:]), dim=1), min(first, self.always), rest), first, end
 
     def hide(self, scores: Tensor) -> None:
-        """Changes ``scores`` [.., h, queries, keys] so that no query looks at what it may not."""
-        scores[..., self.always :].masked_fill_(~self.seen[..., self.always :], float("-inf"))
+        """Changes ``scores`` [b, h, queries, keys] so that no query looks at what it may not."""
+        scores[..., self.always :].masked_fill_(self._hidden, float("-inf"))
+        if self.visible is not None:
+            rows = self.visible[:, None, None]
+            scores[..., : rows.shape[-1]].masked_fill_(~rows, float("-inf"))
 
 
 def block_masks(
