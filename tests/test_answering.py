@@ -212,6 +212,48 @@ def test_a_broken_run_goes_on_in_the_middle_of_a_document(
     assert sorted(path.name for path in broken.path.iterdir()) == ["run.json", "samples.jsonl"]
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_broken_run_goes_on_in_the_middle_of_prompts_that_share_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Read together, and so kept together: by a clock that takes a second for each token of a prompt."""
+    monkeypatch.setattr(stream, "KEEP_EVERY", 4)
+    model, clock = small_model(), [0.0]
+    samples = [asked(str(i), story(i, 1500), "?", (), alone=True) for i in range(rows)]
+    read = model.decoder.prefill
+
+    def timed(tokens: Any, state: Any) -> Any:
+        clock[0] += tokens.shape[1]
+        return read(tokens, state)
+
+    monkeypatch.setattr(model.decoder, "prefill", timed)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    whole = evaluate(model, Asks(samples), results=tmp_path / "whole")
+    assert whole.cost["seconds"] == pytest.approx(1500)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, Asks(samples), results=tmp_path, progress=Stop(after=1000 * rows))
+    clock[0] = 0.0
+    again = Stop()
+    broken = evaluate(model, Asks(samples), results=tmp_path, progress=again)
+    assert clock[0] == 1500 - 7 * 4 * 32, "7 times 4 blocks of 32 tokens were kept"
+    assert broken.cost["seconds"] == pytest.approx(1500)
+    assert again.read == again.expected
+    assert without_times(broken) == without_times(whole)
+    lines = [journal_without_times(run.path / "samples.jsonl") for run in (broken, whole)]
+    assert lines[0] == lines[1]
+    assert sorted(path.name for path in broken.path.iterdir()) == ["run.json", "samples.jsonl"]
+
+
+def test_a_kept_state_of_other_prompts_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two batches of one length is not gone on with from where the first one was kept."""
+    monkeypatch.setattr(stream, "KEEP_EVERY", 4)
+    samples = [asked(str(i), story(i, 600), "?", (), alone=True) for i in range(2)]
+    kept = evaluate(small_model(), Asks(samples), results=tmp_path, batch_size=1)
+    monkeypatch.setattr(stream, "KEEP_EVERY", 1 << 20)
+    plain = evaluate(small_model(), Asks(samples), results=tmp_path / "plain", batch_size=1)
+    assert answers(kept.path)["1"]["answer"] == answers(plain.path)["1"]["answer"]
+
+
 def test_texts_of_one_length_are_kept_one_by_one(tmp_path: Path) -> None:
     samples = [perplexity(str(i), story(i, 400)) for i in range(3)]
     with pytest.raises(KeyboardInterrupt):

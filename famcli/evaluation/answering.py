@@ -167,7 +167,7 @@ class Answering:
         ]
         prefix = shared.prefix if shared else None
         thinking = Thinking(self.thinking, self.special.thinks) if self.thinking else None
-        ask = partial(answer_batch, self.model.stream, tokenizer, thinking=thinking)
+        ask = partial(answer_batch, self.model.stream, tokenizer, thinking=thinking, keeper=self.keeper)
         for reply in ask(requests, prompts, prefix, self.advance):
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):

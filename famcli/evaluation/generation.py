@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from famcli.errors import UserError
 from famcli.evaluation.prompts import PromptTokens
-from famcli.evaluation.stream import Prefix, to_device
+from famcli.evaluation.stream import Prefix, StateKeeper, chunks, to_device
 from famcli.models.stream import computed
 from famcli.seams import ANSWER, THINK
 from famcli.task import Choose, Chosen, Generate, Generated
@@ -65,6 +66,7 @@ def answer_batch(
     advance: Callable[[int], None],
     *,
     thinking: Thinking | None = None,
+    keeper: StateKeeper | None = None,
 ) -> list[Reply]:
     """Answers requests of one kind whose prompts are equally long, as one batch.
 
@@ -79,6 +81,7 @@ def answer_batch(
         prefix: a document that all prompts begin with, and that has been read.
         advance: called with the number of tokens after each chunk.
         thinking: thoughts before an answer are no part of it; ``None`` takes all for the answer.
+        keeper: keeps the state of long prompts that share nothing on the way.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks, or the model gives no numbers.
@@ -87,11 +90,14 @@ def answer_batch(
     length, rows, before = len(prompts[0]), len(requests), prefix.tokens if prefix else 0
     if not length or any(len(prompt) != length for prompt in prompts):
         raise ValueError(f"a batch needs prompts of one length, not {sorted({len(p) for p in prompts})} tokens")
-    state = prefix.state.index([0] * rows) if prefix else model.start(rows)
-    for start, stop in _chunks(before, length - 1, model.chunk_size):
-        tokens = _stack(prompts, start, stop, model)
-        state = model.prefill(tokens, state)
-        advance(tokens.numel())
+    if prefix:
+        state = prefix.state.index([0] * rows)
+        for start, stop in _chunks(before, length - 1, model.chunk_size):
+            tokens = _stack(prompts, start, stop, model)
+            state = model.prefill(tokens, state)
+            advance(tokens.numel())
+    else:
+        state = _read_prompts(model, prompts, keeper or StateKeeper(None), advance)
     last = _stack(prompts, length - 1, length, model)
     advance(rows)
     size, worked = state.nbytes // rows, computed(model, before, length - 1) + 1
@@ -109,6 +115,35 @@ def answer_batch(
         Reply(answer, prompt.sha256, before + length, worked, size)
         for answer, prompt in zip(answers, prompts, strict=True)
     ]
+
+
+def _read_prompts(
+    model: StreamModel[Any], prompts: Sequence[PromptTokens], keeper: StateKeeper, advance: Callable[[int], None]
+) -> State:
+    """Reads prompts of one length to before their last token, or goes on reading them."""
+    rows, length = len(prompts), len(prompts[0]) - 1
+    pieces = chunks(0, length, model.chunk_size)
+    name = _name(prompts) if any(piece.keep for piece in pieces) else ""
+    kept = keeper.recall(name, model) if name else None
+    state: State = kept[0] if kept and kept[0].batch == rows else model.start(rows)
+    done = state.tokens_read
+    for piece in pieces:
+        tokens = _stack(prompts, piece.start, piece.stop, model)
+        advance(tokens.numel())
+        if piece.stop <= done:
+            continue
+        state = model.prefill(tokens, state)
+        if piece.keep:
+            keeper.keep(name, state, {})
+    return state
+
+
+def _name(prompts: Sequence[PromptTokens]) -> str:
+    """Of the reading of these prompts, by their token ids."""
+    digest = hashlib.sha256()
+    for part in (part for prompt in prompts for part in prompt.parts):
+        digest.update(np.ascontiguousarray(part, "<i8").data)
+    return f"prompts {digest.hexdigest()}"
 
 
 def _chunks(before: int, length: int, block_size: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Reads a long document once; its state is kept on the way, so that a killed run goes on in the middle of it."""
+"""Reads a long text once; its state is kept on the way, so that a killed run goes on in the middle of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEEP_EVERY = 64
 
 
 class StateKeeper:
-    """The state of the one document that a run is reading, in ``state.safetensors`` of its directory.
+    """The state of the document, or batch of prompts, that a run is reading, in ``state.safetensors`` of its directory.
 
     Args:
         directory: the run's; ``None`` keeps nothing.
