@@ -37,7 +37,8 @@ class LoadedModel:
 
     Attributes:
         name: the spec as the user typed it, e.g. ``fam-tiny,memory_segments=1``.
-        stream: what reads, in evaluation mode.
+        stream: what reads, in evaluation mode. The weights of our own decoder want no gradient: a state that is read on
+            and on keeps its size, in or out of ``torch.no_grad``.
         tokenizer: what its ids mean.
         weights_sha256: see ``Checkpoint.weights_sha256``.
         device, dtype: where the weights are and what they are; of a decoder on several devices the main one.
@@ -172,7 +173,7 @@ class CheckpointSource:
         return self.config.memory.untrained if self.checkpoint.lacks_memory(self.config) else None
 
     def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
-        """Reads the weights.
+        """Reads the weights, which want no gradient.
 
         Args:
             device: where they go.
@@ -190,6 +191,9 @@ class CheckpointSource:
             hashing = beside.submit(self.checkpoint.weights_sha256)
             decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
             digest = hashing.result()
+        decoder.requires_grad_(
+            False
+        )  # else each read would keep the graph of all reads before it; a trainer turns it on
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
         return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_memory)
