@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from famcli.cli.progress import PLAIN_EVERY_SECONDS, PlainProgress
+from famcli.cli.saying import tell
+from famcli.evaluation.progress import PLAIN_EVERY_SECONDS, PlainProgress
 
 
 @pytest.mark.parametrize("total", [0, 100])
@@ -14,7 +15,7 @@ def test_no_token_in_the_first_seconds_is_no_error(
     """Tokenising a long document may take longer than the time between two lines."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = PlainProgress("run")
+    progress = PlainProgress("run", tell)
     progress.begin(1, 0, total)
     now[0] += PLAIN_EVERY_SECONDS
     progress.advance(0)

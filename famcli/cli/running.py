@@ -13,7 +13,8 @@ import click
 
 from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options
 from famcli.cli.saying import tell
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError
+from famcli.evaluation.settings import Settings
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel, Source
@@ -57,6 +58,23 @@ class RunSettings:
                 found[name] = text
         return found
 
+    @property
+    def of_runs(self) -> Settings:
+        """What they say of each run."""
+        return Settings(
+            results=self.output,
+            seed=self.seed,
+            limit=self.limit,
+            max_context=self.max_context,
+            truncate=self.truncate,
+            chat_template=self.chat_template,
+            chat_arguments=self.chat_arguments,
+            thinking=self.strip_thinking,
+            batch_size=self.batch_size,
+            fresh=self.fresh,
+            on_error=self.on_error,
+        )
+
 
 @dataclass(frozen=True)
 class TaskChoice:
@@ -80,7 +98,10 @@ class TaskChoice:
         entries += [entry for suite in self.suites for entry in find_suite(suite).entries]
         if not entries:
             raise UserError("no task given", f"for example: {example}")
-        return load_tasks(entries, parse_options(self.options), self.data)
+        from famcli.evaluation.choice import choose_tasks
+
+        given = [(entry.task, entry.options) for entry in entries]
+        return choose_tasks(given, parse_options(self.options), self.data)
 
 
 def task_options(function: Function) -> Function:
@@ -174,90 +195,21 @@ def _bundled(function: Function, name: str, kind: type[Any], *options: Callable[
     return command  # type: ignore[return-value]  # it is called by click only
 
 
-def load_tasks(entries: list[SuiteEntry], given: dict[str, str], data: tuple[str, ...]) -> list[Task]:
-    """The tasks; an option typed on the command line goes to every task that has it, and at least one must.
-
-    ``data`` is one of these options with a name of its own, for one task or for all; tasks that need none do without.
-    """
-    from famcli.task import load_task
-
-    def accepted(task: Task) -> set[str]:
-        return {help.name for help in task.option_help()}
-
-    bare = [load_task(entry.task, {}) for entry in entries]
-    for name in given:
-        if not any(name in accepted(task) for task in bare):
-            known = set().union(*map(accepted, bare))
-            raise unknown_name(f"option of task {', '.join(sorted({task.name for task in bare}))}:", name, known)
-    sources = _sources(data, {task.name: "data" in accepted(task) for task in bare})
-    if sources and "data" in given:
-        raise UserError("the data is given twice", "leave out either --data or -o data=")
-
-    def options(entry: SuiteEntry, task: Task) -> dict[str, str]:
-        typed = {name: value for name, value in given.items() if name in accepted(task)}
-        source = sources.get(task.name, sources.get(""))
-        return entry.options | typed | ({"data": source} if source and "data" in accepted(task) else {})
-
-    return [load_task(entry.task, options(entry, task)) for entry, task in zip(entries, bare, strict=True)]
-
-
-def _sources(data: tuple[str, ...], takes_data: dict[str, bool]) -> dict[str, str]:
-    """What ``--data`` says by task, ``""`` for all others.
-
-    Raises:
-        UserError: a task has two sources, or none takes data.
-    """
-    sources: dict[str, str] = {}
-    for text in data:
-        name, equals, source = text.partition("=")
-        name, source = (name, source) if equals and name in takes_data else ("", text)
-        if not (takes_data[name] if name else any(takes_data.values())):
-            names = name or ", ".join(sorted(takes_data))
-            raise UserError(f"--data is given, but no task here takes data: {names}", "leave out --data")
-        if name in sources:
-            raise UserError(f"the data {f'of {name} ' if name else ''}is given twice: {sources[name]} and {source}")
-        sources[name] = source
-    return sources
-
-
 def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Source:
     """Finds a model, and makes sure that every task has samples for it that fit.
 
     Raises:
         UserError: the device is not there, there is no such model, or a task does not fit it.
     """
-    import famcli.evaluation.runner  # noqa: F401  # part of the program, however many models follow
     from famcli.checkpoints.registry import find_model, pick_device
+    from famcli.evaluation.several import check_tasks
     from famcli.machine.peak import program
 
     pick_device(settings.device)
-    program()
+    program()  # now that all of it is imported, however many models follow
     source = find_model(spec)
-    for task in tasks:
-        try:
-            _check_samples(source, task, settings)
-        except UserError as error:
-            if len(tasks) == 1 or f"task {task.name}" in error.message:
-                raise
-            # A file may be fine for one task and wrong for another.
-            raise UserError(f"task {task.name}: {error.message}", error.hint) from error
+    check_tasks(tasks, source.tokenizer, source.longest_text, settings.of_runs)
     return source
-
-
-def _check_samples(source: Source, task: Task, settings: RunSettings) -> None:
-    """Draws the samples, and where the context is bounded measures them against it."""
-    from famcli.evaluation.asking import Skips, ask_or_skip, samples_of
-    from famcli.evaluation.plan import measure
-    from famcli.evaluation.prompts import special_tokens_of
-    from famcli.evaluation.runner import context_of
-    from famcli.seams import FramedEncoder
-
-    special = special_tokens_of(source.tokenizer, settings.chat_template, settings.chat_arguments)
-    samples = samples_of(task, FramedEncoder(source.tokenizer, special), settings.seed, settings.limit)
-    context = context_of(source.longest_text, settings.max_context, settings.truncate, settings.strip_thinking or 0)
-    if context:
-        ask = functools.partial(ask_or_skip, task, Skips(settings.on_error))
-        measure(samples, source.tokenizer, context, special, ask=ask)
 
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
@@ -284,20 +236,11 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
     from famcli.evaluation.runner import evaluate
 
     leave_in_order()
+    of_runs = settings.of_runs
     record = evaluate(
         model,
         task,
-        results=settings.output,
-        seed=settings.seed,
-        limit=settings.limit,
-        max_context=settings.max_context,
-        truncate=settings.truncate,
-        chat_template=settings.chat_template,
-        chat_arguments=settings.chat_arguments,
-        thinking=settings.strip_thinking,
-        batch_size=settings.batch_size,
-        fresh=fresh or settings.fresh,
-        on_error=settings.on_error,
+        **vars(replace(of_runs, fresh=fresh or of_runs.fresh)),
         progress=make_progress(f"{model.name} on {task.name}"),
     )
     if record.skipped:

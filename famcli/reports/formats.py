@@ -115,6 +115,11 @@ th {{ border-bottom: 1px solid; vertical-align: bottom; }}
 
 def to_html(comparison: Comparison) -> str:
     """A page that needs nothing else."""
+    return _PAGE.format(body=html_tables(comparison))
+
+
+def html_tables(comparison: Comparison) -> str:
+    """What stands in the page: tables, with the remarks below them."""
     parts = []
     for grid in grids(comparison):
         caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
@@ -123,8 +128,7 @@ def to_html(comparison: Comparison) -> str:
         parts.append(
             f"<div><table>\n{caption}<thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
         )
-    parts += [f"<p>{_html(remark)}</p>\n" for remark in remarks(comparison)]
-    return _PAGE.format(body="".join(parts))
+    return "".join([*parts, *(f"<p>{_html(remark)}</p>\n" for remark in remarks(comparison))])
 
 
 def _cells(tag: str, line: Iterable[str], words: int) -> str:

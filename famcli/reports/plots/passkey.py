@@ -51,10 +51,15 @@ def plot_passkey(comparison: Comparison, file: Path) -> None:
             f"cannot draw to {file}: famcli draws .svg",
             f"--plot {svg}; to make a PNG of it: pip install cairosvg, cairosvg {svg} -o {svg.with_suffix('.png')}",
         )
+    write_text(file, passkey_svg(comparison) + "\n", hint="give --plot another file")
+
+
+def passkey_svg(comparison: Comparison) -> str:
+    """The same as the text of an SVG file; raises ``UserError`` where there are no PassKey cells."""
     charts = [_curves(comparison, task, rows, "") for task, rows in passkey_rows(comparison).items()]
     if not charts:
         raise UserError("no PassKey runs to draw", "make one with: famcli eval --task passkey --model fam-tiny")
-    write_text(file, as_svg(charts) + "\n", hint="give --plot another file")
+    return as_svg(charts)
 
 
 def _heat(comparison: Comparison, task: str, rows: Sequence[Row], ending: str) -> Chart:

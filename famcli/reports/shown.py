@@ -1,0 +1,97 @@
+"""A comparison that a program or a notebook can show: as text, as a table of HTML, as a picture, in any format."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from famcli.compare.cells import By
+from famcli.compare.comparison import Comparison
+from famcli.compare.selection import MAKE_ONE, select
+from famcli.compare.side_by_side import compare
+from famcli.display import visible
+from famcli.errors import UserError, unknown_name
+from famcli.evaluation.record import RunRecord
+from famcli.reports.formats import FORMATS, html_tables, to_rich
+from famcli.reports.layout import grids, remarks
+from famcli.reports.plots.passkey import passkey_svg
+
+_WIDTH = 1_000
+"""Characters of a line: figures are not folded."""
+
+
+class Picture(str):
+    """The text of an SVG file; a notebook shows the picture."""
+
+    def _repr_svg_(self) -> str:
+        return self
+
+
+@dataclass(frozen=True)
+class ShownComparison(Comparison):
+    """A comparison, see ``Comparison`` for its rows. ``print`` shows the tables, and so does the cell of a notebook."""
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        out = Console(file=io.StringIO(), width=_WIDTH, highlight=False)
+        for number, grid in enumerate(grids(self)):
+            if number:
+                out.print()
+            out.print(to_rich(grid))
+        assert isinstance(out.file, io.StringIO)
+        lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
+        return "\n".join([*lines, *map(visible, remarks(self))])
+
+    def _repr_html_(self) -> str:
+        return html_tables(self)
+
+    def render(self, format: str) -> str:
+        """The text of ``markdown``, ``csv``, ``latex``, ``json`` or ``html``, as ``famcli compare --format`` prints it.
+
+        Raises:
+            UserError: there is no such format.
+        """
+        if format not in FORMATS:
+            raise unknown_name("format", format, FORMATS)
+        return FORMATS[format](self)
+
+    def curves(self) -> Picture:
+        """PassKey accuracy against length, a panel a position, a line a model.
+
+        Raises:
+            UserError: no run is of PassKey.
+        """
+        return Picture(passkey_svg(self))
+
+
+def compare_runs(
+    runs: Sequence[str | Path | RunRecord],
+    baseline: str | Path | RunRecord | None,
+    output: Path,
+    by: By | None,
+    force: bool,
+) -> ShownComparison:
+    """See ``famcli.compare``."""
+    if by is not None and by not in (groups := get_args(By)):
+        raise unknown_name("group", str(by), groups)
+    names = [_name(run) for run in runs]
+    selection = select(names, output, None if baseline is None else _name(baseline))
+    if not selection.records:
+        raise UserError(f"no finished runs in {output}", MAKE_ONE)
+    found = compare(
+        selection.records,
+        baseline=selection.baseline,
+        name=selection.column,
+        by=by,
+        refuse=bool(names),
+        force=force,
+    )
+    return ShownComparison(**vars(found))
+
+
+def _name(run: str | Path | RunRecord) -> str:
+    return str(run.path if isinstance(run, RunRecord) else run)
