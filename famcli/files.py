@@ -13,7 +13,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SOURCE_SHA256 = "__famcli_source_sha256__"
+"""Of a module: the hash of what was executed."""
 _TEMPORARY = ".tmp"
 _DESCRIPTOR = re.compile(r"(?:/dev|/proc/([^/]+)(?:/task/\d+)?)/fd/(\d+)")
 _LEFT = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(_TEMPORARY)}")
@@ -274,10 +276,13 @@ def content_sha256(path: Path) -> str:
 def source_sha256(kind: type) -> str | None:
     """The hash of the source of a class that another package brings: all of that package, or its one module.
 
-    ``None`` for a class of famcli, and where there is no source file.
+    ``None`` for a class of famcli, and where there is no source file. A module that was loaded from a file by itself
+    knows it, see ``famcli.loading``.
     """
     if kind.__module__.partition(".")[0] == "famcli":
         return None
+    if known := getattr(sys.modules.get(kind.__module__), SOURCE_SHA256, None):
+        return str(known)
     try:
         name = inspect.getsourcefile(kind)
     except (OSError, TypeError):  # typed at a prompt
@@ -291,6 +296,15 @@ def source_sha256(kind: type) -> str | None:
     while (package.parent / "__init__.py").exists():
         package = package.parent
     return _sha256(package.rglob("*.py"), package)
+
+
+def sources_sha256(sources: Sequence[Path]) -> str:
+    """The hash of a source file and of those below its folder that it needs; of one alone that of ``content_sha256``.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    return content_sha256(sources[0]) if len(sources) == 1 else _sha256(sources, sources[0].parent)
 
 
 def _sha256(paths: Iterable[Path], above: Path) -> str:

@@ -104,7 +104,7 @@ def test_the_task_is_listed_and_asks_each_key_of_a_text_that_is_read_once(run: R
 def test_the_docs_quote_the_files_as_they_are() -> None:
     text = (ROOT / "docs" / "extend.md").read_text()
     quoted = dict(re.findall(r"^<!-- (\S+) -->\n```[a-z]+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    files = [*ROOT.glob("examples/*/*.py"), *ROOT.glob("examples/*/pyproject.toml")]
+    files = [*ROOT.glob("examples/*.py"), *ROOT.glob("examples/*/*.py"), *ROOT.glob("examples/*/pyproject.toml")]
     assert set(quoted) == {str(file.relative_to(ROOT)) for file in files if not file.name.startswith("test_")}
     for name, content in quoted.items():
         assert (ROOT / name).read_text() == content

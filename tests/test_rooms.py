@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 SOURCES = {"famcli": ROOT / "famcli", "famcli.tasks": ROOT / "tasks"}
 
 ORDER = (
-    *("display", "errors", "files", "inputs", "claim", "content", "fields", "version", "seams"),
-    *("machine", "metrics", "models", "checkpoints", "task", "tasks", "evaluation", "training", "profiling"),
+    *("display", "errors", "files", "loading", "inputs", "claim", "content", "fields", "version", "seams"),
+    *("machine", "metrics", "models", "checkpoints", "task", "tasks", "plugins", "evaluation", "training"),
+    *("profiling",),
     *("compare", "gate", "reports", "cli", "famcli"),
 )
 """Rooms from the ground up; a room imports only rooms before it. ``famcli`` is what ``import famcli`` gives."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import as_json, parse_options
+from famcli.cli.options import as_json, parse_options, plugin_option
 from famcli.cli.saying import say, say_json
 from famcli.errors import UserError
 
@@ -31,6 +31,7 @@ def command() -> None:
 @command.command()
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
 @click.option("--split", help="Another split than the one the task evaluates on by default.")
+@plugin_option
 @as_json
 def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
     """Store the hub's data of tasks on this machine, for use without a network.
@@ -67,6 +68,7 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
 @click.option("--data", metavar="hub|sample|PATH", help="What to check; the fetched copy if not given.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the task.")
 @click.option("--model", metavar="MODEL", help="Count tokens of this model's tokenizer; bytes if not given.")
+@plugin_option
 @as_json
 def check(task: str, data: str | None, options: tuple[str, ...], model: str | None, json_output: bool) -> int:
     """Say what a task finds in data. The exit code is 1 where a row does not fit.
@@ -83,7 +85,7 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     _check_takes_data(load_task(task, {}))
     plugin = load_task(task, {**given, "data": data} if data is not None else given)
     tokenizer = _tokenizer(model)
-    found: JSON = {"task": task, "fits": True, "problem": None, "hint": None}
+    found: JSON = {"task": plugin.name, "fits": True, "problem": None, "hint": None}
     try:
         found |= _survey_fields(plugin)
         found |= _survey_documents(plugin, tokenizer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from famcli.cli.options import as_json, output
+from famcli.cli.options import as_json, output, plugin_option
 from famcli.cli.saying import say, say_json, tell
 from famcli.display import visible
 from famcli.errors import UserError
@@ -28,6 +28,7 @@ def command() -> None:
 
 
 @command.command()
+@plugin_option
 @as_json
 def models(json_output: bool) -> None:
     """Presets for --model. Directories, GGUF files and hub ids in the local cache work as well."""
@@ -120,6 +121,7 @@ def _size(count: int) -> str:
 
 
 @command.command()
+@plugin_option
 @as_json
 def memories(json_output: bool) -> None:
     """Memories for --model NAME,attention=MEMORY, with the fields each of them has."""
@@ -147,6 +149,7 @@ def memories(json_output: bool) -> None:
 
 
 @command.command()
+@plugin_option
 @as_json
 def tasks(json_output: bool) -> None:
     """Tasks for --task, with their options for -o."""

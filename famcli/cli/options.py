@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 1_000
 """Output that is piped on must not be folded to the width of a terminal that is not there."""
 
+PLUGINS = "famcli.plugins"
+"""Where a command's context keeps what was typed after ``--plugin``."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -56,6 +59,28 @@ def profile(function: Function) -> Function:
         metavar="DIR",
         help="Add what reading costs by length, as famcli profile --output DIR measured it.",
     )(function)
+
+
+def plugin_option(function: Function) -> Function:
+    """``--plugin``: while the command runs, what the paths bring is known as if it were installed."""
+    return click.option(
+        "--plugin",
+        multiple=True,
+        type=click.Path(exists=True, path_type=Path),
+        metavar="PATH",
+        is_eager=True,
+        expose_value=False,
+        callback=_add_plugins,
+        help="A .py file or a folder whose tasks, models and memories are used as if they were installed.",
+    )(function)
+
+
+def _add_plugins(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> None:
+    ctx.meta[PLUGINS] = paths
+    if paths and not ctx.resilient_parsing:
+        from famcli.plugins import plugins
+
+        ctx.with_resource(plugins(paths))
 
 
 @dataclass(frozen=True)

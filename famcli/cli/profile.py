@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import as_json
+from famcli.cli.options import PLUGINS, as_json, plugin_option
 from famcli.cli.saying import say, say_json, tell
 from famcli.errors import UserError
 from famcli.fields import parse_lengths
@@ -103,6 +104,7 @@ class Blocks(click.ParamType[tuple[int, ...]]):
     metavar="DIR",
     help=f"Also write {', '.join(NAMES)} to DIR.",
 )
+@plugin_option
 @as_json
 def command(
     *,
@@ -139,10 +141,9 @@ def command(
     if not models:
         raise UserError("no model given", "for example: famcli profile --model fam-tiny --lengths 1k,4k,16k")
     _check(names, device, dtype, folder)
-    jobs = [
-        Job(name, lengths, device, dtype, threads=threads, repeat=repeat, decode=decode, seconds=seconds, seed=seed)
-        for name in names
-    ]
+    job = Job("", lengths, device, dtype, threads=threads, repeat=repeat, decode=decode, seconds=seconds, seed=seed)
+    job = replace(job, plugins=tuple(map(str, click.get_current_context().meta[PLUGINS])))
+    jobs = [replace(job, model=name) for name in names]
     profiling = Profiling(jobs, training_blocks, _hear)
     text = f"{DRAWN:,} token ids drawn with seed {seed}, again and again"
     leave_in_order()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options
+from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options, plugin_option
 from famcli.cli.saying import tell
 from famcli.errors import UserError
 from famcli.evaluation.settings import Settings
@@ -105,12 +105,17 @@ class TaskChoice:
 
 
 def task_options(function: Function) -> Function:
-    """``--task``, ``--suite``, ``-o`` and ``--data``, given to the command as ``chosen``, a ``TaskChoice``."""
+    """``--task``, ``--suite``, ``-o`` and ``--data``, given to the command as ``chosen``, a ``TaskChoice``.
+
+    ``--plugin`` is among them, see ``plugin_option``.
+    """
     return _bundled(
-        function,
+        plugin_option(function),
         "chosen",
         TaskChoice,
-        click.option("--task", "tasks", multiple=True, metavar="TASK", help="See: famcli list tasks."),
+        click.option(
+            "--task", "tasks", multiple=True, metavar="TASK", help="See: famcli list tasks. Or ./my_task.py:MyTask."
+        ),
         click.option("--suite", "suites", multiple=True, metavar="SUITE", help="Several tasks with their options."),
         click.option(
             "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the tasks, e.g. -o lengths=1k,64k."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.interrupts import leave_in_order
+from famcli.cli.options import plugin_option
 from famcli.cli.saying import say, tell
 from famcli.errors import UserError
 
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True, help="Where to train."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; PyTorch's choice where not given.")
+@plugin_option
 def command(
     *,
     recipe_path: Path,

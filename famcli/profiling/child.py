@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from famcli.errors import UserError
@@ -65,9 +66,11 @@ def main() -> None:
     threading.Thread(target=_watch, args=(0,), daemon=True).start()
     logging.getLogger("famcli").addHandler(_Warnings(voice))
     try:
+        from famcli.plugins import plugins
         from famcli.profiling.measure import measure
 
-        measure(job, voice.say)
+        with plugins([Path(path) for path in job.plugins]):
+            measure(job, voice.say)
         voice.say({"kind": "done"})
     except UserError as error:
         voice.say({"kind": "failed", "why": error.message, "hint": error.hint})

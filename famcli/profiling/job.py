@@ -24,6 +24,7 @@ class Job:
         decode: single tokens that are read after each length, to time them.
         seconds: most of reading in each stream; ``None`` for no bound.
         seed: of the tokens.
+        plugins: files and folders that models and memories come from, see ``famcli.plugins``.
         training_blocks: instead of reading, forward and backward over so many blocks.
     """
 
@@ -36,4 +37,5 @@ class Job:
     decode: int = 16
     seconds: int | None = None
     seed: int = 0
+    plugins: tuple[str, ...] = ()
     training_blocks: int | None = None

@@ -1,4 +1,5 @@
-"""Finds tasks: a plugin is a ``Task`` subclass named under the entry points ``famcli.tasks``, and so are famcli's own.
+"""Finds tasks: a plugin is a ``Task`` subclass named under the entry points ``famcli.tasks``, and so are famcli's own;
+or it stands in a file that the user names.
 
 A plugin is code of others. Whatever it does when it is loaded, the other tasks stay usable, and it is named.
 """
@@ -6,11 +7,15 @@ A plugin is code of others. Whatever it does when it is loaded, the other tasks 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
-from famcli.errors import UserError, unknown_name
+from famcli.errors import UserError, printable, unknown_name
+from famcli.files import user_path
+from famcli.loading import load_module
 from famcli.task.contract import MetricSpec, Task
 
 logger = logging.getLogger(__name__)
@@ -34,9 +39,15 @@ def available_tasks() -> dict[str, type[Task]]:
 def load_task(name: str, options: Mapping[str, str]) -> Task:
     """The task called ``name`` with ``options`` as typed; other plugins are not loaded.
 
+    Args:
+        name: a task's, or ``FILE.py:CLASS``; the class may be left out where the file has one task.
+        options: by name.
+
     Raises:
         UserError: there is no such task, it does not load, or an option does not fit.
     """
+    if typed := _typed_file(name):
+        return _make(_in_file(*typed), options, name, "mend it and repeat the command")
     entries = _entry_points()
     if name not in entries:
         raise unknown_name("task", name, entries)
@@ -45,13 +56,60 @@ def load_task(name: str, options: Mapping[str, str]) -> Task:
     if others and not _is_own(entry):
         message = f"two packages install a task '{name}': {entry.value} and {min(others)}"
         raise UserError(message, "uninstall one of them")
-    task = _load(entry)
+    return _make(_load(entry), options, f"'{name}' ({entry.value})", _whose(entry))
+
+
+def _make(task: type[Task], options: Mapping[str, str], called: str, hint: str) -> Task:
     try:
         return task.from_options(options)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"task '{name}' ({entry.value}) cannot be made: {error!r}", _whose(entry)) from error
+        raise UserError(f"task {called} cannot be made: {error!r}", hint) from error
+
+
+def _typed_file(name: str) -> tuple[Path, str] | None:
+    """File and class of ``FILE.py:CLASS`` or ``FILE.py``; ``None`` for the name of a task.
+
+    Raises:
+        UserError: it is a path, and no file of Python.
+    """
+    if name.endswith(".py"):
+        return user_path(name), ""
+    file, _, kind = name.rpartition(":")
+    if file.endswith(".py"):
+        return user_path(file), kind
+    if "/" in name:
+        raise UserError(f"'{printable(name)}' is no task", "a file of your own ends in .py: --task ./my_task.py:MyTask")
+    return None
+
+
+def _in_file(file: Path, name: str) -> type[Task]:
+    """The task ``name`` of a file, or the only one in it."""
+    module = load_module(file)
+    kinds = {
+        attribute: kind
+        for attribute, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, Task) and kind.__module__ == module.__name__
+    }
+    whole = [attribute for attribute, kind in kinds.items() if not (attribute[:1] == "_" or inspect.isabstract(kind))]
+    if not kinds:
+        raise UserError(f"{file} has no task", "a task is a subclass of famcli.task.Task: docs/extend.md")
+    if not name and len(whole) != 1:
+        raise UserError(
+            f"{file} has {len(whole)} tasks: {', '.join(whole or kinds)}", f"say which: {file}:{(whole or [*kinds])[0]}"
+        )
+    if name and name not in kinds:
+        raise unknown_name(f"task in {file}:", name, kinds)
+    found = kinds[name or whole[0]]
+    if problem := _described(found, getattr(found, "name", None)):
+        raise UserError(f"task {file}:{found.__name__} {problem}", "docs/extend.md shows what a task needs")
+    if any(_is_own(entry) for entry in entry_points(group=ENTRY_POINT_GROUP, name=found.name)):
+        raise UserError(
+            f"task {file}:{found.__name__} calls itself '{found.name}', as a task of famcli's own does",
+            "give it another name",
+        )
+    return found
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -86,16 +144,20 @@ def _load(entry: EntryPoint) -> type[Task]:
         raise UserError(f"task '{entry.name}' ({entry.value}) does not load: {error!r}", _whose(entry)) from error
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise UserError(f"task '{entry.name}' ({entry.value}) is not a famcli.task.Task", _whose(entry))
-    try:
-        problem = _problem(task, entry.name)
-    except Exception as error:
-        problem = f"cannot be described: {error!r}"
-    if problem:
+    if problem := _described(task, entry.name):
         raise UserError(f"task '{entry.name}' ({entry.value}) {problem}", _whose(entry))
     return task
 
 
-def _problem(task: type[Task], name: str) -> str | None:
+def _described(task: type[Task], name: str | None) -> str | None:
+    """What ``_problem`` says, whatever a class does when it is looked at."""
+    try:
+        return _problem(task, name)
+    except Exception as error:
+        return f"cannot be described: {error!r}"
+
+
+def _problem(task: type[Task], name: str | None) -> str | None:
     """What a class lacks of what a listing and a run need of it."""
     if lacking := [field for field in ("name", "version", "summary", "metrics") if not hasattr(task, field)]:
         return f"lacks {', '.join(lacking)}"
