@@ -191,9 +191,8 @@ class CheckpointSource:
             hashing = beside.submit(self.checkpoint.weights_sha256)
             decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
             digest = hashing.result()
-        decoder.requires_grad_(
-            False
-        )  # else each read would keep the graph of all reads before it; a trainer turns it on
+        # Else each read would keep the graph of all reads before it. A trainer turns it on.
+        decoder.requires_grad_(False)
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
         return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_memory)
