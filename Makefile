@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS ?= results
 
-.PHONY: demo test lint check slow training-text training-books clean
+.PHONY: demo test lint check slow bench training-text training-books clean
 
 # The bundled FAM model recalls a pass key beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
@@ -32,6 +32,13 @@ check: $(VENV)/.run
 # What takes minutes: accuracy of the bundled weights at great lengths, runs killed and resumed.
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# Some twenty minutes on a quiet machine; what is printed is told from JSON in results/benchmarks.
+bench: $(VENV)/.test
+	mkdir -p $(RESULTS)/benchmarks
+	$(BIN)/python benchmarks/startup.py --output $(RESULTS)/benchmarks/startup.json
+	$(BIN)/python benchmarks/document_sharing.py --articles 1 --questions 4 --output $(RESULTS)/benchmarks/document_sharing.json
+	$(BIN)/python benchmarks/reading.py --longest 4096 --output $(RESULTS)/benchmarks/reading.json
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

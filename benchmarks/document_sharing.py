@@ -1,6 +1,6 @@
 """How much sooner are all questions on a document answered when it is read once? Against lm-evaluation-harness.
 
-    python benchmarks/document_sharing.py [--model MODEL] [--data FILE] [--articles N] [--questions N]
+    python benchmarks/document_sharing.py [--model MODEL] [--data FILE] [--articles N] [--questions N] [--output FILE]
 
 The same questions of QuALITY on the same weights in one process, first by famcli, then by the harness, whose model
 reads every request by itself from its first token on (``tests/lm_eval_partner.py``). famcli's time is that of
@@ -35,6 +35,7 @@ from famcli.checkpoints.registry import load_model
 from famcli.checkpoints.sources import LoadedModel
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
+from famcli.files import write_text
 from famcli.task import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REAL if REAL.exists() else SAMPLE, help="articles as released")
     parser.add_argument("--articles", type=int, default=2, help="the first so many articles of the data")
     parser.add_argument("--questions", type=int, help="at most so many questions a record")
+    parser.add_argument("--output", type=Path, help="JSON file for what is printed")
     given = parser.parse_args()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     articles, model = first_articles(given.data, given.articles, given.questions), load_model(given.model)
@@ -111,6 +113,10 @@ def main() -> None:
         largest, differ = compare(record, samples)
     print(f"ratio of times {theirs / ours:.1f}, of tokens {tokens / read:.1f}; {len(samples)} questions, {given.model}")
     print(f"largest difference between two log-likelihoods: {largest:.1e}")
+    if given.output:
+        found = {"model": given.model, "questions": len(samples), "differ": differ, "largest_difference": largest}
+        told = {"seconds": {"famcli": ours, "lm_eval": theirs}, "tokens_read": {"famcli": read, "lm_eval": tokens}}
+        write_text(given.output, json.dumps({**found, **told}, indent=1) + "\n")
     for name, questions in differ.items():
         agree = f"differs on {questions} questions" if questions else "agrees"
         print(f"{name}: {record.metrics[name].value:.4f}, {agree}")

@@ -1,6 +1,7 @@
 """How fast models read and decode on a processor, and which share that is of what the processor gives.
 
     pip install transformers && python benchmarks/reading.py [--quick | --longest 4096] [--output reading.json]
+    python benchmarks/reading.py --dtype bfloat16 --longest 32768 --models "transformers,gated_fam B512 M1 N32 F128"
 
 One thread, one stream, random weights of the shape of SmolLM2-135M, all models in turns in one process. Seconds are
 those of the processor, so that other work beside changes little: medians over the repeats, the least and the most in
@@ -8,7 +9,8 @@ brackets.
 
 ``read``: tokens/s of a text that is read from its beginning, in blocks as ``famcli eval`` does; transformers, where it
 is installed, reads it at once and gives the logits of its last token. ``decode``: tokens/s, one by one with logits,
-after a text of that length.
+after a text of that length. ``x bswa``: time over that of the same model without its FAM. The gate of ``gated_fam`` has
+random weights here and fills its slots, which costs more than plain text does.
 
 ``of limit``: for ``read``, what the matrix products alone would take at the measured rate of such products, those of
 attention for the keys that a token sees among them; for ``decode``, what it takes to multiply one row by every weight;
@@ -22,7 +24,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -46,7 +48,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "bswa B1024 M3": {"attention": "bswa", "memory_segments": 3, "sinks": 1},
     "fam B1024 M3 F64": {"attention": "fam", "memory_segments": 3, "sinks": 1, "fam_length": 64},
     "fam B512 M1 F16": {"attention": "fam", "block_size": 512, "memory_segments": 1, "sinks": 1, "fam_length": 16},
+    "bswa B512 M1 N32": {"attention": "bswa", "block_size": 512, "memory_segments": 1, "sinks": 32},
+    "gated_fam B512 M1 N32 F128": {
+        "attention": "gated_fam",
+        "block_size": 512,
+        "memory_segments": 1,
+        "sinks": 32,
+        "fam_length": 128,
+    },
 }
+PAIRS = {"fam B1024 M3 F64": "bswa B1024 M3", "gated_fam B512 M1 N32 F128": "bswa B512 M1 N32"}
+"""What a FAM is held against: the same without it."""
 DENSE = "transformers"
 STEPS = 8
 """Tokens that are decoded for one time."""
@@ -71,6 +83,8 @@ def products(config: ModelConfig, length: int) -> float:
     weights = config.width * (2 * heads + 2 * kv_heads + 3 * config.ffn_width)
     size = length if config.memory.whole else config.block_size
     fam, sinks = getattr(config.memory, "fam_length", 0), getattr(config.memory, "sinks", 0)
+    if not config.memory.extra(config):  # what is kept is copied, not computed
+        fam = 0
     rows, pairs = fam, fam * fam  # the FAM's beginning comes through the layers
     for block in range(-(-length // size)):
         tokens = min(size, length - block * size)
@@ -134,30 +148,36 @@ class Dense:
             self.model(token, past_key_values=self.cache, use_cache=True)
 
 
-def contestants(dtype: torch.dtype) -> dict[str, Ours | Dense]:
-    """All of one dtype; ours share their weights."""
+def contestants(dtype: torch.dtype, wanted: Collection[str]) -> dict[str, Ours | Dense]:
+    """Those ``wanted``, of one dtype; ours share their weights."""
     weights: dict[str, Tensor] = {}
     found: dict[str, Ours | Dense] = {}
     try:
-        found[DENSE] = Dense(dtype)
+        if DENSE in wanted:
+            found[DENSE] = Dense(dtype)
     except ImportError:
         print("transformers is not installed and left out")
     for name, fields in MODELS.items():
+        if name not in wanted:
+            continue
         ours = Ours(fields, weights, dtype)
         weights = weights or dict(ours.decoder.named_parameters())
         found[name] = ours
     return found
 
 
-def measure(dtype: torch.dtype, read: Mapping[int, int], decode: Mapping[int, int]) -> list[dict[str, Any]]:
+def measure(
+    dtype: torch.dtype, wanted: Collection[str], read: Mapping[int, int], decode: Mapping[int, int]
+) -> list[dict[str, Any]]:
     """All models, in turns.
 
     Args:
         dtype: of weights and state.
+        wanted: names of the models.
         read: repeats by the length of the text that is read.
         decode: repeats by the length of the text before.
     """
-    models = contestants(dtype)
+    models = contestants(dtype, wanted)
     (ours, *_) = (model for model in models.values() if isinstance(model, Ours))
     matrices = [weight for weight in ours.decoder.parameters() if weight.dim() == 2]
     rows = {matrix.shape[1]: torch.randn(1, matrix.shape[1]).to(dtype) for matrix in matrices}
@@ -201,9 +221,11 @@ def shown(cell: Mapping[str, Any], cells: list[dict[str, Any]]) -> str:
     dense = [median(other["seconds"]) / median(cell["seconds"]) for other in same if other["model"] == DENSE]
     spread = f"{median(speeds):8,.1f} [{speeds[0]:,.1f}, {speeds[-1]:,.1f}]"
     share = cell["limit"] / median(cell["seconds"])
-    against = f"{dense[0]:.2f}" if dense else "-"
-    place = f"{cell['dtype']:9} {cell['what']:7} {cell['length']:>6,}  {cell['model']:17}"
-    return f"{place} {spread:30} {share:8.2f} {against:>15}"
+    plain = [other for other in same if other["model"] == PAIRS.get(cell["model"])]
+    over = [median(cell["seconds"]) / median(other["seconds"]) for other in plain]
+    ratios = [f"{some[0]:.2f}" if some else "-" for some in (dense, over)]
+    place = f"{cell['dtype']:9} {cell['what']:7} {cell['length']:>6,}  {cell['model']:27}"
+    return f"{place} {spread:30} {share:8.2f} {ratios[0]:>15} {ratios[1]:>7}"
 
 
 def main() -> None:
@@ -212,16 +234,23 @@ def main() -> None:
     arguments.add_argument("--longest", type=int, default=16384, help="longest text read; 16384 takes half an hour")
     arguments.add_argument("--dtype", choices=("float32", "bfloat16"), help="one of them alone")
     arguments.add_argument("--output", type=Path, help="JSON file for all times")
+    arguments.add_argument("--models", default=",".join([DENSE, *MODELS]), help="some of them, with commas between")
     options = arguments.parse_args()
+    wanted = options.models.split(",")
+    if unknown := [name for name in wanted if name not in (DENSE, *MODELS)]:
+        arguments.error(f"no such model: {unknown[0]}; there are {', '.join([DENSE, *MODELS])}")
+    if not set(wanted) & set(MODELS):
+        arguments.error("name one of famcli's own models too")
     torch.set_num_threads(1)
-    read = {512: 3} if options.quick else {512: 9, 4096: 3, 16384: 1}
+    read = {512: 3} if options.quick else {512: 9, 4096: 3, 16384: 1, 32768: 1}
     read = {length: repeats for length, repeats in read.items() if length <= options.longest}
     decode = {600: 3} if options.quick else {600: 7, 4000: 5}
     cells = []
-    print(f"{'dtype':9} {'what':7} {'length':>6}  {'model':17} {'tokens/s':30} {'of limit':>8} {'x transformers':>15}")
+    columns = f"{'tokens/s':30} {'of limit':>8} {'x transformers':>15} {'x bswa':>7}"
+    print(f"{'dtype':9} {'what':7} {'length':>6}  {'model':27} {columns}")
     with torch.inference_mode():
         for dtype in [options.dtype] if options.dtype else ["float32", "bfloat16"]:
-            found = measure(getattr(torch, dtype), read, decode)
+            found = measure(getattr(torch, dtype), wanted, read, decode)
             cells += found
             print("\n".join(shown(cell, found) for cell in found), flush=True)
     if options.output:
