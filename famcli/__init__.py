@@ -71,6 +71,7 @@ def evaluate(
     seed: int = 0,
     on_error: OnError = "stop",
     fresh: bool = False,
+    keep_prompts: bool = False,
     progress: bool = False,
 ) -> list[RunRecord]:
     """Runs tasks on a model as ``famcli eval`` does, with the same run ids; a finished run is given back at once.
@@ -96,6 +97,7 @@ def evaluate(
         seed: given to the tasks.
         on_error: ``stop`` at the first sample that a task fails on, or ``skip`` such samples.
         fresh: start over where there is such a run already; the old one is kept beside it.
+        keep_prompts: keep every prompt as it was read, for ``famcli show``; it changes no answer and no run id.
         progress: say on standard error how far a run is, and what it warns of; nothing is printed otherwise.
 
     Returns:
@@ -121,6 +123,7 @@ def evaluate(
         batch_size=batch_size,
         fresh=fresh,
         on_error=on_error,
+        keep_prompts=keep_prompts,
     )
     return evaluate_tasks(
         model,

@@ -182,4 +182,4 @@ class _Finder:
 
 
 _OFFERED: list[Distribution] = []
-sys.meta_path.append(_Finder())  # type: ignore[arg-type]  # it finds distributions
+sys.meta_path.append(_Finder())

@@ -44,6 +44,7 @@ class RunSettings:
     device_map: str | None
     seed: int
     on_error: OnError
+    keep_prompts: bool
     fresh: bool
     output: Path
 
@@ -73,6 +74,7 @@ class RunSettings:
             batch_size=self.batch_size,
             fresh=self.fresh,
             on_error=self.on_error,
+            keep_prompts=self.keep_prompts,
         )
 
 
@@ -182,6 +184,9 @@ def run_options(function: Function) -> Function:
             default="stop",
             show_default=True,
             help="What to do when a task fails on a sample. Skipped ones are named beside the scores.",
+        ),
+        click.option(
+            "--keep-prompts", is_flag=True, help="Keep every prompt as it was read, for famcli show; changes no answer."
         ),
         click.option("--fresh", is_flag=True, help="Start over where there is such a run already."),
         output,

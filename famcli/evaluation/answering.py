@@ -14,6 +14,7 @@ from famcli.errors import UserError
 from famcli.evaluation.asking import SampleError, Skips, request_of, scores_of
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
+from famcli.evaluation.kept_prompts import PromptKeeper
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prediction import by_position, predict
 from famcli.evaluation.prompts import (
@@ -86,6 +87,7 @@ class Answering:
         skips: what is done with samples that the task fails on.
         advance: called with the number of tokens after each chunk.
         peak: counts memory.
+        prompts: keeps the prompts, where the user wants them.
     """
 
     model: LoadedModel
@@ -97,6 +99,7 @@ class Answering:
     skips: Skips
     advance: Callable[[int], None]
     peak: PeakMemory
+    prompts: PromptKeeper | None = None
 
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
@@ -113,6 +116,8 @@ class Answering:
             requests = list(self._requests(batch))
             for _, some in groupby(requests, key=_together):
                 pairs = list(some)
+                if self.prompts:  # before the answers: a sample of the journal has its prompt, whatever happens
+                    self.prompts.keep(pairs)
                 answered = list(self._answer(pairs, shared))
                 share = self.keeper.seconds / len(pairs)
                 self.keeper.begin()
@@ -230,6 +235,10 @@ class Answering:
             peak_memory_bytes=0,
             computed_tokens=answered.computed_tokens + p.option_tokens,
             prompt_tail=_tail(p, request, self.model.tokenizer),
+            options=list(request.options) if isinstance(request, Choose) else [],
+            template=self.task.template,
+            around=[] if isinstance(request, Read) else list(self.special.texts or ()),
+            truncate=(self.context.truncate or "") if self.context and p.cut_tokens else "",
         )
 
 

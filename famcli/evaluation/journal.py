@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -57,6 +57,10 @@ class Entry:
             cannot reach the answer. ``None`` in older journals.
         shared_computed_tokens: the same of the shared ones.
         prompt_tail: the prompt's last words, for readers; ``""`` in older journals and for a text that was read.
+        options: the texts to choose from, in the order of ``answer``; none in older journals.
+        template: the words around the data, see ``famcli.task.Task``; ``""`` in older journals.
+        around: what a chat template puts before and after the prompt; none without one, and in older journals.
+        truncate: which part of the document was cut; ``""`` where none was, and in older journals.
     """
 
     id: str
@@ -80,6 +84,10 @@ class Entry:
     computed_tokens: int | None = None
     shared_computed_tokens: int | None = None
     prompt_tail: str = ""
+    options: list[str] = field(default_factory=list)
+    template: str = ""
+    around: list[str] = field(default_factory=list)
+    truncate: str = ""
 
     @classmethod
     def from_line(cls, line: bytes, where: str) -> Entry:
@@ -105,6 +113,10 @@ class Entry:
                 parse_value(self.answer[name], hint, f"answer.{name}", where, others=True)
         if not isinstance(self.answer.get("token_ids", []), list):  # not each of them: there are many
             raise UserError(f"{where}: field 'answer.token_ids' must be a list")
+        for name, hint in (("log_likelihoods", list[float]), ("tokens", list[int])):
+            given = parse_value(self.answer.get(name, []), hint, f"answer.{name}", where)
+            if self.options and len(given) != len(self.options):
+                raise UserError(f"{where}: field 'answer.{name}' must have {len(self.options)} values, one an option")
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +18,7 @@ from famcli.evaluation.answering import Answering
 from famcli.evaluation.asking import OnError, Skips, ask_or_skip, samples_of
 from famcli.evaluation.identity import context_fields, new_record, now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, count_lines
+from famcli.evaluation.kept_prompts import PromptKeeper, kept_ids
 from famcli.evaluation.plan import Planned, measure, plan
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, environment, load_record
@@ -66,6 +67,7 @@ def evaluate(
     batch_size: int | None = None,
     fresh: bool = False,
     on_error: OnError = "stop",
+    keep_prompts: bool = False,
     progress: Progress | None = None,
 ) -> RunRecord:
     """Runs ``task`` on ``model``, or goes on with such a run, or returns it at once when it is finished.
@@ -93,6 +95,7 @@ def evaluate(
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
         on_error: what to do with a sample that the task fails on, see ``Skips``. A finished run that lacks samples goes
             on where it is ``stop``.
+        keep_prompts: keep every prompt as it was read, in ``prompts.jsonl.gz``; it changes no answer and no run id.
         progress: shows how the run advances.
 
     Raises:
@@ -106,10 +109,12 @@ def evaluate(
     special = special_tokens_of(model.tokenizer, chat_template, chat_arguments)
     fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template, thinking)
     record = new_record(model, task, results, seed, limit, fields)
+    tell = partial(_tell, model, task)
     if not fresh and (finished := _finished(record.path, on_error)):
+        if keep_prompts:
+            _say_lacking_prompts(finished, tell)
         return finished
     samples = samples_of(task, FramedEncoder(model.tokenizer, special), seed, limit)
-    tell = partial(_tell, model, task)
     skips = Skips(on_error, tell)
     planned = measure(samples, model.tokenizer, context, special, tell, partial(ask_or_skip, task, skips))
     if not planned:
@@ -135,6 +140,7 @@ def evaluate(
                 skips=skips,
                 advance=progress.advance if progress else lambda tokens: None,
                 peak=peak,
+                prompts=PromptKeeper(record.path, model.tokenizer, special, context) if keep_prompts else None,
             )
             _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
         journal.check()
@@ -147,6 +153,15 @@ def evaluate(
         record.save()
         answering.keeper.forget()
     return record
+
+
+def _say_lacking_prompts(record: RunRecord, tell: Callable[[str], None]) -> None:
+    """A finished run is not answered again for the sake of its prompts."""
+    if (kept := len(kept_ids(record.path))) < record.samples:
+        tell(
+            f"the run is finished and has the prompts of {kept} of {record.samples} samples; "
+            "--keep-prompts --fresh answers again and keeps all"
+        )
 
 
 def _tell(model: LoadedModel, task: Task, message: str) -> None:

@@ -36,6 +36,7 @@ class Settings:
     batch_size: int | None = None
     fresh: bool = False
     on_error: OnError = "stop"
+    keep_prompts: bool = False
 
     def __post_init__(self) -> None:
         for name, number in (("limit", self.limit), ("batch size", self.batch_size), ("max context", self.max_context)):

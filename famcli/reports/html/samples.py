@@ -13,6 +13,7 @@ from famcli.display import visible
 from famcli.evaluation.journal import Entry
 from famcli.reports.html.task_runs import TaskRuns
 from famcli.reports.numbers import format_number
+from famcli.reports.one_run import options_of
 
 LONGEST_TEXT, SHORTEST_TEXT = 2_000, 60
 """Characters of a text that are kept: the more, the fewer samples there are."""
@@ -32,7 +33,8 @@ def samples_data(groups: Sequence[TaskRuns], columns: Sequence[str]) -> Table:
         ``models``; ``tasks`` with ``name`` and ``metrics``, the headline first; ``cells`` and ``texts``, which samples
         point into; ``samples``, each ``[task, model, cell, id, prompt tail, reference, output, class, scores]`` with
         indices for the first three and for tail and reference, class 1 for right, 0 for wrong, 2 for between and
-        3 for a sample that does not count; ``cut``, the characters that long texts were cut to, or 0; ``all``, the
+        3 for a sample that does not count, and of a sample with options a last entry, what was said of each of them;
+        ``cut``, the characters that long texts were cut to, or 0; ``all``, the
         number of samples there are.
     """
     entries = [item for group in groups for item in _entries(group)]
@@ -97,6 +99,7 @@ def _sample(entry: Entry, headline: str, pool: _Pool) -> list[Any]:
     value = entry.scores[headline]
     kind = {0.0: 0, 1.0: 1}.get(value, 2) if counts else 3
     scores = [format_number(score) if entry.weights.get(name, 1.0) > 0 else "-" for name, score in entry.scores.items()]
+    options = [pool.short(f"{option.words}: {option.text.strip()}") for option in options_of(entry)]
     return [
         pool.cell(clean(format_settings(entry.cell))),
         clean(entry.id),
@@ -105,6 +108,7 @@ def _sample(entry: Entry, headline: str, pool: _Pool) -> list[Any]:
         pool.short(entry.output),
         kind,
         scores,
+        *([options] if options else []),
     ]
 
 

@@ -2,7 +2,7 @@
 // Shows one page of the samples that fit the filters. Texts of models and data only ever become text nodes.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const [TASK, MODEL, CELL, ID, TAIL, REFERENCE, OUTPUT, KIND, SCORES] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const [TASK, MODEL, CELL, ID, TAIL, REFERENCE, OUTPUT, KIND, SCORES, OPTIONS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
   const KINDS = ["wrong", "right", "", ""];
   const SIZE = 25;
   const at = (id) => document.getElementById(id);
@@ -53,7 +53,7 @@
     if (cell.value !== "" && sample[CELL] !== Number(cell.value)) return false;
     if (score.value === "models" ? !differs().has(question(sample)) : score.value !== "" && sample[KIND] !== Number(score.value)) return false;
     if (words === "") return true;
-    const texts = [sample[ID], sample[OUTPUT], data.texts[sample[REFERENCE]], data.texts[sample[TAIL]]];
+    const texts = [sample[ID], sample[OUTPUT], data.texts[sample[REFERENCE]], data.texts[sample[TAIL]], ...(sample[OPTIONS] || [])];
     return texts.some((text) => text.toLowerCase().includes(words));
   }
 
@@ -78,6 +78,7 @@
     described(list, "prompt", tail && !tail.startsWith("…") ? "…" + tail : tail, "prompt");
     described(list, "reference", data.texts[sample[REFERENCE]]);
     described(list, "output", sample[OUTPUT]);
+    described(list, "options", (sample[OPTIONS] || []).join("\n"));
     made.append(head, list);
     return made;
   }

@@ -1,0 +1,113 @@
+"""``famcli show``: the samples of a run, or one of them as the model saw it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from famcli.cli.options import as_json, output
+from famcli.cli.saying import say, say_json, tell
+from famcli.errors import UserError, printable, unknown_name
+
+if TYPE_CHECKING:
+    from famcli.evaluation.journal import Entry
+    from famcli.evaluation.record import RunRecord
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("run")
+@click.argument("sample", required=False, metavar="[ID]")
+@click.option("--wrong", is_flag=True, help="List the samples alone whose first score is 0.")
+@click.option("--full", is_flag=True, help="Leave nothing of the prompt out.")
+@output
+@as_json
+def command(*, run: str, sample: str | None, wrong: bool, full: bool, output: Path, json_output: bool) -> None:
+    """List the samples of a run, the worst first; or show one: its prompt, answer, reference, options and scores.
+
+    RUN is a run id or its beginning, or a run's directory; the run need not be finished. The whole prompt is there
+    where the run was made with --keep-prompts.
+
+    \b
+    famcli show passkey-fam-tiny-0123456789ab --wrong
+    famcli show passkey-fam-tiny-0123456789ab 1024/start/000
+    """
+    if sample is not None and wrong:
+        raise UserError("both a sample and --wrong are given", "give either")
+    if sample is None and full:
+        raise UserError("--full is of one sample", f"famcli show {run} ID --full")
+    record = _find(run, output)
+    entries = _samples(record)
+    if sample is None:
+        _list(record, list(entries.values()), wrong, json_output)
+    elif sample in entries:
+        _show(record, entries[sample], full, json_output)
+    else:
+        raise unknown_name(f"sample of {record.run_id}:", sample, entries)
+
+
+def _find(name: str, results: Path) -> RunRecord:
+    """The one run that a name means.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    from famcli.evaluation.record import RECORD_NAME, load_record, load_records
+
+    path = Path(name)
+    if (path / RECORD_NAME).exists():
+        return load_record(path)
+    records = load_records(results)
+    found = [record for record in records if record.run_id == name]
+    found = found or [record for record in records if record.run_id.startswith(name)]
+    if len(found) > 1:
+        ids = ", ".join(record.run_id for record in found)
+        raise UserError(f"'{printable(name)}' means {len(found)} runs: {ids}", "give more of the run id")
+    if found:
+        return found[0]
+    if not records:
+        raise UserError(f"no runs in {results}", "make one with: famcli eval --task passkey --model fam-tiny")
+    raise unknown_name("run", name, [record.run_id for record in records])
+
+
+def _samples(record: RunRecord) -> dict[str, Entry]:
+    from famcli.compare.pairing import samples_of
+
+    found = dict(samples_of(record))
+    if not found:
+        raise UserError(
+            f"the run {record.run_id} has no samples.jsonl, or nothing in it yet", "its run.json alone is there"
+        )
+    return found
+
+
+def _list(record: RunRecord, entries: list[Entry], wrong: bool, json_output: bool) -> None:
+    from famcli.reports.one_run import samples_grid, sorted_samples
+
+    shown = sorted_samples(record, entries, wrong)
+    if json_output:
+        return say_json({"run_id": record.run_id, "samples": [dataclasses.asdict(entry) for entry in shown]})
+    if shown:
+        from famcli.cli.tables import show
+
+        show([samples_grid(record, shown)])
+    tell(f"{len(shown)} of {len(entries)} samples of {record.run_id}, which is {record.standing}")
+    if shown:
+        tell(f"one of them: famcli show {record.run_id} {shown[0].id}")
+    return None
+
+
+def _show(record: RunRecord, entry: Entry, full: bool, json_output: bool) -> None:
+    from famcli.evaluation.kept_prompts import prompt_of
+    from famcli.reports.one_run import sample_lines
+
+    prompt = prompt_of(record.path, entry.id)
+    if json_output:
+        kept, document = prompt or (None, "")
+        text = f"{kept.before}{document}{kept.after}" if kept else None
+        return say_json({"run_id": record.run_id, "sample": dataclasses.asdict(entry), "prompt": text})
+    for line in sample_lines(record, entry, prompt, full):
+        say(line)
+    return None
