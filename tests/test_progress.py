@@ -1,11 +1,16 @@
-"""Progress on standard error, also where nothing has been read for a while."""
+"""Progress on standard error: from the first second, also where nothing has been read for a while."""
 
 from __future__ import annotations
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from famcli.cli import progress as shown
+from famcli.cli.progress import LiveProgress
 from famcli.cli.saying import tell
-from famcli.evaluation.progress import PLAIN_EVERY_SECONDS, PlainProgress
+from famcli.evaluation.progress import PLAIN_EVERY_SECONDS, PLAIN_FIRST_SECONDS, PlainProgress
 
 
 @pytest.mark.parametrize("total", [0, 100])
@@ -15,12 +20,33 @@ def test_no_token_in_the_first_seconds_is_no_error(
     """Tokenising a long document may take longer than the time between two lines."""
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    progress = PlainProgress("run", tell)
+    progress = PlainProgress("run", tell, lambda: 3 * 2**20)
     progress.begin(1, 0, total)
-    now[0] += PLAIN_EVERY_SECONDS
+    now[0] += PLAIN_FIRST_SECONDS
     progress.advance(0)
-    now[0] += PLAIN_EVERY_SECONDS
+    now[0] += PLAIN_EVERY_SECONDS - 0.1
+    progress.advance(0)
+    now[0] += 9.1
     progress.advance(50)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[1] == "run: 0%, 0 tokens read/s, nothing read yet"
-    assert total == 0 or lines[2] == "run: 50%, 2 tokens read/s, 20 s left"
+    assert lines[0] == f"run: 1 samples, {total} tokens to read, 3.0 MiB"
+    assert lines[1] == "run: 0%, 0 tokens read/s, nothing read yet, 3.0 MiB"
+    assert len(lines) == 3
+    assert total == 0 or lines[2] == "run: 50%, 2 tokens read/s, 0:00:20 left, 3.0 MiB"
+
+
+def test_a_live_line_says_speed_time_left_and_memory_after_the_first_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one chunk alone has been read, of which the bar of rich knows no speed yet."""
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(shown, "Console", lambda stderr: screen)
+    progress = LiveProgress("run", lambda: 5 * 2**20)
+    progress.begin(2, 0, 1000)
+    progress.advance(10)
+    assert progress._bar is not None
+    progress._bar.refresh()
+    progress.end()
+    assert isinstance(screen.file, io.StringIO)
+    text = screen.file.getvalue()
+    assert "nothing read yet" in text, "before the first tokens"
+    assert " left" in text.split("nothing read yet")[-1]
+    assert "5.0 MiB" in text

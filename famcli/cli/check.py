@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import PIPED_WIDTH, as_json, console
+from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.cli.saying import say, say_document, tell
 from famcli.errors import UserError
@@ -38,9 +39,21 @@ class Made:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--model", metavar="MODEL[,FIELD=VALUE...]", help="See: famcli list models.")
+@click.option(
+    "--model",
+    metavar="MODEL[,FIELD=VALUE...]",
+    shell_complete=completing.models,
+    help="The model, see famcli list models.",
+)
 @task_options
-@click.option("--run", "runs", multiple=True, metavar="RUN", help="Take a finished run: its id or directory.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="RUN",
+    shell_complete=completing.run_ids,
+    help="Take a finished run: its id or directory.",
+)
 @click.option(
     "--baseline", "file", type=FILE, required=True, help="Scores, samples and tolerances to hold runs against."
 )
@@ -66,9 +79,11 @@ def command(
     """Run tasks and compare every score with a baseline. The exit code is 0 if all hold, 1 if one does not.
 
     \b
-    famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json
-    famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json --update
-    famcli check --run results/passkey-fam-tiny-0123456789ab --baseline my.json --junit check.xml
+    famcli check --suite ci --model fam-tiny --baseline b.json
+    famcli check --suite ci --model fam-tiny \\
+        --baseline b.json --update
+    famcli check --run passkey-fam-tiny-0123456789ab \\
+        --baseline b.json --junit check.xml
 
     Runs that are not comparable to the baseline (another task version, prompt, data, limit, seed) are refused, exit
     code 2. A run that is there already is used only if the same version of famcli, its source unchanged, made it: a
@@ -206,9 +221,10 @@ def _same_code(directory: Path) -> bool | None:
 
 
 def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
+    from famcli.cli.tables import show
     from famcli.gate.baseline import write_baseline
     from famcli.gate.update import moves, new_baseline
-    from famcli.reports.check_formats import moves_to_rich
+    from famcli.reports.check_formats import moves_grid
 
     gated = cost or bool(old and old.cost)
     new = new_baseline(made.records, old, made.cost if gated else None)
@@ -216,7 +232,7 @@ def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
     found = moves(old, new, made.records)
     moved = [move for move in found if move.moved]
     if moved:
-        console().print(moves_to_rich(moved))
+        show([moves_grid(moved)])
     kinds = {
         "new": sum(move.before is None for move in found),
         "moved": sum(move.before is not None and move.after is not None for move in moved),
@@ -230,16 +246,17 @@ def _update(old: Baseline | None, made: Made, file: Path, cost: bool) -> None:
 
 
 def _show(check: Check, json_output: bool) -> None:
-    from rich.console import Console
-
-    from famcli.reports.check_formats import summary, to_json, to_rich
+    from famcli.cli.tables import fits, show_blocks
+    from famcli.reports.check_formats import COLUMNS, lines, summary, to_json, to_rich
 
     if json_output:
         say_document(to_json(check))
         return
-    screen, table = console(), to_rich(check)
-    screen.width = max(screen.width, Console(width=PIPED_WIDTH).measure(table).minimum)  # figures must not be folded
-    screen.print(table)
+    table = to_rich(check)
+    if fits(table):
+        console().print(table)
+    else:
+        show_blocks(COLUMNS, lines(check), words=3)
     for note in check.notes:
         tell(f"note: {note}")
     say(summary(check))

@@ -10,8 +10,9 @@ from contextlib import suppress
 
 import click
 
+from famcli.cli.helping import Context, whole_words
 from famcli.cli.interrupts import ignore
-from famcli.cli.saying import Told, tell
+from famcli.cli.saying import Told, tell, tell_whole
 from famcli.cli.verbs import EXIT_INTERRUPTED, EXIT_USER_ERROR, VERBS, interrupted
 from famcli.errors import UserError, printable, unknown_name
 from famcli.machine.free import is_out_of_memory
@@ -24,19 +25,20 @@ LONGEST_MESSAGE = 4_000
 class Verbs(click.Group):
     """A group whose commands are imported when they are called."""
 
+    context_class = Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(VERBS[cmd_name].module).command
-        return command
+        return whole_words(importlib.import_module(VERBS[cmd_name].module).command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not args[0].startswith("-"):
+        if args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise unknown_name("command", args[0], VERBS)
         return super().resolve_command(ctx, args)
 
@@ -105,5 +107,5 @@ def _silence() -> None:
 def _complain(message: str, hint: str | None) -> int:
     tell(f"error: {printable(message, LONGEST_MESSAGE)}")
     if hint:
-        tell(f"hint: {printable(hint, LONGEST_MESSAGE)}")
+        tell_whole(f"hint: {printable(hint, LONGEST_MESSAGE)}")
     return EXIT_USER_ERROR

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import output, profile
 from famcli.cli.saying import say_document, tell
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("selected", metavar="[RUN_OR_MODEL]...", nargs=-1)
-@click.option("--baseline", metavar="RUN_OR_MODEL", help="What the others are compared with, sample by sample.")
+@click.argument("selected", metavar="[RUN_OR_MODEL]...", nargs=-1, shell_complete=completing.runs)
+@click.option(
+    "--baseline",
+    metavar="RUN_OR_MODEL",
+    shell_complete=completing.runs,
+    help="What the others are compared with, sample by sample.",
+)
 @click.option(
     "--by",
     type=click.Choice(["length", "language", "answer_type", "document"]),
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "markdown", "csv", "latex", "json", "html"]),
     default="table",
     show_default=True,
+    help="How it is written to standard output.",
 )
 @click.option(
     "--plot",

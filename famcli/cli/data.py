@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import as_json, parse_options, plugin_option
 from famcli.cli.saying import say, say_json
@@ -28,8 +29,8 @@ def command() -> None:
     """Fetch or check the data of tasks; make questions to train with."""
 
 
-@command.command()
-@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@command.command(short_help="Store the hub's data on this machine.")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...", shell_complete=completing.tasks)
 @click.option("--split", help="Another split than the one the task evaluates on by default.")
 @plugin_option
 @as_json
@@ -64,10 +65,15 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
 
 
 @command.command()
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @click.option("--data", metavar="hub|sample|PATH", help="What to check; the fetched copy if not given.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the task.")
-@click.option("--model", metavar="MODEL", help="Count tokens of this model's tokenizer; bytes if not given.")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    shell_complete=completing.models,
+    help="Count tokens of this model's tokenizer; bytes if not given.",
+)
 @plugin_option
 @as_json
 def check(task: str, data: str | None, options: tuple[str, ...], model: str | None, json_output: bool) -> int:
@@ -100,7 +106,7 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     return 0 if found["fits"] else EXIT_DOES_NOT_FIT
 
 
-@command.command()
+@command.command(short_help="Make questions to train with.")
 @click.option(
     "--text",
     type=click.Path(file_okay=False, path_type=Path),
@@ -127,7 +133,9 @@ def cloze(
 
     \b
     famcli data cloze --text data/books
-    famcli train --recipe configs/recipes/lora.yaml --model MODEL,attention=fam --text data/books --qa data/cloze.jsonl
+    famcli train --recipe configs/recipes/lora.yaml \\
+        --model MODEL,attention=fam \\
+        --text data/books --qa data/cloze.jsonl
     """
     from famcli.training.cloze import write_clozes
 

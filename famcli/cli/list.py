@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from famcli.cli.options import as_json, output, plugin_option
-from famcli.cli.saying import say, say_json, tell
-from famcli.display import visible
+from famcli.cli.saying import say, say_json, say_table, tell
 from famcli.errors import UserError
 from famcli.fields import read_json
 
@@ -27,7 +26,7 @@ def command() -> None:
     """List models, memories, tasks or runs."""
 
 
-@command.command()
+@command.command(short_help="Presets for --model, and what they need.")
 @plugin_option
 @as_json
 def models(json_output: bool) -> None:
@@ -40,7 +39,7 @@ def models(json_output: bool) -> None:
     if json_output:
         return say_json({"models": described, "of_other_packages": others})
     header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "here"]
-    _print_table(header, [_row(entry) for entry in described])
+    say_table(header, [_row(entry) for entry in described])
     say("weights and the state of one stream in memory; a full attention's state grows with the text")
     missing: dict[str, list[str]] = {}
     for entry in described:
@@ -120,7 +119,7 @@ def _size(count: int) -> str:
     return f"{count / 2**10:.1f} KiB"
 
 
-@command.command()
+@command.command(short_help="Memories for --model, with their fields.")
 @plugin_option
 @as_json
 def memories(json_output: bool) -> None:
@@ -219,7 +218,7 @@ def runs(output: Path, json_output: bool) -> None:
         score = f"{headline[0]} {format_number(headline[1].value)} (n={headline[1].n})" if headline else ""
         status = f"{record.standing}, {len(record.skipped)} skipped" if record.skipped else record.standing
         rows.append([record.run_id, status, record.model["name"], record.task["name"], score, record.started])
-    _print_table(["run", "status", "model", "task", "score", "started"], rows)
+    say_table(["run", "status", "model", "task", "score", "started"], rows)
 
 
 def _data(task: type[Any]) -> JSON | None:
@@ -239,11 +238,3 @@ def _bundled_config(directory: Path) -> ModelConfig:
 
     file = directory / "config.json"
     return ModelConfig.from_mapping(read_json(file).get("model", {}), f"{file}, field 'model'")
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns, never cut: a listing may be piped on."""
-    lines = [[visible(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for row in lines:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

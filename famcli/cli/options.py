@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from famcli.cli import completing
+from famcli.cli.folding import standard_width
 from famcli.errors import unknown_name
 from famcli.fields import read_fields, read_pairs, read_yaml
 
@@ -31,7 +32,7 @@ def console() -> Console:
     """Standard output for tables."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
+    return Console(width=standard_width() or PIPED_WIDTH, highlight=False)
 
 
 def as_json(function: Function) -> Function:
@@ -39,12 +40,24 @@ def as_json(function: Function) -> Function:
     return click.option("--json", "json_output", is_flag=True, help="Print one JSON object and nothing else.")(function)
 
 
+def models_option(function: Function) -> Function:
+    """``--model``, as often as there are models, given to the command as ``models``."""
+    return click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="MODEL[,FIELD=VALUE...]",
+        shell_complete=completing.models,
+        help="See famcli list models; repeat it for several.",
+    )(function)
+
+
 def output(function: Function) -> Function:
     """``--output``, the directory of the run records."""
     return click.option(
         "--output",
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path("results"),
+        default=completing.DEFAULT_OUTPUT,
         show_default=True,
         help="Directory of the run records.",
     )(function)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import PLUGINS, as_json, plugin_option
+from famcli.cli.options import PLUGINS, as_json, models_option, plugin_option
 from famcli.cli.saying import say, say_json, tell
 from famcli.errors import UserError
 from famcli.fields import parse_lengths
@@ -62,12 +63,24 @@ class Blocks(click.ParamType[tuple[int, ...]]):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--model", "models", multiple=True, metavar="MODEL[,FIELD=VALUE...]", help="See: famcli list models.")
-@click.option("--against", multiple=True, metavar="MODEL[,FIELD=VALUE...]", help="Another model to set beside it.")
+@models_option
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="MODEL[,FIELD=VALUE...]",
+    shell_complete=completing.models,
+    help="Another model to set beside it.",
+)
 @click.option(
     "--lengths", type=Lengths(), default="4k,16k,64k", show_default=True, help="Tokens to read; k is 1024, M is 1024k."
 )
-@click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto: on a GPU where there is one.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -129,9 +142,10 @@ def command(
     that breaks off is a line of the table. What a model was trained on bounds what it understands, not what it costs.
 
     \b
-    famcli profile --model fam-tiny --against bswa-tiny --lengths 1k,4k,16k
-    famcli profile --model fam-135m --against full-135m --lengths 4k,16k,64k --seconds 600 --output cost
-    famcli profile --model fam-tiny --lengths 4k --training-blocks 1,2,4
+    famcli profile --model fam-tiny --against bswa-tiny
+    famcli profile --model fam-135m --against full-135m \\
+        --lengths 4k,16k,64k --seconds 600 --output cost
+    famcli profile --model fam-tiny --training-blocks 1,2,4
     """
     from famcli.profiling.job import Job
     from famcli.profiling.run import Profiling

@@ -1,30 +1,49 @@
-"""How a run advances, on standard error: a live line on a terminal, plain lines otherwise."""
+"""How a run advances, on standard error: a live line on a terminal, plain lines otherwise.
+
+Both say from the first second how fast it goes, how long it will take and what memory it holds.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from famcli.cli.saying import tell
-from famcli.evaluation.progress import PlainProgress
+from famcli.display import format_bytes
+from famcli.evaluation.progress import PlainProgress, advance_words
 
 
-class _Speed(ProgressColumn):
-    """Tokens read in a second, skipped ones among them: it says when the run will be over."""
+class _Words(ProgressColumn):
+    """Speed and time left, of the whole run so far until the last half minute says more."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} tokens read/s" if speed else "", style="cyan")
+        read, total = round(task.completed), round(task.total or 0)
+        seconds = read / task.speed if task.speed else task.elapsed or 0.0
+        return Text(advance_words(read, total, seconds), style="cyan")
+
+
+class _Memory(ProgressColumn):
+    """Memory held now; asked once a second, for some systems start a program to say it."""
+
+    max_refresh = 1.0
+
+    def __init__(self, memory: Callable[[], int]) -> None:
+        super().__init__()
+        self.memory = memory
+
+    def render(self, task: Task) -> Text:
+        return Text(format_bytes(self.memory()))
 
 
 class LiveProgress:
-    """A bar with tokens read/s and time left; see ``famcli.evaluation.runner.Progress``."""
+    """A bar with tokens read/s, time left and memory; see ``famcli.evaluation.runner.Progress``."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, memory: Callable[[], int]) -> None:
+        self.title, self.memory = title, memory
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -32,12 +51,13 @@ class LiveProgress:
         already = f"goes on after {done} of {samples} samples" if done else f"{samples} samples"
         tell(f"{self.title}: {already}")
         self._bar = Progress(
-            BarColumn(),
+            BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
-            _Speed(),
-            TimeRemainingColumn(),
+            _Words(),
+            _Memory(self.memory),
             console=Console(stderr=True),
             transient=True,
+            expand=True,
         )
         self._task = self._bar.add_task("", total=tokens)
         self._bar.start()
@@ -51,6 +71,11 @@ class LiveProgress:
             self._bar.stop()
 
 
-def make_progress(title: str) -> LiveProgress | PlainProgress:
-    """The progress display that standard error can show."""
-    return LiveProgress(title) if sys.stderr.isatty() else PlainProgress(title, tell)
+def make_progress(title: str, memory: Callable[[], int]) -> LiveProgress | PlainProgress:
+    """The progress display that standard error can show.
+
+    Args:
+        title: of the run.
+        memory: bytes that it holds now.
+    """
+    return LiveProgress(title, memory) if sys.stderr.isatty() else PlainProgress(title, tell, memory)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import output, profile
 from famcli.cli.saying import say
@@ -14,8 +15,13 @@ from famcli.errors import UserError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("selected", metavar="[RUN_OR_MODEL]...", nargs=-1)
-@click.option("--baseline", metavar="RUN_OR_MODEL", help="What the others are compared with, sample by sample.")
+@click.argument("selected", metavar="[RUN_OR_MODEL]...", nargs=-1, shell_complete=completing.runs)
+@click.option(
+    "--baseline",
+    metavar="RUN_OR_MODEL",
+    shell_complete=completing.runs,
+    help="What the others are compared with, sample by sample.",
+)
 @click.option("--force", is_flag=True, help="Compare runs that are not comparable; the page is marked.")
 @click.option(
     "--to",
@@ -51,7 +57,7 @@ def command(
 
     \b
     famcli report --baseline bswa-tiny
-    famcli report fam-tiny bswa-tiny --to fam.html --plots plots
+    famcli report fam-tiny bswa-tiny --to fam.html
     """
     from famcli.compare.selection import MAKE_ONE, select
     from famcli.compare.side_by_side import compare

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options, plugin_option
 from famcli.cli.saying import tell
 from famcli.errors import UserError
@@ -116,9 +117,21 @@ def task_options(function: Function) -> Function:
         "chosen",
         TaskChoice,
         click.option(
-            "--task", "tasks", multiple=True, metavar="TASK", help="See: famcli list tasks. Or ./my_task.py:MyTask."
+            "--task",
+            "tasks",
+            multiple=True,
+            metavar="TASK",
+            shell_complete=completing.tasks,
+            help="See famcli list tasks; or ./my_task.py:MyTask. Repeat it for several.",
         ),
-        click.option("--suite", "suites", multiple=True, metavar="SUITE", help="Several tasks with their options."),
+        click.option(
+            "--suite",
+            "suites",
+            multiple=True,
+            metavar="SUITE",
+            shell_complete=completing.suites,
+            help="Several tasks with their options; see famcli list tasks.",
+        ),
         click.option(
             "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the tasks, e.g. -o lengths=1k,64k."
         ),
@@ -138,7 +151,13 @@ def run_options(function: Function) -> Function:
         function,
         "settings",
         RunSettings,
-        click.option("--device", type=click.Choice(["auto", "cuda", "mps", "cpu"]), default="auto", show_default=True),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+            default="auto",
+            show_default=True,
+            help="Where to compute; auto: on a GPU where there is one.",
+        ),
         click.option(
             "--dtype",
             type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -177,7 +196,7 @@ def run_options(function: Function) -> Function:
             metavar="[TOKENS]",
             help=f"What stands in <think>...</think> is no part of an answer; at most {THINKING_TOKENS} tokens.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of what the tasks draw by chance."),
         click.option(
             "--on-error",
             type=click.Choice(["stop", "skip"]),
@@ -244,6 +263,7 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
     from famcli.cli.progress import make_progress
     from famcli.evaluation.record import skipped_words
     from famcli.evaluation.runner import evaluate
+    from famcli.machine.peak import taken
 
     leave_in_order()
     of_runs = settings.of_runs
@@ -251,7 +271,7 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
         model,
         task,
         **vars(replace(of_runs, fresh=fresh or of_runs.fresh)),
-        progress=make_progress(f"{model.name} on {task.name}"),
+        progress=make_progress(f"{model.name} on {task.name}", lambda: taken(model.device)),
     )
     if record.skipped:
         tell(f"warning: {model.name} on {task.name}: {skipped_words(record)}")

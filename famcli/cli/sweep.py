@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from famcli.cli.options import as_json, console
+from famcli.cli.options import as_json, console, models_option
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.cli.saying import plain, say_json, tell
 from famcli.display import visible
@@ -50,7 +50,7 @@ class Combination:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--model", "models", multiple=True, metavar="MODEL[,FIELD=VALUE...]", help="See: famcli list models.")
+@models_option
 @click.option(
     "-v",
     "--vary",
@@ -72,8 +72,10 @@ def command(
     """Evaluate every combination of values of model fields; the same command continues a broken sweep.
 
     \b
-    famcli sweep --task passkey --model fam-tiny -v memory_segments=0,1,3 -o lengths=1k,4k
-    famcli sweep --suite passkey --model ./my-llama,attention=fam -v memory_segments=0,1,3 -v fam_length=4,16,64,256
+    famcli sweep --task passkey --model fam-tiny \\
+        -v memory_segments=0,1,3 -o lengths=1k,4k
+    famcli sweep --suite passkey --model ./my,attention=fam \\
+        -v memory_segments=0,1,3 -v fam_length=4,16,64
 
     Each combination is a run like that of `famcli eval --model MODEL,FIELD=VALUE`. Combinations that are not possible,
     such as a FAM length that the weights do not have, are named at the end; the exit code is then 1.
@@ -90,7 +92,7 @@ def command(
     if json_output:
         say_json({"combinations": [_summary(one) for one in combinations]})
     else:
-        console().print(_table(combinations, grid))
+        _show(combinations, grid)
         for words in _notes(combinations):
             tell(f"interval: {words}")
     return _report_failures(combinations)
@@ -186,33 +188,58 @@ def _summary(one: Combination) -> dict[str, object]:
     }
 
 
-def _table(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> Table:
+def _show(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> None:
     """A row a combination; a column a swept field, then one for each score that tables show of a run."""
-    from rich.table import Table
-    from rich.text import Text
+    from famcli.cli.tables import fits, show_blocks
 
+    titles, rows = _lines(combinations, grid)
+    table = _table(titles, rows)
+    if fits(table):
+        console().print(table)
+        return
+    specs = [one.spec for one in combinations if one.records]
+    scores = len(grid) + (titles[0] == "model")
+    header = ["model", *(title.replace("\n", " ") for title in titles[scores:])]
+    show_blocks(header, [(spec, *row[scores:]) for spec, row in zip(specs, rows, strict=True)], words=1)
+
+
+def _lines(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The titles of the columns, in several lines where they are long, and the cells of each row."""
     from famcli.reports.cost import speed_of
     from famcli.reports.numbers import format_field
 
     scores = [_scores(one.records) for one in combinations]
-    titles = list(dict.fromkeys(title for found in scores for title in found))
+    found_titles = list(dict.fromkeys(title for found in scores for title in found))
     several = len({one.model for one in combinations}) > 1
-    table = Table(box=None, pad_edge=False, header_style="bold")
     swept = [name.replace("_", "_\n") for name in grid]  # long names must not make wide columns
-    for title in [*(["model"] if several else []), *swept, "receptive\nfield", "state", "tokens/s", *titles]:
-        table.add_column(Text(title), justify="left" if title == "model" else "right", overflow="fold")
+    titles = [*(["model"] if several else []), *swept, "receptive\nfield", "state", "tokens/s", *found_titles]
+    rows = []
     for one, found in zip(combinations, scores, strict=True):
         if not one.records:
             continue
         state = max(record.cost["state_bytes"] for record in one.records)
-        table.add_row(
-            *([plain(one.model)] if several else []),
-            *map(plain, one.values.values()),
-            format_field(one.records[0].model["receptive_field"]),
-            f"{state / 2**20:,.1f} MiB",
-            speed_of(one.records),
-            *(Text(found.get(title, "-")) for title in titles),
+        rows.append(
+            (
+                *([one.model] if several else []),
+                *one.values.values(),
+                format_field(one.records[0].model["receptive_field"]),
+                f"{state / 2**20:,.1f} MiB",
+                speed_of(one.records),
+                *(found.get(title, "-") for title in found_titles),
+            )
         )
+    return titles, rows
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(Text(title), justify="left" if title == "model" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(plain, row))
     return table
 
 

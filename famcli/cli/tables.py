@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from famcli.cli.folding import blocks
 from famcli.cli.options import PIPED_WIDTH, console
+from famcli.cli.saying import say_heading, say_lines
+from famcli.display import visible
 from famcli.reports.grid import Grid
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def show(grids: Sequence[Grid]) -> None:
-    """Prints the grids below each other; those that are too wide are parted where they may be."""
-    from rich.console import Console
-
+    """Prints the grids below each other; those that are too wide are parted where they may be, or become blocks."""
     from famcli.reports.formats import to_rich
 
-    screen = console()  # figures must not be folded to any width
-    wide = Console(width=PIPED_WIDTH)
-    shown = []
+    shown: list[Grid] = []
     for grid in grids:
-        fits = wide.measure(to_rich(grid)).maximum <= screen.width
-        shown += [grid] if fits else grid.parted()
+        shown += [grid] if fits(to_rich(grid)) else grid.parted()
     for i, grid in enumerate(shown):
-        table = to_rich(grid)
-        screen.width = max(screen.width, wide.measure(table).maximum)
         if i:
-            screen.print()
-        screen.print(table)
+            say_lines([""])
+        table = to_rich(grid)
+        if fits(table):
+            console().print(table)
+            continue
+        if grid.title:
+            say_heading(grid.title)
+        show_blocks(grid.header, grid.cells, grid.words)
+
+
+def show_blocks(header: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> None:
+    """A table that does not fit: a block a row, its first ``words`` cells as the heading."""
+    cells = [[visible(cell) for cell in row] for row in rows]
+    say_lines(blocks([visible(title) for title in header], cells, words, console().width))
+
+
+def fits(table: Table) -> bool:
+    """Whether no cell of the table would be folded."""
+    from rich.console import Console
+
+    return Console(width=PIPED_WIDTH).measure(table).maximum <= console().width

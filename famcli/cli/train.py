@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import plugin_option
 from famcli.cli.saying import say, tell
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="NAME_OR_PATH[,FIELD=VALUE...]",
+    shell_complete=completing.models,
     help="The model to fine-tune, see `famcli eval --help`; left out for a recipe that describes a network of its own.",
 )
 @click.option(

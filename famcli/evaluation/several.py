@@ -23,7 +23,7 @@ from famcli.evaluation.prompts import special_tokens_of
 from famcli.evaluation.runner import context_of, evaluate
 from famcli.evaluation.settings import Settings
 from famcli.files import source_sha256
-from famcli.machine.peak import held_beside, program
+from famcli.machine.peak import held_beside, program, taken
 from famcli.seams import FramedEncoder
 from famcli.task import Task
 
@@ -102,7 +102,8 @@ def _load(spec: str, tasks: Sequence[Task], settings: Settings, device: str, dty
 
 
 def _run(model: LoadedModel, task: Task, settings: Settings, progress: bool) -> RunRecord:
-    shown = PlainProgress(f"{model.name} on {task.name}", _say) if progress else None
+    title = f"{model.name} on {task.name}"
+    shown = PlainProgress(title, _say, lambda: taken(model.device)) if progress else None
     return evaluate(model, task, **vars(settings), progress=shown)
 
 

@@ -62,6 +62,11 @@ class PeakMemory:
             self._sampler.stop()
 
 
+def taken(device: torch.device) -> int:
+    """Bytes at this moment: allocated on a CUDA device, elsewhere the resident set of the process."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident()
+
+
 @cache
 def program() -> int:
     """Bytes that the process held when this was first asked, which is to be before the first model is opened."""

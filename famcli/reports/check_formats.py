@@ -11,6 +11,7 @@ from famcli.compare.cells import format_settings
 from famcli.display import in_markdown, json_text, visible
 from famcli.gate.check import Check, Verdict
 from famcli.gate.update import Move
+from famcli.reports.grid import Grid
 from famcli.reports.numbers import format_number
 
 if TYPE_CHECKING:
@@ -48,16 +49,20 @@ def to_rich(check: Check) -> Table:
             overflow="fold",
             no_wrap=title not in ("tolerance", "why"),
         )
-    for verdict in _ordered(check):
-        status, *cells = _cells(verdict)
+    for status, *cells in lines(check):
         table.add_row(Text(status, style=COLOURS[status]), *(Text(visible(cell)) for cell in cells))
     return table
+
+
+def lines(check: Check) -> list[tuple[str, ...]]:
+    """The cells of ``COLUMNS``, what failed first."""
+    return [_cells(verdict) for verdict in _ordered(check)]
 
 
 def to_markdown(check: Check) -> str:
     """A heading, the summary and a pipe table, what failed first; the notes below it."""
     rows = [COLUMNS, tuple("---:" if title in ("value", "baseline") else "---" for title in COLUMNS)]
-    rows += [tuple(in_markdown(cell) for cell in _cells(verdict)) for verdict in _ordered(check)]
+    rows += [tuple(in_markdown(cell) for cell in line) for line in lines(check)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = "".join(f"\nnote: {in_markdown(note)}\n" for note in check.notes)
     return f"### famcli check\n\n{in_markdown(summary(check))}\n\n{table}{notes}\n"
@@ -89,19 +94,14 @@ def to_json(check: Check) -> str:
     return json_text({"passed": check.passed, **dataclasses.asdict(check)}) + "\n"
 
 
-def moves_to_rich(moves: Sequence[Move]) -> Table:
+def moves_grid(moves: Sequence[Move]) -> Grid:
     """Scores that moved, are new or are gone."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("score", "cell", "before", "now", "tolerance"):
-        table.add_column(title, justify="right" if title in ("before", "now") else "left", overflow="fold")
+    lines = []
     for move in moves:
         before, after = ("-" if value is None else format_number(value) for value in (move.before, move.after))
-        cells = (f"{move.task} {move.metric}", format_settings(move.settings) or ALL, before, after, move.tolerance)
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    return table
+        task = f"{move.task} {move.metric}"
+        lines.append((task, format_settings(move.settings) or ALL, move.tolerance, before, after))
+    return Grid("", ("score", "cell", "tolerance", "before", "now"), tuple(lines), words=3)
 
 
 def _ordered(check: Check) -> list[Verdict]:
