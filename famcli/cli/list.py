@@ -38,8 +38,11 @@ def models(json_output: bool) -> None:
     others = [{"name": name, "from": entry.value} for name, entry in sorted(model_entry_points().items())]
     if json_output:
         return say_json({"models": described, "of_other_packages": others})
-    header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "here"]
+    header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "weights"]
     say_table(header, [_row(entry) for entry in described])
+    for base, here in {entry["base"]: entry["here"] for entry in described if entry["base"]}.items():
+        if here:
+            say(f"{base} is here: {here}")
     say("weights and the state of one stream in memory; a full attention's state grows with the text")
     missing: dict[str, list[str]] = {}
     for entry in described:
@@ -70,6 +73,7 @@ def _describe(preset: Preset) -> JSON:
         "base": preset.base,
         "downloads": preset.downloads,
         "here": str(here) if here else None,
+        "stored_bits": preset.stored_bits(here) if here else None,
         "parameters": parameters,
         "memory": {
             "weights_bfloat16": 2 * parameters,
@@ -95,8 +99,18 @@ def _row(entry: JSON) -> list[str]:
         f"{_size(growing)} a token" if growing else _size(memory["state_float32"]) if memory else "",
         entry["attention"],
         entry["licence"],
-        ("bundled" if entry["base"] is None else entry["here"]) if entry["here"] else "missing",
+        _weights(entry),
     ]
+
+
+def _weights(entry: JSON) -> str:
+    """Which weights these are, and whether they are on this machine."""
+    if entry["base"] is None:
+        return "bundled" if entry["here"] else "missing"
+    name = entry["base"].rpartition("/")[2]
+    if not entry["here"]:
+        return f"{name}, missing"
+    return f"{name}, from {bits}-bit weights" if (bits := entry["stored_bits"]) else name
 
 
 def _in_hub_cache(preset: Preset) -> bool:
