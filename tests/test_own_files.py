@@ -18,7 +18,7 @@ from famcli.errors import UserError
 from famcli.files import content_sha256, source_sha256
 from famcli.loading import load_module
 from famcli.plugins import plugins
-from famcli.task import load_task
+from famcli.task import load_task, load_typed_task
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -171,6 +171,17 @@ def test_a_file_is_executed_once_and_again_only_when_it_has_changed() -> None:
         assert load_module(Path("count.py")).more == 1 and sys.counted == 2  # type: ignore[attr-defined]
     finally:
         del sys.counted  # type: ignore[attr-defined]
+
+
+def test_only_what_is_typed_is_executed() -> None:
+    """Recipes name tasks, too, and may come from others."""
+    Path("mine.py").write_text("import sys; sys.executed = True")
+    with pytest.raises(UserError, match="unknown task"):
+        load_task("./mine.py:Mine", {})
+    assert not hasattr(sys, "executed")
+    with pytest.raises(UserError, match="has no task"):
+        load_typed_task("./mine.py", {})
+    assert vars(sys).pop("executed")
 
 
 def test_the_example_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,7 +191,7 @@ class CheckpointSource:
             hashing = beside.submit(self.checkpoint.weights_sha256)
             decoder = load_decoder(self.checkpoint, self.config, device, dtype, placement)
             digest = hashing.result()
-        # Else each read would keep the graph of all reads before it. A trainer turns it on.
+        # Else each read would keep the graph of all reads before it; whoever trains turns it on.
         decoder.requires_grad_(False)
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)

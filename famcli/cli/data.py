@@ -43,9 +43,9 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
 
     It is kept in ~/.cache/famcli/data, or where FAMCLI_DATA says. What is there already is checked, not fetched again.
     """
-    from famcli.task import load_task
+    from famcli.task import load_typed_task
 
-    plugins = [load_task(name, {}) for name in dict.fromkeys(tasks)]
+    plugins = [load_typed_task(name, {}) for name in dict.fromkeys(tasks)]
     for task in plugins:
         _check_takes_data(task)
         if task.hub is None:
@@ -82,14 +82,14 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     \b
     famcli data check quality --data my-articles.jsonl
     """
-    from famcli.task import DataError, load_task
+    from famcli.task import DataError, load_typed_task
 
     given = parse_options(options)
     if data is not None and "data" in given:
         raise UserError("the data is given twice", "leave out either --data or -o data=")
     data = given.get("data", data)
-    _check_takes_data(load_task(task, {}))
-    plugin = load_task(task, {**given, "data": data} if data is not None else given)
+    _check_takes_data(load_typed_task(task, {}))
+    plugin = load_typed_task(task, {**given, "data": data} if data is not None else given)
     tokenizer = _tokenizer(model)
     found: JSON = {"task": plugin.name, "fits": True, "problem": None, "hint": None}
     try:

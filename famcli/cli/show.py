@@ -57,7 +57,7 @@ def _find(name: str, results: Path) -> RunRecord:
     from famcli.evaluation.record import RECORD_NAME, load_record, load_records
 
     path = Path(name)
-    if (path / RECORD_NAME).exists():
+    if path.name == RECORD_NAME or (path / RECORD_NAME).exists():
         return load_record(path)
     records = load_records(results)
     found = [record for record in records if record.run_id == name]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from famcli.errors import UserError, unknown_name
-from famcli.task import Task, load_task
+from famcli.task import Task, load_typed_task
 
 Wanted = str | type[Task]
-"""A task: what ``load_task`` takes, or its class."""
+"""A task: what ``load_typed_task`` takes, or its class."""
 
 
 def choose_tasks(
@@ -43,7 +43,7 @@ def choose_tasks(
 
 
 def _make(wanted: Wanted, options: Mapping[str, str]) -> Task:
-    return load_task(wanted, options) if isinstance(wanted, str) else wanted.from_options(options)
+    return load_typed_task(wanted, options) if isinstance(wanted, str) else wanted.from_options(options)
 
 
 def _options_of(task: Task) -> set[str]:

@@ -23,7 +23,7 @@ from famcli.task.contract import (
     Weighted,
     option,
 )
-from famcli.task.finding import ENTRY_POINT_GROUP, available_tasks, load_task
+from famcli.task.finding import ENTRY_POINT_GROUP, available_tasks, load_task, load_typed_task
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -49,5 +49,6 @@ __all__ = [
     "Weighted",
     "available_tasks",
     "load_task",
+    "load_typed_task",
     "option",
 ]

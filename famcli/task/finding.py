@@ -39,15 +39,9 @@ def available_tasks() -> dict[str, type[Task]]:
 def load_task(name: str, options: Mapping[str, str]) -> Task:
     """The task called ``name`` with ``options`` as typed; other plugins are not loaded.
 
-    Args:
-        name: a task's, or ``FILE.py:CLASS``; the class may be left out where the file has one task.
-        options: by name.
-
     Raises:
         UserError: there is no such task, it does not load, or an option does not fit.
     """
-    if typed := _typed_file(name):
-        return _make(_in_file(*typed), options, name, "mend it and repeat the command")
     entries = _entry_points()
     if name not in entries:
         raise unknown_name("task", name, entries)
@@ -57,6 +51,21 @@ def load_task(name: str, options: Mapping[str, str]) -> Task:
         message = f"two packages install a task '{name}': {entry.value} and {min(others)}"
         raise UserError(message, "uninstall one of them")
     return _make(_load(entry), options, f"'{name}' ({entry.value})", _whose(entry))
+
+
+def load_typed_task(typed: str, options: Mapping[str, str]) -> Task:
+    """``load_task`` of what the user typed, which may be a file: it is executed. No name from a file comes here.
+
+    Args:
+        typed: the name of a task, or ``FILE.py:CLASS``; the class may be left out where the file has one task.
+        options: by name, as typed.
+
+    Raises:
+        UserError: as ``load_task``, or the file fails.
+    """
+    if found := _typed_file(typed):
+        return _make(_in_file(*found), options, typed, "mend it and repeat the command")
+    return load_task(typed, options)
 
 
 def _make(task: type[Task], options: Mapping[str, str], called: str, hint: str) -> Task:
