@@ -126,6 +126,12 @@ def test_bounds_are_on_what_is_worse(
     assert checked(*runs, tolerance).passed is passes
 
 
+def test_an_amount_is_no_count_of_samples(tmp_path: Path) -> None:
+    for number, (after, why) in enumerate([(0.0, "1.000 worse"), (0.9, "0.100 worse"), (0.9998, "0.0002 worse")]):
+        runs = [made_run(tmp_path / f"{number}{i}", [value] * 3) for i, value in enumerate((1.0, after))]
+        assert checked(*runs, Tolerance("absolute", 0.02)).verdicts[0].why == why
+
+
 def test_drops_of_lower_is_better_scores_count_clusters_not_samples(tmp_path: Path) -> None:
     lower = {"higher_is_better": False, "mean": "geometric"}
     test = Tolerance("no_significant_drop", 0.05)

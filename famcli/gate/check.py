@@ -222,7 +222,8 @@ def _bounded(run: BaselineRun, score: Score, value: float) -> tuple[bool, str]:
     if score.tolerance.kind == "relative" and score.value:
         amount = f"{100 * abs(worse / score.value):.2g} %"
     else:
-        amount = f"{abs(worse):.2g}"
+        # With its decimals, so that nobody takes it for a count of samples.
+        amount = f"{abs(worse):.3f}" if abs(worse) >= 0.001 else f"{abs(worse):.2g}"
     return passed, f"{amount} {'worse' if worse > 0 else 'better'}" if worse else "the same"
 
 
