@@ -37,7 +37,7 @@ from famcli.reports.layout import grids
 from famcli.reports.numbers import format_score
 from famcli.reports.plots.chart import write_charts
 from famcli.reports.plots.palette import DARK, LIGHT, heat
-from famcli.reports.plots.passkey import passkey_charts
+from famcli.reports.plots.recall import recall_charts
 from famcli.reports.plots.svg import Axis, Line, Point, line_panel, nice_ticks
 from famcli.task import load_task
 
@@ -77,10 +77,10 @@ def test_plots_tell_every_score(runs: list[RunRecord]) -> None:
         if row.task == "passkey"
         for name, score in row.scores.items()
     ]
-    for chart in passkey_charts(comparison):
+    for chart in recall_charts(comparison):
         labels = [label for panel in chart.panels for label in panel.description.split("; ")]
         assert sorted(labels) == sorted(told)
-    reach = [panel.body.count("end of the receptive field") for panel in passkey_charts(comparison)[0].panels]
+    reach = [panel.body.count("end of the receptive field") for panel in recall_charts(comparison)[1].panels]
     assert reach == [1 if column.receptive_field else 0 for column in comparison.columns]
 
 
@@ -287,7 +287,12 @@ def test_command_writes_page_and_plots(
     assert main(given) == 0
     first = file.read_bytes()
     assert str(file) in capsys.readouterr().out
-    assert {p.name for p in plots.iterdir()} == {"passkey-heat-map.svg", "passkey-curves.svg", "reading-1.svg"}
+    assert {p.name for p in plots.iterdir()} == {
+        "recall-curves.svg",
+        "recall-heat-map.svg",
+        "run-cost.svg",
+        "reading-1.svg",
+    }
     assert main(given) == 0 and file.read_bytes() == first
     assert not re.search(rb"https?://(?!www\.w3\.org/2000/svg)", first)
     for plot in plots.iterdir():

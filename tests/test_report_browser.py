@@ -58,7 +58,7 @@ def page(browser: Browser, tmp_path: Path) -> Iterator[Path]:
 
 def test_it_opens_with_all_its_sections(browser: Browser, page: Path) -> None:
     sections = browser.run("[...document.querySelectorAll('main > section')].map(e => e.id)")
-    assert sections == ["summary", "passkey", "tasks", "reading", "cost", "samples", "runs"]
+    assert sections == ["summary", "recall", "tasks", "reading", "cost", "samples", "runs"]
     assert browser.run("document.title") == "famcli report: bswa-tiny, fam-tiny"
     assert browser.run(COUNT) == "82 of 82 answers"
     assert browser.run("[...document.querySelectorAll('main svg')].every(e => e.getBoundingClientRect().width > 0)")

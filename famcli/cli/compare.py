@@ -10,8 +10,8 @@ import click
 
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import output, profile
-from famcli.cli.saying import say_document, tell
+from famcli.cli.options import held, output, profile
+from famcli.cli.saying import say, say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also draw PassKey accuracy against length to this .svg file.",
+    help="Also draw what is remembered against length, of PassKey accuracy, to this .svg file.",
 )
+@held
 @profile
 @output
 def command(
@@ -59,10 +60,11 @@ def command(
     force: bool,
     format_name: str,
     plot: Path | None,
+    held: float,
     profiled: Path | None,
     output: Path,
 ) -> None:
-    """Set the newest runs side by side: models as columns, tasks and PassKey lengths as rows.
+    """Set the newest runs side by side: to what length each model remembers, its scores, and what they cost.
 
     RUN_OR_MODEL is a model as it was given to `famcli eval`, a run id or the beginning of one, a run's directory, or a
     directory of runs. Without any, all models with finished runs are shown.
@@ -75,6 +77,7 @@ def command(
     from famcli.compare.side_by_side import compare
     from famcli.profiling.record import load_profile
     from famcli.reports.formats import FORMATS, has_defused
+    from famcli.reports.naming import with_short_names
 
     if per_sample and baseline is None:
         raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")
@@ -90,26 +93,32 @@ def command(
         force=force,
         per_sample=per_sample,
         reference=reference,
+        held=held,
     )
     if profiled is not None:
         comparison = replace(comparison, profile=load_profile(profiled))
+    shown = with_short_names(comparison)
     if plot:
-        from famcli.reports.plots.passkey import plot_passkey
+        from famcli.reports.plots.recall import plot_recall
 
         leave_in_order()
-        plot_passkey(comparison, plot)
+        plot_recall(shown, plot)
     if format_name == "table":
         from famcli.cli.tables import show
+        from famcli.reports.answer import answer_lines
         from famcli.reports.layout import grids
 
-        show(grids(comparison))
+        for line in (*(lines := answer_lines(shown)), *([""] if lines else [])):
+            say(line)
+        show(grids(shown))
     else:
-        document = FORMATS[format_name](comparison)
+        # Programs read names in full, which do not depend on what stands beside them.
+        document = FORMATS[format_name](comparison if format_name in ("csv", "json") else shown)
         say_document(document)
         if format_name == "csv" and has_defused(document):
             tell("note: cells that a spreadsheet would run begin with an apostrophe")
     if format_name in ("table", "csv"):
         from famcli.reports.layout import remarks
 
-        for remark in remarks(comparison):
+        for remark in remarks(shown if format_name == "table" else comparison):
             tell(remark)

@@ -63,6 +63,17 @@ def output(function: Function) -> Function:
     )(function)
 
 
+def held(function: Function) -> Function:
+    """``--held``, the score from which a text counts as remembered."""
+    return click.option(
+        "--held",
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        default=0.95,
+        show_default=True,
+        help="Score from which a length counts as remembered.",
+    )(function)
+
+
 def profile(function: Function) -> Function:
     """``--profile``, given to the command as ``profiled``: what ``famcli profile --output`` wrote."""
     return click.option(

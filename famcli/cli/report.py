@@ -9,7 +9,7 @@ import click
 
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
-from famcli.cli.options import output, profile
+from famcli.cli.options import held, output, profile
 from famcli.cli.saying import say
 from famcli.errors import UserError
 
@@ -38,6 +38,7 @@ from famcli.errors import UserError
     metavar="DIR",
     help="Also write each plot to DIR as an SVG file.",
 )
+@held
 @profile
 @output
 def command(
@@ -47,6 +48,7 @@ def command(
     force: bool,
     file: Path,
     folder: Path | None,
+    held: float,
     profiled: Path | None,
     output: Path,
 ) -> None:
@@ -64,17 +66,24 @@ def command(
     from famcli.files import target_of, write_text
     from famcli.profiling.record import load_profile
     from famcli.reports.html.page import build
+    from famcli.reports.naming import short_names, with_short_names
     from famcli.reports.plots.chart import write_charts
 
     selection = select(selected, output, baseline)
     if not selection.records:
         raise UserError(f"no finished runs in {output}", MAKE_ONE)
     comparison = compare(
-        selection.records, baseline=selection.baseline, name=selection.column, refuse=bool(selected), force=force
+        selection.records,
+        baseline=selection.baseline,
+        name=selection.column,
+        refuse=bool(selected),
+        force=force,
+        held=held,
     )
     if profiled is not None:
         comparison = replace(comparison, profile=load_profile(profiled))
-    report = build(comparison, selection.column)
+    names = short_names(comparison.names)
+    report = build(with_short_names(comparison), lambda record: names[selection.column(record)])
     leave_in_order()
     write_text(file, report.page)
     for path in (file, *(write_charts(report.charts, folder) if folder else [])):

@@ -41,6 +41,11 @@ class CellRuns:
         return next(iter(self.runs.values()))[0]
 
     @property
+    def rank(self) -> int:
+        """The place of its score among those of its task; 0 is the headline."""
+        return list(self.first.metrics).index(self.metric)
+
+    @property
     def score(self) -> str:
         """Task and metric, which all cells have in common."""
         return f"{self.task} {self.metric}"

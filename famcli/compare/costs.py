@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from famcli.compare.pairing import samples_of
+from famcli.compare.cells import Setting, cell_names, format_tokens, in_order
+from famcli.compare.pairing import fact_words, facts, samples_of
 from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RunRecord
+
+FEW = 3
+"""The most values of a setting that are listed."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class RunCost:
         model: its column.
         samples: how many it answered.
         values: see ``famcli.evaluation.cost.known_cost``.
+        cells: what its samples are, in words: ``random 1k to 64k``, ``wording flight, random 4k``; may be empty.
+        settings: what all its cells have in common, such as one length.
     """
 
     task: str
@@ -29,14 +35,24 @@ class RunCost:
     dtype: str
     samples: int
     values: Mapping[str, Any]
+    cells: str = ""
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    @property
+    def seconds_per_sample(self) -> float | None:
+        """``None`` where there is no sample."""
+        return self.values["seconds"] / self.samples if self.samples else None
 
 
 def costs_of(
     runs: Sequence[RunRecord], name: Callable[[RunRecord], str], columns: Sequence[str]
 ) -> tuple[RunCost, ...]:
-    """By task, then by column, which ``name`` gives, in the order of ``columns``."""
-    found = [
-        RunCost(
+    """By task, by what the samples are, then by column, which ``name`` gives, in the order of ``columns``."""
+    found = []
+    for run, differing in zip(runs, fact_words([facts(run) for run in runs]), strict=True):
+        settings = _settings(run)
+        words = " ".join([*_words(settings), *_lengths(settings)])
+        cost = RunCost(
             task=run.task["name"],
             model=name(run),
             run_id=run.run_id,
@@ -44,7 +60,37 @@ def costs_of(
             dtype=run.dtype,
             samples=len(samples_of(run)) or max((metric.n for metric in run.metrics.values()), default=0),
             values=known_cost(run),
+            cells=", ".join(filter(None, [*differing, words])),
+            settings={key: values[0] for key, values in settings.items() if len(values) == 1},
         )
-        for run in runs
-    ]
-    return tuple(sorted(found, key=lambda cost: (cost.task, columns.index(cost.model), cost.run_id)))
+        numbers = [value for values in settings.values() for value in values if not isinstance(value, str)]
+        found.append((cost.task, differing, _words(settings), numbers, columns.index(cost.model), cost.run_id, cost))
+    return tuple(cost for *_, cost in sorted(found, key=lambda line: line[:-1]))
+
+
+def _settings(run: RunRecord) -> dict[str, list[Setting]]:
+    """The values of each setting of a run's cells, each once and in order."""
+    names = sorted(cell_names(run))
+    return {name: sorted({cell[name] for cell in run.cells if name in cell}, key=_in_order) for name in names}
+
+
+def _in_order(value: Setting) -> list[Any]:
+    return in_order({"": value})
+
+
+def _words(settings: Mapping[str, list[Setting]]) -> list[str]:
+    """The values that are words, where they are few enough to be listed."""
+    lists = [found for found in settings.values() if 0 < len(found) <= FEW]
+    return [", ".join(map(str, found)) for found in lists if all(isinstance(value, str) for value in found)]
+
+
+def _lengths(settings: Mapping[str, list[Setting]]) -> list[str]:
+    """``1k, 4k`` or ``1k to 64k``."""
+    lists = [[value for value in found if type(value) is int] for found in settings.values()]
+    return [_range(found) for found in lists if found]
+
+
+def _range(lengths: Sequence[int]) -> str:
+    if len(lengths) <= FEW:
+        return ", ".join(map(format_tokens, lengths))
+    return f"{format_tokens(lengths[0])} to {format_tokens(lengths[-1])}"

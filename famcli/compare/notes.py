@@ -7,9 +7,9 @@ from statistics import mean
 
 from famcli.compare.cell_runs import CellRuns
 from famcli.compare.cells import By
-from famcli.compare.comparison import Row
 from famcli.compare.measure import Scored
 from famcli.compare.pairing import HOW_MANY, cut_otherwise, samples_of
+from famcli.compare.row import Row
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord, skipped_words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -149,6 +149,18 @@ def differing(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
     """What is not the same in both, such as ``limit: 5, none``."""
     values = {name: (left.get(name, "none"), right.get(name, "none")) for name in dict.fromkeys([*left, *right])}
     return [f"{name}: {ours}, {theirs}" for name, (ours, theirs) in values.items() if ours != theirs]
+
+
+def fact_words(told: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """Of each of ``facts`` what is not the same in all of its task, such as ``wording flight``; not what is none."""
+    alike: dict[str, set[tuple[str, str]]] = {}
+    for found in told:
+        alike[found["task"]] = alike.get(found["task"], set(found.items())) & found.items()
+    differing = [found.items() - alike[found["task"]] for found in told]
+    return [
+        [f"{name} " + value.strip('"') for name, value in found.items() if (name, value) in other and value != "none"]
+        for found, other in zip(told, differing, strict=True)
+    ]
 
 
 def bound_differences(record: RunRecord, baseline: RunRecord) -> list[str]:

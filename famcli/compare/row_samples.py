@@ -16,7 +16,10 @@ from famcli.metrics.statistics import Metric
 
 @dataclass(frozen=True)
 class RowSamples:
-    """A row before it is worked out: its samples by column and id, and what scores are known."""
+    """A row before it is worked out: its samples by column and id, and what scores are known.
+
+    ``rank`` is the place of its score among those of its task; 0 is the headline.
+    """
 
     task: str
     metric: str
@@ -24,6 +27,7 @@ class RowSamples:
     answers: Mapping[str, Mapping[str, Entry]]
     scores: Mapping[str, Metric]
     differs: tuple[str, ...]
+    rank: int = 0
 
     @property
     def score(self) -> str:
@@ -40,6 +44,7 @@ def samples_of_cell(cell: CellRuns) -> RowSamples:
         answers={column: cell.entries(column) for column in cell.runs},
         scores={column: score for column, (_, score) in cell.runs.items()},
         differs=tuple(cell.differs),
+        rank=cell.rank,
     )
 
 
@@ -56,7 +61,7 @@ def samples_by_group(
     """
     tasks: dict[str, list[CellRuns]] = {}
     for cell in runs:
-        if cell.metric == next(iter(cell.first.metrics)):
+        if cell.rank == 0:
             tasks.setdefault(cell.score, []).append(cell)
     return [
         RowSamples(
@@ -87,6 +92,6 @@ def _groups(runs: Sequence[CellRuns], by: By, columns: Sequence[str]) -> dict[Ke
     return groups
 
 
-def in_order(row: RowSamples) -> tuple[Any, ...]:
-    """Tasks by name, then cells in their order."""
-    return row.task, row.metric, cells.in_order(row.settings)
+def in_order(row: RowSamples | CellRuns) -> tuple[Any, ...]:
+    """Tasks by name, then scores with the headline first, then cells in their order."""
+    return row.task, row.rank, row.metric, cells.in_order(row.settings)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from famcli.compare.answer import answer_of
 from famcli.compare.cell_runs import CellRuns, Name, runs_by_cell
 from famcli.compare.cells import By, shown_scores
 from famcli.compare.changes import changes_of
-from famcli.compare.comparison import Column, Comparison, row_of, with_verdicts
+from famcli.compare.comparison import Column, Comparison
 from famcli.compare.costs import costs_of
 from famcli.compare.measure import Measure
 from famcli.compare.notes import notes_of
+from famcli.compare.recall import HELD
 from famcli.compare.reference import reference_for
+from famcli.compare.row import row_of, with_verdicts
 from famcli.compare.row_samples import RowSamples, in_order, samples_by_group, samples_of_cell
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
@@ -40,6 +43,7 @@ def compare(
     force: bool = False,
     per_sample: bool = False,
     reference: str | None = None,
+    held: float = HELD,
 ) -> Comparison:
     """Sets finished runs side by side; rows are those of ``shown_scores``, or groups of samples by the headline metric.
 
@@ -55,6 +59,7 @@ def compare(
         force: they share rows instead, and ``Comparison.differs`` says why they should not.
         per_sample: list the samples that changed sides, of the headline metrics; needs a baseline.
         reference: name of published figures to set beside.
+        held: the score from which a text counts as remembered.
 
     Raises:
         UserError: runs cannot be compared, none is of the baseline, no sample has such a group, samples are damaged, or
@@ -63,10 +68,13 @@ def compare(
     chosen, left_out = _newest_weights([record for record in records if record.status == "finished"], name)
     refuse = refuse or baseline is not None
     found = runs_by_cell(chosen, shown_scores, name, baseline=baseline, refuse=refuse, force=force)
+    found = sorted(found, key=in_order)
     used = {id(record) for cell in found for record, _ in cell.runs.values()}
     counted = [record for record in chosen if id(record) in used]
     columns = {
-        name(record): Column(name(record), record.model["receptive_field"], record.model.get("fam"))
+        name(record): Column(
+            name(record), record.model["receptive_field"], record.model.get("fam"), record.model.get("spec")
+        )
         for record in reversed(counted)
     }
     if baseline is not None and found:
@@ -76,11 +84,13 @@ def compare(
             raise UserError(f"there is nothing to compare with {baseline}", "name a second model or run")
         columns = {baseline: columns[baseline], **columns}
     measures = _measures(found, by)
-    samples = samples_by_group(found, by, list(columns), measures) if by else [samples_of_cell(cell) for cell in found]
+    whole = [samples_of_cell(cell) for cell in found]
+    samples = samples_by_group(found, by, list(columns), measures) if by else whole
     if found and not samples:
         raise UserError(f"no sample here has the group {by}", _WHO_HAS[by] if by else None)
     samples = sorted(samples, key=in_order)
     rows = with_verdicts([row_of(one, measures[one.score], baseline) for one in samples])
+    celled = [row_of(one, measure, None) for one, measure in _bare(found, whole)] if by else rows
     return Comparison(
         columns=tuple(columns.values()),
         rows=tuple(rows),
@@ -94,12 +104,13 @@ def compare(
         else None,
         runs=tuple(counted),
         costs=costs_of(counted, name, list(columns)),
+        answer=answer_of(found, celled, list(columns), held),
     )
 
 
 def _headlines(found: Iterable[CellRuns], samples: Sequence[RowSamples]) -> list[RowSamples]:
     """The rows of the headline metrics that hold every sample once: not the whole of a task that has cells."""
-    names = {cell.score for cell in found if cell.metric == next(iter(cell.first.metrics))}
+    names = {cell.score for cell in found if cell.rank == 0}
     celled = {one.score for one in samples if one.settings}
     return [one for one in samples if one.score in names and (one.settings or one.score not in celled)]
 
@@ -113,6 +124,12 @@ def _measures(found: Iterable[CellRuns], by: By | None) -> dict[str, Measure]:
         score: Measure.of(metric, {id(record): record for record in records}.values(), by)
         for score, (metric, records) in runs.items()
     }
+
+
+def _bare(found: Iterable[CellRuns], whole: Iterable[RowSamples]) -> list[tuple[RowSamples, Measure]]:
+    """Cells with their measure, whatever samples are grouped by."""
+    measures = _measures(found, None)
+    return [(one, measures[one.score]) for one in whole]
 
 
 def _newest_weights(records: Sequence[RunRecord], name: Name) -> tuple[list[RunRecord], list[str]]:

@@ -258,7 +258,8 @@ def _wilson(share: float, n: int) -> Interval:
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, middle - half), min(1.0, middle + half), WILSON)
+    low, high = middle - half if share > 0 else 0.0, middle + half if share < 1 else 1.0  # free of rounding at the ends
+    return Interval(max(0.0, low), min(1.0, high), WILSON)
 
 
 def _bonett_price(wins: int, losses: int, n: int) -> Interval:

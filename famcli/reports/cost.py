@@ -9,24 +9,30 @@ from famcli.display import format_bytes
 from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RunRecord
 from famcli.reports.grid import Grid
-from famcli.reports.numbers import NOTHING
+from famcli.reports.numbers import NOTHING, short
 
 
 def brief_grid(costs: Sequence[RunCost]) -> Grid:
     """What stands below a table of scores."""
-    titles = ("tokens read", "computed", "tokens/s", "peak memory")
-    lines = [(cost.task, cost.model, *(_texts(cost)[title] for title in titles)) for cost in costs]
-    return Grid("", ("cost", "model", *titles), tuple(lines), words=2, once=1)
+    return _grid("cost", costs, ("tokens read", "computed", "tokens/s", "s/sample", "peak memory", "largest state"))
 
 
 def full_grid(costs: Sequence[RunCost]) -> Grid:
     """All of it. Times of different machines cannot be compared, so the device stands with them."""
     titles = (
-        *("device", "samples", "tokens read", "computed", "saved by sharing", "generated"),
-        *("seconds", "tokens/s", "peak memory", "largest state"),
+        *("tokens/s", "s/sample", "peak memory", "largest state", "device"),
+        *("samples", "seconds", "tokens read", "computed", "generated", "saved by sharing"),
     )
-    lines = [(cost.task, cost.model, *(_texts(cost)[title] for title in titles)) for cost in costs]
-    return Grid("", ("task", "model", *titles), tuple(lines), words=3)
+    return _grid("task", costs, titles)
+
+
+def _grid(first: str, costs: Sequence[RunCost], titles: Sequence[str]) -> Grid:
+    """A line a run; the cells stand with the task, so that runs of the same samples stand together."""
+    starts = [(cost.task, *([cost.cells] if any(c.cells for c in costs) else []), cost.model) for cost in costs]
+    lines = [(*start, *(_texts(cost)[title] for title in titles)) for start, cost in zip(starts, costs, strict=True)]
+    words = max(map(len, starts), default=2)
+    header = (first, *["cell"] * (words - 2), "model", *titles)
+    return Grid("", header, tuple(lines), words=words, once=words - 1)
 
 
 def _texts(cost: RunCost) -> dict[str, str]:
@@ -43,6 +49,7 @@ def _texts(cost: RunCost) -> dict[str, str]:
         "generated": _count(found["tokens_generated"]),
         "seconds": f"{found['seconds']:,.1f}",
         "tokens/s": _count(found["tokens_per_second"]),
+        "s/sample": NOTHING if cost.seconds_per_sample is None else short(cost.seconds_per_sample),
         "peak memory": format_bytes(found["peak_memory_bytes"]),
         "largest state": format_bytes(found["state_bytes"]),
     }

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from famcli.compare.comparison import Comparison, Row
+from famcli.compare.comparison import Comparison
+from famcli.compare.row import Row
 from famcli.display import csv_value, in_markdown, json_text, visible
 from famcli.metrics.paired import LEVEL
+from famcli.reports.answer import answer_figures, answer_lines, answer_values
 from famcli.reports.grid import Grid
 from famcli.reports.layout import grids, remarks
-from famcli.reports.numbers import NOTHING
+from famcli.reports.numbers import NOTHING, csv_number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,8 +47,9 @@ def to_rich(grid: Grid) -> Table:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Pipe tables, with the remarks below them."""
-    parts = []
+    """The answer as a list, pipe tables, and the remarks below them."""
+    answer = "".join(f"- {in_markdown(line)}\n" for line in answer_lines(comparison))
+    parts = [answer] if answer else []
     for grid in grids(comparison):
         rule = ["---" if i < grid.words else "---:" for i in range(len(grid.header))]
         lines = [[in_markdown(text) for text in line] for line in (grid.header, *grid.lines)]
@@ -70,8 +73,9 @@ _LATEX = {
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Tables of the package ``booktabs``, with the remarks below them; beyond Latin letters it takes LuaLaTeX."""
+    """The answer, tables of the package ``booktabs``, and the remarks; beyond Latin letters it takes LuaLaTeX."""
     parts = ["% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}\n"]
+    parts += [f"{_latex(line)}\\par\n" for line in answer_lines(comparison)]
     for grid in grids(comparison):
         columns = "".join("l" if i < grid.words else "r" for i in range(len(grid.header)))
         header, *lines = [" & ".join(_latex(text) for text in line) for line in (grid.header, *grid.lines)]
@@ -120,7 +124,7 @@ def to_html(comparison: Comparison) -> str:
 
 def html_tables(comparison: Comparison) -> str:
     """What stands in the page: tables, with the remarks below them."""
-    parts = []
+    parts = [f"<p>{_html(line)}</p>\n" for line in answer_lines(comparison)]
     for grid in grids(comparison):
         caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
         header = _cells("th", grid.header, grid.words)
@@ -143,9 +147,10 @@ def _html(text: str) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Numbers in full; the samples that changed sides, where these were asked for, else the rows.
+    """The samples that changed sides, where these were asked for, else the answer, the rows and what they cost.
 
-    Text is as ``famcli.display.csv_value`` has it.
+    Text is as ``famcli.display.csv_value`` has it, numbers as ``csv_number``. The answer is lines of the metrics
+    ``answer.remembers_to``, ``answer.longest_measured`` (both in tokens) and ``answer.held``, by kind of text.
 
     Without a baseline a line is a row, with five columns a model: its name, then ``NAME stderr``, ``NAME low``,
     ``NAME high`` and ``NAME n``, and published figures in columns ``MODEL (Table N)``. With one, a line is a row and a
@@ -153,7 +158,10 @@ def to_csv(comparison: Comparison) -> str:
     whose id is in the column ``run``: the metric is ``cost.NAME``. Lines of the task ``reading`` have what a profile
     measured, by ``length``.
     """
-    lines = [{csv_value(name): csv_value(value) for name, value in line.items()} for line in _csv_lines(comparison)]
+    lines = [
+        {csv_value(name): csv_value(csv_number(value)) for name, value in line.items()}
+        for line in _csv_lines(comparison)
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
     writer.writeheader()
@@ -173,6 +181,7 @@ def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
             yield {"task": change.task, "metric": change.metric, **values.pop("settings"), **values}
         return
     names = {name: None for row in comparison.rows for name in row.settings}
+    yield from _csv_answer(comparison, names)
     for row in comparison.rows:
         start = {"task": row.task, "metric": row.metric, **names, **row.settings}
         if comparison.baseline is None:
@@ -197,11 +206,24 @@ def _csv_lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
             yield {"task": figure.task, "metric": figure.metric, "model": model, "value": figure.value}
 
 
+def _csv_answer(comparison: Comparison, names: Mapping[str, None]) -> Iterator[dict[str, Any]]:
+    """A line a kind of text and figure, and with a baseline a line a model besides."""
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
+    for recall in comparison.answer.recalls if comparison.answer else ():
+        for figure, value in answer_figures(recall).items():
+            start = {"task": recall.task, "metric": figure, **names, **recall.settings}
+            if comparison.baseline is None:
+                kinds.setdefault((recall.kind, figure), start)[recall.column] = value
+            else:
+                kinds[recall.kind, f"{recall.column} {figure}"] = {**start, "model": recall.column, "value": value}
+    yield from kinds.values()
+
+
 def _csv_costs(comparison: Comparison, names: Mapping[str, None]) -> Iterator[dict[str, Any]]:
     """A line a run and figure."""
     for cost in comparison.costs:
-        for figure, value in cost.values.items():
-            line = {"task": cost.task, "metric": f"cost.{figure}", **names, "run": cost.run_id}
+        for figure, value in {**cost.values, "seconds_per_sample": cost.seconds_per_sample}.items():
+            line = {"task": cost.task, "metric": f"cost.{figure}", **names, **cost.settings, "run": cost.run_id}
             yield line | ({cost.model: value} if comparison.baseline is None else {"model": cost.model, "value": value})
 
 
@@ -252,10 +274,11 @@ def _difference(row: Row, column: str) -> dict[str, Any]:
 def to_json(comparison: Comparison) -> str:
     """One object; numbers in full, ``null`` for what is not known.
 
-    ``models`` with ``name`` and ``receptive_field``; ``baseline``; ``level`` of the intervals; ``rows`` with ``task``,
-    ``metric``, ``settings``, ``higher_is_better``, ``differs``, ``scores`` by model (``value``, ``stderr``, ``low``,
-    ``high``, ``n``) and ``differences`` by model (see ``PairedDifference`` and ``Difference``); ``costs`` of the runs;
-    ``notes``; ``changes``, ``profile`` (see ``famcli.profiling.record``) and ``reference`` where these were asked for.
+    ``answer`` (see ``answer_values``); ``models`` with ``name`` and ``receptive_field``; ``baseline``; ``level`` of the
+    intervals; ``rows`` with ``task``, ``metric``, ``settings``, ``higher_is_better``, ``differs``, ``scores`` by model
+    (``value``, ``stderr``, ``low``, ``high``, ``n``) and ``differences`` by model (see ``PairedDifference`` and
+    ``Difference``); ``costs`` of the runs; ``notes``; ``changes``, ``profile`` (see ``famcli.profiling.record``) and
+    ``reference`` where these were asked for.
     """
     rows = [
         {
@@ -273,11 +296,12 @@ def to_json(comparison: Comparison) -> str:
         for row in comparison.rows
     ]
     values = {
+        "answer": answer_values(comparison),
         "models": [asdict(column) for column in comparison.columns],
         "baseline": comparison.baseline,
         "level": LEVEL,
         "rows": rows,
-        "costs": [asdict(cost) for cost in comparison.costs],
+        "costs": [{**asdict(cost), "seconds_per_sample": cost.seconds_per_sample} for cost in comparison.costs],
         "notes": remarks(comparison),
         "changes": None if comparison.changes is None else [asdict(change) for change in comparison.changes],
         "profile": asdict(comparison.profile) if comparison.profile else None,

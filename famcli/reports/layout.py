@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from famcli.compare.cells import format_settings
 from famcli.compare.changes import Change
-from famcli.compare.comparison import Comparison, Difference, Row
+from famcli.compare.comparison import Comparison
 from famcli.compare.reference import Reference
+from famcli.compare.row import Difference, Row
 from famcli.reports import profile as profiled
 from famcli.reports.cost import brief_grid
 from famcli.reports.grid import Grid
@@ -45,12 +46,13 @@ def remarks(comparison: Comparison) -> list[str]:
     """The lines below the tables; what was forced comes first."""
     forced = [f"NOT COMPARABLE, set side by side by force: {words}" for words in comparison.differs]
     fields = [f"{column.title} {format_field(column.receptive_field)}" for column in comparison.columns]
+    specs = [f"{column.name} is {column.spec}" for column in comparison.columns if column.spec]
     read = [f"receptive field: {', '.join(fields)}"] if comparison.baseline is not None else []
     unknown = any(cost.values["tokens_computed"] is None for cost in comparison.costs)
     older = ["cost: what older versions of famcli computed of the tokens read is not known"] if unknown else []
     published = [f"published: {note}" for note in comparison.reference.notes] if comparison.reference else []
     reading = profiled.remarks(comparison.profile) if comparison.profile else []
-    return [*forced, *comparison.notes, *read, *older, *reading, *published]
+    return [*forced, *specs, *comparison.notes, *read, *older, *reading, *published]
 
 
 def _task(row: Row) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from famcli.metrics.paired import FEWEST, Interval, PairedDifference
 from famcli.metrics.statistics import Metric
 
@@ -9,6 +11,14 @@ from famcli.metrics.statistics import Metric
 def format_number(value: float) -> str:
     """``0.980``; ``2.149e+06`` where three decimals would say nothing; never ``-0.000``."""
     return f"{value:.4g}" if abs(value) >= 1e5 else f"{value:.3f}".replace("-0.000", "0.000")
+
+
+def csv_number(value: Any) -> Any:
+    """A float with six significant digits, which a person can read; whole numbers and all else stay as they are.
+
+    JSON has floats in full.
+    """
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def format_metric(metric: Metric) -> str:
@@ -21,6 +31,11 @@ def format_metric(metric: Metric) -> str:
 def format_field(receptive_field: int | None) -> str:
     """``1,024 tokens`` or ``unbounded``."""
     return "unbounded" if receptive_field is None else f"{receptive_field:,} tokens"
+
+
+def short(value: float) -> str:
+    """Three digits, or the whole number where it has more: ``0.0123``, ``1.23``, ``1,234``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 NOTHING = "-"

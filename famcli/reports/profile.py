@@ -14,7 +14,7 @@ from famcli.display import csv_value, format_bytes, json_text
 from famcli.metrics.power_law import fit_power_law
 from famcli.profiling.record import FORMAT, LengthCost, ModelProfile, Profile, Spread
 from famcli.reports.grid import Grid
-from famcli.reports.numbers import NOTHING
+from famcli.reports.numbers import NOTHING, csv_number, short
 
 MEMORY_TABLE, TIME_TABLE = 13, 14
 """Of TransformerFAM's paper."""
@@ -138,11 +138,6 @@ def _milliseconds(found: Spread) -> str:
     return f"{short(found.median * 1e3)} [{short(found.low * 1e3)}, {short(found.high * 1e3)}]"
 
 
-def short(value: float) -> str:
-    """Three digits, or the whole number where it has more: ``0.0123``, ``1.23``, ``1,234``."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def _share(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.0%}"
 
@@ -219,13 +214,13 @@ def to_json_text(profile: Profile) -> str:
 
 
 def to_csv(profile: Profile) -> str:
-    """A line a model and length, and a line a model and number of blocks of training; numbers in full."""
+    """A line a model and length, and a line a model and number of blocks of training; numbers as ``csv_number``."""
     lines = [line for model in profile.models for line in (*_length_lines(model), *_training_lines(model))]
     names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: csv_value(value) for name, value in line.items()} for line in lines)
+    writer.writerows({name: csv_value(csv_number(value)) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 

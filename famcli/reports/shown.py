@@ -17,7 +17,7 @@ from famcli.errors import UserError, unknown_name
 from famcli.evaluation.record import RunRecord
 from famcli.reports.formats import FORMATS, html_tables, to_rich
 from famcli.reports.layout import grids, remarks
-from famcli.reports.plots.passkey import passkey_svg
+from famcli.reports.plots.recall import recall_svg
 
 _WIDTH = 1_000
 """Characters of a line: figures are not folded."""
@@ -65,7 +65,7 @@ class ShownComparison(Comparison):
         Raises:
             UserError: no run is of PassKey.
         """
-        return Picture(passkey_svg(self))
+        return Picture(recall_svg(self))
 
 
 def compare_runs(

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from famcli.compare.comparison import Comparison
 from famcli.display import json_text, visible
 from famcli.evaluation.record import RunRecord
+from famcli.reports.answer import meanings, sentences
 from famcli.reports.cost import full_grid
 from famcli.reports.html.reading import reading_charts
 from famcli.reports.html.rerun import configuration, rerun_command
@@ -22,9 +23,10 @@ from famcli.reports.html.summary import model_grid, task_grids, verdict_grid, ve
 from famcli.reports.html.task_runs import runs_by_task
 from famcli.reports.layout import remarks
 from famcli.reports.plots.chart import Chart, plot_style, swatch
-from famcli.reports.plots.palette import DARK, LIGHT, variables
-from famcli.reports.plots.passkey import passkey_charts
+from famcli.reports.plots.palette import DARK, LIGHT, series, variables
 from famcli.reports.plots.profile import profile_chart
+from famcli.reports.plots.recall import recall_charts
+from famcli.reports.plots.run_cost import run_cost_chart
 from famcli.reports.profile import cost_grids
 from famcli.reports.profile import remarks as profile_remarks
 from famcli.version import __version__
@@ -50,13 +52,15 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
     """
     columns = [column.name for column in comparison.columns]
     groups = runs_by_task(comparison.runs, name, columns)
-    passkey = passkey_charts(comparison)
-    reading, quarters = reading_charts(groups, columns)
+    looks = series(comparison.names)
+    recall = recall_charts(comparison)
+    reading, quarters = reading_charts(groups, looks)
     samples = samples_data(groups, columns)
     script = _asset("samples.js")
     profile = comparison.profile
-    drawn = profile_chart(profile) if profile else None
-    profiled = () if drawn is None else (drawn,)
+    drawn = profile_chart(profile, looks) if profile else run_cost_chart(comparison)
+    cost = () if drawn is None else (drawn,)
+    answer = comparison.answer
     told = remarks(replace(comparison, profile=None))  # those of the profile stand below it
     page = (
         _environment()
@@ -66,15 +70,17 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
             comparison=comparison,
             forced=[words for words in told if words.startswith("NOT COMPARABLE")],
             remarks=[words for words in told if not words.startswith("NOT COMPARABLE")],
+            sentences=sentences(comparison, answer) if answer else [],
+            meanings=meanings(comparison, answer) if answer else [],
             models=model_grid(comparison, name),
             verdicts=verdict_lines(comparison),
             verdict_grid=verdict_grid(comparison),
-            passkey=passkey,
+            recall=recall,
             tasks=task_grids(comparison),
             reading=reading,
             quarters=quarters,
             costs=full_grid(comparison.costs),
-            profiled=profiled,
+            cost=cost,
             profile_grids=cost_grids(profile) if profile else [],
             profile_remarks=profile_remarks(profile) if profile else [],
             samples=samples,
@@ -86,7 +92,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
         )
     )
     # A lone half of a character, which JSON can hold and a file cannot, must not cost the report.
-    return Report(page.encode("utf-8", "replace").decode("utf-8"), (*passkey, *reading, *profiled))
+    return Report(page.encode("utf-8", "replace").decode("utf-8"), (*recall[:1], *cost, *recall[1:], *reading))
 
 
 def _environment() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,8 +62,13 @@ def curve_of(entry: Entry) -> Curve | None:
     return Curve(bits, sizes) if len(parts) >= 4 and (sizes > 0).all() else None
 
 
-def reading_charts(groups: Sequence[TaskRuns], columns: Sequence[str]) -> tuple[list[Chart], list[Grid]]:
-    """A chart of every task that reads texts, and its first quarters against its last."""
+def reading_charts(groups: Sequence[TaskRuns], looks: Mapping[str, int]) -> tuple[list[Chart], list[Grid]]:
+    """A chart of every task that reads texts, and its first quarters against its last.
+
+    Args:
+        groups: the runs.
+        looks: the index of each model's look.
+    """
     charts, grids = list[Chart](), list[Grid]()
     for group in groups:
         curves = {
@@ -72,15 +77,15 @@ def reading_charts(groups: Sequence[TaskRuns], columns: Sequence[str]) -> tuple[
         }
         curves = {column: found for column, found in curves.items() if found}
         if curves:
-            charts.append(_chart(group.label, curves, columns, len(charts)))
+            charts.append(_chart(group.label, curves, looks, len(charts)))
             grids.append(_quarters(group.label, curves))
     return charts, grids
 
 
-def _chart(label: str, curves: dict[str, dict[str, Curve]], columns: Sequence[str], number: int) -> Chart:
+def _chart(label: str, curves: dict[str, dict[str, Curve]], looks: Mapping[str, int], number: int) -> Chart:
     documents = list(dict.fromkeys(id for found in curves.values() for id in found))
-    panels = [_document(id, {c: found[id] for c, found in curves.items() if id in found}, columns) for id in documents]
-    together = _together(label, curves, columns)
+    panels = [_document(id, {c: found[id] for c, found in curves.items() if id in found}, looks) for id in documents]
+    together = _together(label, curves, looks)
     first = [together] if together else []
     shown, more = ([*first, *panels], []) if len(panels) <= FEW else (first, panels[:MOST_DOCUMENTS])
     left_out = len(documents) - MOST_DOCUMENTS
@@ -92,12 +97,12 @@ def _chart(label: str, curves: dict[str, dict[str, Curve]], columns: Sequence[st
         f"{label}: bits per byte against the position in the document",
         note,
         tuple(shown),
-        tuple((columns.index(column), column) for column in curves),
+        tuple((looks[column], column) for column in curves),
         tuple(more),
     )
 
 
-def _together(label: str, curves: dict[str, dict[str, Curve]], columns: Sequence[str]) -> Panel | None:
+def _together(label: str, curves: dict[str, dict[str, Curve]], looks: Mapping[str, int]) -> Panel | None:
     """All documents of as many stretches as the longest, where there are several."""
     count = max(len(curve.bits) for found in curves.values() for curve in found.values())
     lines, documents = [], 0
@@ -106,7 +111,7 @@ def _together(label: str, curves: dict[str, dict[str, Curve]], columns: Sequence
         if whole:
             rates = np.sum([c.bits for c in whole], axis=0) / np.sum([c.sizes for c in whole], axis=0)
             points = [Point((i + 0.5) / count * 100, float(rate)) for i, rate in enumerate(rates)]
-            lines.append(Line(columns.index(column), column, points))
+            lines.append(Line(looks[column], column, points))
             documents = max(documents, len(whole))
     if documents < 2:
         return None
@@ -115,13 +120,13 @@ def _together(label: str, curves: dict[str, dict[str, Curve]], columns: Sequence
     return _panel(f"{label}: {documents} documents together", x, lines)
 
 
-def _document(id: str, curves: dict[str, Curve], columns: Sequence[str]) -> Panel:
+def _document(id: str, curves: dict[str, Curve], looks: Mapping[str, int]) -> Panel:
     lines, longest = [], 0.0
     for column, curve in curves.items():
         ends = np.cumsum(curve.sizes)
         middles = ends - curve.sizes / 2
         points = [Point(float(x), float(y)) for x, y in zip(middles, curve.bits / curve.sizes, strict=True)]
-        lines.append(Line(columns.index(column), column, points))
+        lines.append(Line(looks[column], column, points))
         longest = max(longest, float(ends[-1]))
     ticks = [(value, _bytes(value)) for value in nice_ticks(0, longest) if value <= longest]
     return _panel(id, Axis(0, longest, ticks, "bytes read before"), lines)

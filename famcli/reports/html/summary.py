@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from famcli.compare.cells import format_settings
-from famcli.compare.comparison import Comparison, Difference, Row
+from famcli.compare.comparison import Comparison
+from famcli.compare.row import Difference, Row
 from famcli.evaluation.record import RunRecord
 from famcli.reports.grid import Grid
 from famcli.reports.layout import FORCED, grids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 LIGHT = {
@@ -54,6 +55,11 @@ class Look(NamedTuple):
     colour: int
     dashes: str
     marker: str
+
+
+def series(names: Iterable[str]) -> dict[str, int]:
+    """The index of each model: by name, so that a model looks the same in whatever order models stand."""
+    return {name: index for index, name in enumerate(sorted(set(names)))}
 
 
 def look(index: int) -> Look:

@@ -124,9 +124,25 @@ def marker(x: float, y: float, index: int, size: float = 4.0) -> Markup:
     return element("polygon", points=points, class_=found)
 
 
-def line_panel(title: str, description: str, x: Axis, y: Axis, lines: Sequence[Line], every: int = 1) -> Panel:
-    """Lines over two axes, with a marker at one point of ``every``; receptive fields are dotted uprights."""
+def line_panel(
+    title: str,
+    description: str,
+    x: Axis,
+    y: Axis,
+    lines: Sequence[Line],
+    *,
+    every: int = 1,
+    level: float | None = None,
+) -> Panel:
+    """Lines over two axes, with a marker at one point of ``every``; receptive fields are dotted uprights.
+
+    ``level`` is a value of y that a dashed line marks.
+    """
     parts = [element("text", fit(title, WIDTH - LEFT), x=LEFT, y=16.0, class_="title"), *_frame(x, y)]
+    if level is not None:
+        up = HEIGHT - BOTTOM - y.share(level) * (HEIGHT - TOP - BOTTOM)
+        tooltip = element("title", f"{level:g}")
+        parts.append(element("line", tooltip, x1=LEFT, x2=WIDTH - RIGHT, y1=up, y2=up, class_="level"))
     for line in lines:
         if line.edge is not None and x.low <= line.edge <= x.high:
             across = LEFT + x.share(line.edge) * (WIDTH - LEFT - RIGHT)

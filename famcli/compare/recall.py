@@ -1,0 +1,148 @@
+"""How long a text may be until a model no longer remembers, and what reading so much cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from famcli.compare import cells
+from famcli.compare.cell_runs import CellRuns
+from famcli.compare.cells import Setting
+from famcli.compare.pairing import fact_words, facts
+from famcli.compare.row import Row
+from famcli.evaluation.journal import Entry
+from famcli.metrics.paired import Interval
+from famcli.metrics.statistics import Metric
+
+HELD = 0.95
+"""The score from which a text counts as remembered, unless the user says another."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A score at one length.
+
+    Attributes:
+        length: of the texts, in tokens.
+        score, interval, too_few: see ``Row``.
+        right: how many samples were right, where each is right or wrong.
+        seconds: mean of the samples, each with its share of the time its batch took; ``None`` without samples.
+        state_bytes: the largest state of one stream; ``None`` without samples.
+    """
+
+    length: int
+    score: Metric
+    interval: Interval | None
+    too_few: bool
+    right: int | None
+    seconds: float | None
+    state_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What a model remembers of texts of one kind.
+
+    Attributes:
+        task: its name, with what differs between texts of its kinds, such as ``passkey (wording flight)``.
+        metric: its headline score.
+        settings: what the cells have in common besides their length, such as where the key is.
+        column: the model.
+        held: the score from which a text counts as remembered.
+        points: by length, the shortest first; at least one.
+    """
+
+    task: str
+    metric: str
+    settings: dict[str, Setting]
+    column: str
+    held: float
+    points: tuple[Measured, ...]
+
+    @property
+    def kind(self) -> str:
+        """Task and settings, ``passkey (wording flight) start``."""
+        return f"{self.task} {cells.format_settings(self.settings)}".rstrip()
+
+    @property
+    def broken(self) -> Measured | None:
+        """The shortest length at which the score is not held; ``None`` where every length measured holds it."""
+        return next((point for point in self.points if not point.score.value >= self.held), None)
+
+    @property
+    def longest(self) -> Measured | None:
+        """The longest length such that it and all shorter ones hold the score; ``None`` where the shortest does not."""
+        broken = self.broken
+        held = [point for point in self.points if broken is None or point.length < broken.length]
+        return held[-1] if held else None
+
+
+@dataclass
+class _Kind:
+    """Texts of one kind: what their runs have in common, and the points of each column."""
+
+    metric: str
+    settings: dict[str, Setting]
+    facts: dict[str, str]
+    points: dict[str, list[Measured]] = field(default_factory=dict)
+
+
+def recalls_of(
+    found: Sequence[CellRuns], rows: Sequence[Row], columns: Sequence[str], held: float
+) -> tuple[Recall, ...]:
+    """By task, kind and column, of all scores from 0 to 1 that are measured by length, of which more is better.
+
+    Runs of a task that differ in anything but their lengths, such as the wording, are kinds of their own.
+
+    Args:
+        found: the cells.
+        rows: the same, worked out.
+        columns: in the order they are shown.
+        held: the score from which a text counts as remembered.
+    """
+    kinds: dict[str, _Kind] = {}
+    for cell, row in zip(found, rows, strict=True):
+        if not is_recall(row):
+            continue
+        settings = {name: value for name, value in cell.settings.items() if name != "length"}
+        for column, (record, _) in cell.runs.items():
+            told = facts(record)
+            key = repr((cell.metric, sorted(told.items()), sorted(settings.items())))
+            kind = kinds.setdefault(key, _Kind(cell.metric, settings, told))
+            kind.points.setdefault(column, []).append(_measured(row, column, cell.entries(column).values()))
+    recalls = [
+        Recall(
+            task=" ".join([kind.facts["task"], *([f"({', '.join(words)})"] if words else [])]),
+            metric=kind.metric,
+            settings=kind.settings,
+            column=column,
+            held=held,
+            points=tuple(sorted(points, key=lambda point: point.length)),
+        )
+        for words, kind in zip(fact_words([kind.facts for kind in kinds.values()]), kinds.values(), strict=True)
+        for column, points in kind.points.items()
+    ]
+    return tuple(sorted(recalls, key=lambda one: (one.task, cells.in_order(one.settings), columns.index(one.column))))
+
+
+def is_recall(row: Row) -> bool:
+    """Whether a row tells what is remembered of texts of a length."""
+    length = row.settings.get("length")
+    whole = type(length) is int and length > 0
+    return whole and row.higher_is_better and all(0 <= score.value <= 1 for score in row.scores.values())
+
+
+def _measured(row: Row, column: str, entries: Iterable[Entry]) -> Measured:
+    samples, score = list(entries), row.scores[column]
+    values = [entry.scores[row.metric] for entry in samples if entry.weights.get(row.metric, 1.0)]
+    binary = len(values) == score.n and set(values) <= {0.0, 1.0}
+    return Measured(
+        length=int(row.settings["length"]),
+        score=score,
+        interval=row.intervals.get(column),
+        too_few=column in row.too_few,
+        right=int(sum(values)) if binary else None,
+        seconds=math.fsum(entry.seconds for entry in samples) / len(samples) if samples else None,
+        state_bytes=max((entry.state_bytes for entry in samples), default=None),
+    )

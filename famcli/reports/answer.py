@@ -1,0 +1,154 @@
+"""The answer in words: to what length each model remembers, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from famcli.compare.answer import Answer, best
+from famcli.compare.cells import format_tokens
+from famcli.compare.comparison import Column, Comparison
+from famcli.compare.recall import Measured, Recall
+from famcli.compare.row import Row
+from famcli.display import format_bytes
+from famcli.reports.numbers import format_field, format_p, format_paired, format_score, short
+
+
+def answer_lines(comparison: Comparison) -> list[str]:
+    """``sentences`` and ``meanings``; none where nobody worked the answer out."""
+    answer = comparison.answer
+    return [] if answer is None else [*sentences(comparison, answer), *meanings(comparison, answer)]
+
+
+def sentences(comparison: Comparison, answer: Answer) -> list[str]:
+    """What each model remembers of each kind of text, and the headline of each other task; each stands by itself.
+
+    Nothing is said of what was not measured.
+    """
+    columns = {column.name: column for column in comparison.columns}
+    told = [_recall(recall, columns) for recall in answer.recalls]
+    return [*told, *(_headline(row, comparison.baseline) for row in answer.headlines)]
+
+
+def meanings(comparison: Comparison, answer: Answer) -> list[str]:
+    """What the words of ``sentences`` mean."""
+    found = []
+    if answer.recalls:
+        metrics = " or ".join(sorted({recall.metric for recall in answer.recalls}))
+        found.append(
+            f"remembers to a length: {metrics} is {answer.held:g} or more there and at every shorter length measured "
+            "(--held); s a sample: its share of the time its batch took"
+        )
+    if comparison.baseline is None and any(len(row.scores) > 1 for row in answer.headlines):
+        found.append("whether the highest is so by more than chance: --baseline MODEL tells")
+    return found
+
+
+def answer_values(comparison: Comparison) -> dict[str, Any] | None:
+    """The answer for programs; ``remembers_to`` is ``None`` where the shortest length measured does not hold.
+
+    ``held``; ``sentences``; ``recalls``, one a kind of text and model: ``task``, ``metric``, ``settings``, ``model``,
+    ``remembers_to`` and ``longest_measured`` in tokens, ``points`` (see ``famcli.compare.recall.Measured``);
+    ``headlines``, one a task that is not measured by length: ``task``, ``metric``, ``best`` models, and by model the
+    ``verdicts`` against the baseline.
+    """
+    answer = comparison.answer
+    if answer is None:
+        return None
+    return {
+        "held": answer.held,
+        "sentences": sentences(comparison, answer),
+        "recalls": [
+            {
+                "task": recall.task,
+                "metric": recall.metric,
+                "settings": recall.settings,
+                "model": recall.column,
+                "remembers_to": recall.longest.length if recall.longest else None,
+                "longest_measured": recall.points[-1].length,
+                "points": [asdict(point) for point in recall.points],
+            }
+            for recall in answer.recalls
+        ],
+        "headlines": [
+            {
+                "task": row.task,
+                "metric": row.metric,
+                "best": best(row),
+                "verdicts": {column: found.verdict for column, found in row.differences.items()},
+            }
+            for row in answer.headlines
+        ],
+    }
+
+
+def answer_figures(recall: Recall) -> dict[str, float]:
+    """The answer as numbers for CSV: 0 tokens where the shortest length measured does not hold."""
+    return {
+        "answer.remembers_to": recall.longest.length if recall.longest else 0,
+        "answer.longest_measured": recall.points[-1].length,
+        "answer.held": recall.held,
+    }
+
+
+def _recall(recall: Recall, columns: Mapping[str, Column]) -> str:
+    column = columns[recall.column]
+    field = f" (receptive field {format_field(column.receptive_field)})" if column.receptive_field is not None else ""
+    return f"{recall.kind}: {column.title}{field} {_how_far(recall)}"
+
+
+def _how_far(recall: Recall) -> str:
+    longest, broken = recall.longest, recall.broken
+    if longest is None:
+        first = recall.points[0]
+        only = "the only length measured" if len(recall.points) == 1 else "the shortest measured"
+        return f"does not remember at {_place(first)}, {only}: {_score(first)}{_cost(first)}"
+    if broken is None:
+        only = "the only length measured" if len(recall.points) == 1 else "the longest measured"
+        return f"remembers to at least {_place(longest)}, {only}: {_score(longest)}{_cost(longest)}"
+    return (
+        f"remembers to {_place(longest)}: {_score(longest)}{_cost(longest)}; not at {format_tokens(broken.length)}: "
+        f"{_score(broken)}"
+    )
+
+
+def _place(point: Measured) -> str:
+    return f"{format_tokens(point.length)} tokens"
+
+
+def _score(point: Measured) -> str:
+    """``1.000 [0.839, 1.000], 20 of 20``."""
+    n = point.score.n
+    count = f"n={n}" if point.right is None else f"{point.right} of {n}"
+    return f"{format_score(point.score, point.interval, point.too_few)}, {count}"
+
+
+def _cost(point: Measured) -> str:
+    if point.seconds is None or point.state_bytes is None:
+        return ""
+    return f", in {short(point.seconds)} s a sample, state {format_bytes(point.state_bytes)}"
+
+
+def _headline(row: Row, baseline: str | None) -> str:
+    return f"{row.task} {row.metric}: {_best(row)}{_told_apart(row, baseline)}"
+
+
+def _best(row: Row) -> str:
+    leading = best(row)
+    score = row.scores[leading[0]]
+    words = f"{format_score(score, row.intervals.get(leading[0]), leading[0] in row.too_few)}, n={score.n}"
+    if len(row.scores) == 1:
+        return f"{leading[0]} has {words}"
+    direction = "highest" if row.higher_is_better else "lowest"
+    return f"{direction} of {len(row.scores)} models is {' and '.join(leading)}, {words}"
+
+
+def _told_apart(row: Row, baseline: str | None) -> str:
+    """What is known of each model against the baseline."""
+    found = [
+        f"{column} is {difference.verdict.replace('undecided', 'not told apart')}, {format_paired(difference.paired)}, "
+        f"corrected p {format_p(difference.p_corrected)}"
+        for column, difference in row.differences.items()
+    ]
+    return f"; against {baseline}: {'; '.join(found)}" if found else ""
