@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from famcli.checkpoints.naming import split_name
 from famcli.checkpoints.sources import (
     CheckpointSource,
     LoadedModel,
@@ -130,17 +131,20 @@ def find_model(spec: str) -> Source:
 
     Args:
         spec: as ``find_checkpoint`` takes it, or ``NAME[:ARGUMENT][,FIELD=VALUE...]`` of a model that another package
-            brings, see ``sources.py``. A preset's name comes first.
+            brings, see ``sources.py``. A preset's name comes first. ``,name=NAME`` calls the model so.
 
     Raises:
-        UserError: as ``find_checkpoint``, or the other package fails.
+        UserError: as ``find_checkpoint``, the other package fails, or the name is that of another model.
     """
-    name, fields = split_spec(spec)
+    bare, given = split_name(spec)
+    presets, plugins = {preset.name for preset in list_presets()}, model_entry_points()
+    if given not in (None, bare) and given in presets | plugins.keys():
+        raise UserError(f"{bare} cannot be called '{given}', which is the name of another model", "give another name")
+    name, fields = split_spec(bare)
     scheme, _, argument = name.partition(":")
-    entry = model_entry_points().get(scheme)
-    if entry and name not in {preset.name for preset in list_presets()}:
-        return open_plugin(entry, argument, fields, spec)
-    return find_checkpoint(spec)
+    entry = plugins.get(scheme)
+    source = open_plugin(entry, argument, fields, bare) if entry and name not in presets else find_checkpoint(bare)
+    return replace(source, name=given or source.name)
 
 
 def find_checkpoint(spec: str) -> CheckpointSource:
@@ -182,7 +186,7 @@ def find_checkpoint(spec: str) -> CheckpointSource:
     if config.memory.whole and trained.window is not None and config.trained_context is None:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)
-    return CheckpointSource(spec, config, checkpoint, base, adapter)
+    return CheckpointSource(spec, config, checkpoint, base, adapter, spec)
 
 
 def _check_gate(adapter: Adapter) -> None:

@@ -36,7 +36,7 @@ class LoadedModel:
     """A model ready to read.
 
     Attributes:
-        name: the spec as the user typed it, e.g. ``fam-tiny,memory_segments=1``.
+        name: what the user calls it; the spec, unless that says a name.
         stream: what reads, in evaluation mode. The weights of our own decoder want no gradient: a state that is read on
             and on keeps its size, in or out of ``torch.no_grad``.
         tokenizer: what its ids mean.
@@ -45,6 +45,7 @@ class LoadedModel:
         untrained_memory: says so where weights of the memory are drawn, not learned: neither checkpoint nor adapter has
             them.
         beside: bytes that the process held for other models when this one was loaded.
+        spec: the spec without a name, e.g. ``fam-tiny,memory_segments=1``; the name where it is empty.
     """
 
     name: str
@@ -55,6 +56,11 @@ class LoadedModel:
     dtype: torch.dtype
     untrained_memory: str | None = None
     beside: int = 0
+    spec: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.spec:
+            object.__setattr__(self, "spec", self.name)
 
     @property
     def decoder(self) -> Decoder:
@@ -74,7 +80,8 @@ class Source(Protocol):
     """A model that was found and checked; its weights are not in memory yet.
 
     Attributes:
-        name: the spec as the user typed it.
+        name: what the user calls it; the spec, unless that says a name.
+        spec: the spec as the user typed it, without a name.
         tokenizer: what its ids mean.
         half_precision: the weights are stored in 16 bits or fewer.
         longest_text: see ``StreamModel``.
@@ -83,6 +90,8 @@ class Source(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def spec(self) -> str: ...
     @property
     def tokenizer(self) -> Tokenizer: ...
     @property
@@ -107,7 +116,7 @@ class PluginSource:
         weights_sha256: identifies the weights: other ones must have another. It is part of the run id.
         longest_text: see ``StreamModel``.
         half_precision: see ``Source``.
-        name: set by famcli.
+        name, spec: set by famcli.
     """
 
     tokenizer: Tokenizer
@@ -116,6 +125,7 @@ class PluginSource:
     longest_text: int | None = None
     half_precision: bool = False
     name: str = ""
+    spec: str = ""
 
     @property
     def untrained_memory(self) -> str | None:
@@ -131,7 +141,7 @@ class PluginSource:
         if device_map:
             raise UserError(f"model '{self.name}' cannot be spread over devices", "leave out --device-map")
         stream = self.build(device, dtype)
-        return LoadedModel(self.name, stream, self.tokenizer, self.weights_sha256, stream.device, dtype)
+        return LoadedModel(self.name, stream, self.tokenizer, self.weights_sha256, stream.device, dtype, spec=self.spec)
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ class CheckpointSource:
     """A checkpoint that was found and checked: the ``Source`` of our own decoder.
 
     Attributes:
-        name: the spec as the user typed it.
+        name, spec: see ``Source``.
         config: with overrides.
         checkpoint: where the weights lie, those of the adapter included.
         base: the checkpoint without it.
@@ -151,6 +161,7 @@ class CheckpointSource:
     checkpoint: Checkpoint
     base: Checkpoint
     adapter: Adapter | None = None
+    spec: str = ""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -195,7 +206,16 @@ class CheckpointSource:
         decoder.requires_grad_(False)
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
-        return LoadedModel(self.name, decoder, self.checkpoint.tokenizer, digest, device, dtype, self.untrained_memory)
+        return LoadedModel(
+            self.name,
+            decoder,
+            self.checkpoint.tokenizer,
+            digest,
+            device,
+            dtype,
+            self.untrained_memory,
+            spec=self.spec,
+        )
 
 
 def model_entry_points() -> dict[str, EntryPoint]:
@@ -226,4 +246,4 @@ def open_plugin(entry: EntryPoint, argument: str, fields: Mapping[str, str], spe
         ) from error
     if not isinstance(found, PluginSource):
         raise UserError(f"model '{spec}': {entry.value} gave a {type(found).__name__}, not a {PluginSource.__name__}")
-    return dataclasses.replace(found, name=spec)
+    return dataclasses.replace(found, name=spec, spec=spec)

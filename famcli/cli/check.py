@@ -12,6 +12,7 @@ import click
 
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
+from famcli.cli.naming import check_names
 from famcli.cli.options import as_json, console
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.cli.saying import say, say_document, tell
@@ -171,7 +172,9 @@ def _make(
     from famcli.gate.check import match, refuse
     from famcli.gate.cost import MeasuredCost
 
-    model = load(check_model(spec, tasks, settings), settings)
+    source = check_model(spec, tasks, settings)
+    check_names([source], settings.output)
+    model = load(source, settings)
     planned = [_planned(model, task, settings) for task in tasks]
     if baseline:
         asked = {record.run_id: questions for record, questions in planned}

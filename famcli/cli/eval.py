@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.naming import check_names, with_name
 from famcli.cli.options import as_json, models_option
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.cli.saying import say_json
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="A LoRA adapter to merge into the model, as PEFT or famcli train wrote it: short for MODEL,adapter=DIR.",
 )
+@click.option(
+    "--as",
+    "name",
+    metavar="NAME",
+    help="What tables and folders call the model, in place of its spec: short for MODEL,name=NAME.",
+)
 @task_options
 @run_options
 @as_json
 def command(
     models: tuple[str, ...],
     adapter: str | None,
+    name: str | None,
     chosen: TaskChoice,
     settings: RunSettings,
     json_output: bool,
@@ -41,14 +49,17 @@ def command(
     \b
     famcli eval --task passkey -o lengths=1k,64k \\
         --model fam-tiny --model bswa-tiny
-    famcli eval --suite passkey --model ./mine,attention=bswa
+    famcli eval --suite passkey \\
+        --model ./mine,attention=bswa --as mine-bswa
     famcli eval --task pg19 --model fam-tiny --data sample
     """
     if not models:
         raise UserError("no model given", "for example: famcli eval --task passkey --model fam-tiny")
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
     tasks = chosen.load(f"famcli eval --task passkey --model {models[0]}")
-    sources = [check_model(spec, tasks, settings) for spec in dict.fromkeys(_with_adapter(models, adapter))]
+    specs = dict.fromkeys(with_name(_with_adapter(models, adapter), name))
+    sources = [check_model(spec, tasks, settings) for spec in specs]
+    check_names(sources, settings.output)
     records = _run_all(sources, tasks, settings)
     if json_output:
         say_json({"runs": [_summary(record) for record in records]})

@@ -10,6 +10,7 @@ import click
 
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
+from famcli.cli.naming import check_names
 from famcli.cli.options import PLUGINS, as_json, models_option, plugin_option
 from famcli.cli.saying import say, say_json, tell
 from famcli.errors import UserError
@@ -164,11 +165,19 @@ def command(
     try:
         profiling.run()
     except KeyboardInterrupt:
-        _show(profiling.result(text), folder, json_output)
+        _show(_named(profiling.result(text)), folder, json_output)
         raise
-    profile = profiling.result(text)
+    profile = _named(profiling.result(text))
     _show(profile, folder, json_output)
     return 1 if any(model.status == "failed" and not model.measured for model in profile.models) else 0
+
+
+def _named(profile: Profile) -> Profile:
+    """With the names that specs give to models."""
+    from famcli.checkpoints.naming import split_name
+
+    models = [replace(model, name=split_name(model.name)[1] or model.name) for model in profile.models]
+    return replace(profile, models=models)
 
 
 def _check(names: list[str], device: str, dtype: str, folder: Path | None) -> None:
@@ -180,8 +189,10 @@ def _check(names: list[str], device: str, dtype: str, folder: Path | None) -> No
     from famcli.checkpoints.registry import find_model, pick_device, pick_dtype
 
     where = pick_device(device)
-    for name in names:
-        pick_dtype(dtype, where, find_model(name))
+    sources = [find_model(name) for name in names]
+    for source in sources:
+        pick_dtype(dtype, where, source)
+    check_names(sources)
     if folder is not None:
         from famcli.files import target_of
 

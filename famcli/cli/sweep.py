@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.naming import check_names
 from famcli.cli.options import as_json, console, models_option
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
 from famcli.cli.saying import plain, say_json, tell
@@ -136,6 +137,7 @@ def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: R
             one.error = error
     if not sources:
         raise combinations[0].error or UserError("there is nothing to run")
+    check_names([source for _, source in sources], settings.output)
     if len(sources) < len(combinations):
         out = len(combinations) - len(sources)
         tell(f"{out} of {len(combinations)} combinations cannot be; the others run first")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from famcli.compare.cells import cell_names
 from famcli.compare.pairing import samples_of, with_samples
-from famcli.errors import UserError, unknown_name
-from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records
+from famcli.errors import UserError, closest, printable
+from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records, same_spec
 
 MAKE_ONE = "make one with: famcli eval --task passkey --model fam-tiny"
 
@@ -86,8 +86,21 @@ def _selection(groups: Mapping[str, Sequence[RunRecord]]) -> Selection:
         split = _collide([(owners[path], runs[path]) for path in paths])
         for path in paths:
             columns[path] = f"{model} ({owners[path]})" if split and owners[path] not in ("", model) else model
+    _check_specs(runs, columns)
     newest = sorted(runs.values(), key=lambda record: (record.finished or "", record.run_id), reverse=True)
     return Selection(newest, columns)
+
+
+def _check_specs(runs: Mapping[Path, RunRecord], columns: Mapping[Path, str]) -> None:
+    """Raises ``UserError`` where two models were given one name."""
+    owner: dict[str, RunRecord] = {}
+    for path, record in runs.items():
+        other = owner.setdefault(columns[path], record)
+        if not same_spec(record.spec, other.spec):
+            raise UserError(
+                f"two models are called {columns[path]}: {other.spec} in {other.path}, {record.spec} in {record.path}",
+                "name the runs of one of them, or repeat one with another --as",
+            )
 
 
 def _collide(runs: Sequence[tuple[str, RunRecord]]) -> bool:
@@ -106,6 +119,13 @@ def _collide(runs: Sequence[tuple[str, RunRecord]]) -> bool:
     return False
 
 
+def _unknown(name: str, records: Sequence[RunRecord]) -> UserError:
+    """Suggests at most three near names, those of models before those of runs."""
+    models, runs = {record.model["name"] for record in records}, {record.run_id for record in records}
+    hint = closest(name, models) or closest(name, runs) or "famcli list runs shows what there is"
+    return UserError(f"unknown run or model '{printable(name)}'", hint)
+
+
 def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRecord]:
     """The finished runs that ``name`` means."""
     tests: tuple[Callable[[RunRecord], bool], ...] = (
@@ -121,10 +141,9 @@ def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRec
         found = [load_record(path)]
     found = found or (load_records(path) if path.is_dir() else [])
     if not found:
-        known = {record.model["name"] for record in records} | {record.run_id for record in records}
-        if not known:
+        if not records:
             raise UserError(f"no runs in {results}", MAKE_ONE)
-        raise unknown_name("run or model", name, known)
+        raise _unknown(name, records)
     finished = [record for record in found if record.status == "finished"]
     if not finished:
         at_work = found[0].standing == "running"

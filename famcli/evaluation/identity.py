@@ -54,6 +54,8 @@ def new_record(
         started=now(),
         finished=None,
     )
+    if model.spec != model.name:
+        record.model["spec"] = model.spec
     run_id = _run_id(record, model.stream, model.device.type, model.tokenizer)
     return replace(record, run_id=run_id, path=results / run_id)
 

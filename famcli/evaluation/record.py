@@ -28,9 +28,14 @@ SCHEMA_VERSION = 2
 RECORD_NAME = "run.json"
 
 
-class ModelFields(TypedDict):
+class _NamedFields(TypedDict, total=False):
+    spec: str
+
+
+class ModelFields(_NamedFields):
     """The model: ``config`` is its whole ``ModelConfig``, ``receptive_field`` is in tokens, null if unbounded.
 
+    ``spec`` is what was given to ``--model``, where the user gave the model another ``name``.
     ``fam`` says ``no FAM adapter``, or what another memory says, where nobody trained the memory's weights; else null.
     """
 
@@ -198,6 +203,11 @@ class RunRecord:
         return self.status if self.status == "finished" or is_claimed(self.path) else "interrupted"
 
     @property
+    def spec(self) -> str:
+        """What was given to ``--model``, without a name."""
+        return self.model.get("spec", self.model["name"])
+
+    @property
     def samples(self) -> int:
         """How many samples its scores are of, known at its end."""
         return sum(cell["n"] for cell in self.cells)
@@ -214,6 +224,11 @@ class RunRecord:
             del values["skipped"]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_text(self.path / RECORD_NAME, text, hint=GO_ON, within=self.path.parent)
+
+
+def same_spec(first: str, second: str) -> bool:
+    """Whether two specs say the same; the order of fields says nothing."""
+    return first.split(",")[0] == second.split(",")[0] and sorted(first.split(",")) == sorted(second.split(","))
 
 
 def skipped_words(record: RunRecord) -> str:

@@ -15,6 +15,7 @@ from famcli.compare.side_by_side import compare
 from famcli.display import visible
 from famcli.errors import UserError, unknown_name
 from famcli.evaluation.record import RunRecord
+from famcli.reports.answer import answer_lines
 from famcli.reports.formats import FORMATS, html_tables, to_rich
 from famcli.reports.layout import grids, remarks
 from famcli.reports.plots.recall import recall_svg
@@ -44,7 +45,7 @@ class ShownComparison(Comparison):
             out.print(to_rich(grid))
         assert isinstance(out.file, io.StringIO)
         lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
-        return "\n".join([*lines, *map(visible, remarks(self))])
+        return "\n".join(map(visible, [*answer_lines(self), *lines, *remarks(self)]))
 
     def _repr_html_(self) -> str:
         return html_tables(self)

@@ -15,7 +15,10 @@ def rerun_command(record: RunRecord) -> str:
     ``--device-map`` and ``--batch-size``, which change no answer, are not in a record.
     """
     task, context = record.task, record.context
-    words = ["famcli", "eval", "--model", record.model["name"], "--task", task["name"]]
+    model = record.model
+    words = ["famcli", "eval", "--model", model.get("spec", model["name"])]
+    words += ["--as", model["name"]] if "spec" in model else []
+    words += ["--task", task["name"]]
     for name, value in task["options"].items():
         if name == "data":
             words += ["--data", str(value)] if value else []
