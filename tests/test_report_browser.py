@@ -110,6 +110,19 @@ def test_it_follows_the_colour_scheme(browser: Browser, page: Path, scheme: str,
     assert browser.run("getComputedStyle(document.body).backgroundColor") == f"rgb{paper}"
 
 
+def test_pictures_use_the_width_of_the_page(browser: Browser, page: Path) -> None:
+    browser.ask("Emulation.setDeviceMetricsOverride", width=1280, height=800, deviceScaleFactor=1, mobile=False)
+    try:
+        whole = browser.run("document.querySelector('main > section').getBoundingClientRect().right")
+        ends = browser.run(
+            "[...document.querySelectorAll('figure:not(.one)')].map(e => Math.max(0, ..."
+            "[...e.querySelectorAll('svg:not([style])')].map(d => d.getBoundingClientRect().right)))"
+        )
+        assert max(ends) > 0 and all(end == 0 or end >= 0.97 * whole for end in ends), "to the right edge"
+    finally:
+        browser.ask("Emulation.clearDeviceMetricsOverride")
+
+
 def test_it_fits_a_phone(browser: Browser, page: Path) -> None:
     browser.ask("Emulation.setDeviceMetricsOverride", width=PHONE, height=740, deviceScaleFactor=2, mobile=True)
     try:

@@ -11,7 +11,7 @@ import click
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import held, output, profile
-from famcli.cli.saying import say, say_document, tell
+from famcli.cli.saying import say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,12 +104,11 @@ def command(
         leave_in_order()
         plot_recall(shown, plot)
     if format_name == "table":
-        from famcli.cli.tables import show
+        from famcli.cli.tables import show, show_lines
         from famcli.reports.answer import answer_lines
         from famcli.reports.layout import grids
 
-        for line in (*(lines := answer_lines(shown)), *([""] if lines else [])):
-            say(line)
+        show_lines(answer_lines(shown))
         show(grids(shown))
     else:
         # Programs read names in full, which do not depend on what stands beside them.

@@ -1,4 +1,4 @@
-"""Tables on a terminal whose figures are never folded."""
+"""Tables on a terminal whose figures are never folded, and the sentences above them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 from famcli.cli.folding import blocks
 from famcli.cli.options import PIPED_WIDTH, console
-from famcli.cli.saying import say_heading, say_lines
+from famcli.cli.saying import say, say_heading, say_lines
 from famcli.display import visible
 from famcli.reports.grid import Grid
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def show_lines(lines: Sequence[str]) -> None:
+    """Prints sentences and an empty line below them."""
+    for line in [*lines, *([""] if lines else [])]:
+        say(line)
 
 
 def show(grids: Sequence[Grid]) -> None:
