@@ -113,8 +113,8 @@ class Entry:
                 parse_value(self.answer[name], hint, f"answer.{name}", where, others=True)
         if not isinstance(self.answer.get("token_ids", []), list):  # not each of them: there are many
             raise UserError(f"{where}: field 'answer.token_ids' must be a list")
-        for name, hint in (("log_likelihoods", list[float]), ("tokens", list[int])):
-            given = parse_value(self.answer.get(name, []), hint, f"answer.{name}", where)
+        for name, kind in (("log_likelihoods", float), ("tokens", int)):
+            given = parse_value(self.answer.get(name, []), list[kind], f"answer.{name}", where)  # type: ignore[valid-type]
             if self.options and len(given) != len(self.options):
                 raise UserError(f"{where}: field 'answer.{name}' must have {len(self.options)} values, one an option")
 

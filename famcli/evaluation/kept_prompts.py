@@ -182,8 +182,10 @@ def _lines(content: bytes, path: Path) -> Iterator[KeptPrompt | _Document]:
             values = from_json(line)
         except ValueError as error:
             raise _damaged(path, str(error)) from None
-        kind = KeptPrompt if isinstance(values, dict) and "id" in values else _Document
-        yield read_fields(kind, values, str(path))
+        if isinstance(values, dict) and "id" in values:
+            yield read_fields(KeptPrompt, values, str(path))
+        else:
+            yield read_fields(_Document, values, str(path))
 
 
 def _parts(path: Path) -> Iterator[tuple[bytes, int]]:
