@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 RESULTS ?= results
 
-.PHONY: demo test lint check slow bench training-text training-books clean
+.PHONY: demo test lint check slow bench package training-text training-books clean
 
 # The bundled FAM model recalls a pass key beyond its window; the BSWA model forgets it.
 demo: $(VENV)/.run
@@ -39,6 +39,13 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py --output $(RESULTS)/benchmarks/startup.json
 	$(BIN)/python benchmarks/document_sharing.py --articles 1 --questions 4 --output $(RESULTS)/benchmarks/document_sharing.json
 	$(BIN)/python benchmarks/reading.py --longest 4096 --output $(RESULTS)/benchmarks/reading.json
+
+# dist/famcli-VERSION.tar.gz and the wheel, as a package index takes them.
+package: $(VENV)/.run
+	$(PIP) build setuptools twine
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

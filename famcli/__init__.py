@@ -173,7 +173,7 @@ def load_runs(*paths: str | Path) -> Frames:
         paths: directories of runs, run directories or their ``run.json``; none means ``results``.
 
     Raises:
-        UserError: pandas is not installed, or a path holds no run.
+        UserError: a path holds no run.
     """
     from famcli.reports import frames
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,56 @@ def test_every_package_is_listed(project: dict[str, Any]) -> None:
     found = {"famcli.configs", "famcli.tasks"}
     found |= {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "famcli").rglob("__init__.py")}
     assert set(project["tool"]["setuptools"]["packages"]) == found
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_lists_its_tasks_and_models_anywhere(wheel: Path, tmp_path: Path) -> None:
+    """In an environment of its own, with the packages of this one; the source tree is out of sight."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def famcli(*args: str) -> str:
+        command = [python.with_name("famcli"), *args]
+        return subprocess.run(
+            command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    where = subprocess.check_output([python, "-c", "import famcli; print(famcli.__file__)"], cwd=elsewhere, text=True)
+    assert Path(where.strip()).parent == site / "famcli"
+    listed = json.loads(famcli("list", "tasks", "--json"))
+    assert {task["name"] for task in listed["tasks"]} >= {
+        "passkey",
+        "narrativeqa",
+        "qasper",
+        "quality",
+        "xlsum",
+        "pg19",
+    }
+    assert {suite["name"] for suite in listed["suites"]} >= {"quick", "ci"}
+    models = {model["name"]: model["here"] for model in json.loads(famcli("list", "models", "--json"))["models"]}
+    assert Path(models["fam-tiny"]).is_relative_to(site)
+    run = famcli("eval", "--task", "passkey", "--model", "fam-tiny", "-o", "lengths=512", "-o", "trials=1", "--json")
+    assert json.loads(run)["runs"][0]["metrics"]["accuracy"]["n"] == 1
+
+
+def test_the_image_is_built_from_files_that_are_there_and_with_the_tested_torch() -> None:
+    """No container can be built here: what its recipe names must exist, and be let through to it."""
+    recipe = (ROOT / "Dockerfile").read_text()
+    let_through = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", recipe, re.MULTILINE)
+    names = {name for group in copied for name in group.split()}
+    assert names == let_through
+    assert all((ROOT / name).exists() for name in names)
+    torch = re.search(r"torch==\S+", recipe)
+    assert torch
+    assert torch[0] in (ROOT / "constraints.txt").read_text().split()
+    assert re.search(r"^USER (?!root)", recipe, re.MULTILINE)
 
 
 def test_every_requirement_is_pinned_torch_first(project: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Run records as pandas frames, for notebooks; pandas is the extra ``frames``."""
+"""Run records as pandas frames, for notebooks."""
 
 from __future__ import annotations
 
@@ -44,12 +44,10 @@ def load_runs(*paths: str | Path) -> Frames:
         paths: directories of runs, run directories or their ``run.json``; none means ``results``.
 
     Raises:
-        UserError: pandas is not installed, or a path holds no run.
+        UserError: a path holds no run.
     """
-    try:
-        from pandas import DataFrame
-    except ImportError:
-        raise UserError("frames need pandas", "pip install 'famcli[frames]'") from None
+    from pandas import DataFrame
+
     records = [record for path in paths or ("results",) for record in with_samples(_records(Path(path)))]
     return Frames(
         runs=DataFrame([_run(record) for record in records]),
