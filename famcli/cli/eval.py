@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +12,7 @@ import click
 from famcli.cli.naming import check_names, with_name
 from famcli.cli.options import as_json, models_option
 from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
-from famcli.cli.saying import say_json
+from famcli.cli.saying import say_json, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +37,13 @@ if TYPE_CHECKING:
 )
 @task_options
 @run_options
+@click.option(
+    "--log",
+    "trackers",
+    multiple=True,
+    type=click.Choice(["wandb", "mlflow", "tensorboard"]),
+    help="Also tell this tracker of each finished run; may be repeated.",
+)
 @as_json
 def command(
     models: tuple[str, ...],
@@ -42,6 +51,7 @@ def command(
     name: str | None,
     chosen: TaskChoice,
     settings: RunSettings,
+    trackers: tuple[str, ...],
     json_output: bool,
 ) -> None:
     """Evaluate every model on every task. The same command continues a broken run and shows a finished one at once.
@@ -56,11 +66,12 @@ def command(
     if not models:
         raise UserError("no model given", "for example: famcli eval --task passkey --model fam-tiny")
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
+    log = _log_to(trackers, settings.output)
     tasks = chosen.load(f"famcli eval --task passkey --model {models[0]}")
     specs = dict.fromkeys(with_name(_with_adapter(models, adapter), name))
     sources = [check_model(spec, tasks, settings) for spec in specs]
     check_names(sources, settings.output)
-    records = _run_all(sources, tasks, settings)
+    records = _run_all(sources, tasks, settings, log)
     if json_output:
         say_json({"runs": [_summary(record) for record in records]})
     else:
@@ -81,14 +92,40 @@ def _with_adapter(models: tuple[str, ...], adapter: str | None) -> tuple[str, ..
     return (",".join([name, f"adapter={adapter}", *fields]),)
 
 
-def _run_all(sources: list[Source], tasks: list[Task], settings: RunSettings) -> list[RunRecord]:
+def _run_all(
+    sources: list[Source], tasks: list[Task], settings: RunSettings, log: Callable[[RunRecord], None]
+) -> list[RunRecord]:
     """Model by model, so that only one is in memory."""
     records = []
     for source in sources:
         model = load(source, settings)
-        records += [run(model, task, settings) for task in tasks]
+        for task in tasks:
+            records.append(run(model, task, settings))
+            log(records[-1])
         del model
     return records
+
+
+def _log_to(names: tuple[str, ...], output: Path) -> Callable[[RunRecord], None]:
+    """What tells all trackers of a run. A tracker that fails costs a warning: the run is finished and kept.
+
+    Raises:
+        UserError: a tracker is not there.
+    """
+    if not names:
+        return lambda record: None
+    from famcli.reports.trackers import open_trackers
+
+    trackers = open_trackers(names, output)
+
+    def log(record: RunRecord) -> None:
+        for name, tracker in trackers.items():
+            try:
+                tracker.log(record)
+            except Exception as error:
+                tell(f"warning: {record.run_id} is finished, but {name} was not told of it: {error!r}")
+
+    return log
 
 
 def _summary(record: RunRecord) -> dict[str, object]:
