@@ -16,14 +16,16 @@ from famcli.cli.saying import tell
 from famcli.display import format_bytes
 from famcli.evaluation.progress import PlainProgress, advance_words
 
+ROOM_FOR_A_BAR = 100
+"""Columns; on a narrower terminal the figures take all there is."""
+
 
 class _Words(ProgressColumn):
-    """Speed and time left, of the whole run so far until the last half minute says more."""
+    """Speed and time left, from the whole run so far: what is skipped comes at once, and says nothing by itself."""
 
     def render(self, task: Task) -> Text:
-        read, total = round(task.completed), round(task.total or 0)
-        seconds = read / task.speed if task.speed else task.elapsed or 0.0
-        return Text(advance_words(read, total, seconds), style="cyan")
+        words = advance_words(round(task.completed), round(task.total or 0), task.elapsed or 0.0)
+        return Text(words, style="cyan", no_wrap=True)
 
 
 class _Memory(ProgressColumn):
@@ -50,14 +52,14 @@ class LiveProgress:
     def begin(self, samples: int, done: int, tokens: int) -> None:
         already = f"goes on after {done} of {samples} samples" if done else f"{samples} samples"
         tell(f"{self.title}: {already}")
+        screen = Console(stderr=True)
         self._bar = Progress(
-            BarColumn(bar_width=None),
+            *([BarColumn()] if screen.width >= ROOM_FOR_A_BAR else []),
             TextColumn("{task.percentage:>3.0f}%"),
             _Words(),
             _Memory(self.memory),
-            console=Console(stderr=True),
+            console=screen,
             transient=True,
-            expand=True,
         )
         self._task = self._bar.add_task("", total=tokens)
         self._bar.start()
