@@ -99,6 +99,18 @@ def test_a_client_that_is_not_installed_is_refused_before_anything_runs(
     assert not Path("results").exists()
 
 
+def test_a_client_that_fails_at_once_is_refused_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(output: Path) -> Told:
+        raise AttributeError("another version")
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", broken)
+    assert main([*EVAL, "--log", "mlflow"]) == 2
+    assert "does not work here: AttributeError('another version')" in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
 def test_tensorboard_has_the_figures_in_its_own_files(capsys: pytest.CaptureFixture[str]) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run, said = evaluate(capsys, "--log", "tensorboard")

@@ -135,7 +135,7 @@ def open_trackers(names: Sequence[str], output: Path) -> dict[str, Tracker]:
         output: the directory of the run records.
 
     Raises:
-        UserError: the client of one is not installed, or knows nobody here.
+        UserError: the client of one is not installed, does not work, or knows nobody here.
     """
     found: dict[str, Tracker] = {}
     for name in dict.fromkeys(names):
@@ -144,4 +144,9 @@ def open_trackers(names: Sequence[str], output: Path) -> dict[str, Tracker]:
         except ImportError as error:
             message = f"--log {name}: its client cannot be imported: {error}"
             raise UserError(message, f"pip install 'famcli[{name}]'") from error
+        except UserError:
+            raise
+        except Exception as error:  # code of others
+            hint = f"leave it out, or try another version: pip install --upgrade 'famcli[{name}]'"
+            raise UserError(f"--log {name}: its client does not work here: {error!r}", hint) from error
     return found
