@@ -58,11 +58,13 @@ def evaluate(
     *,
     options: Mapping[str, Any] | None = None,
     data: str | Path | Mapping[str, str | Path] | None = None,
+    split: str | None = None,
     output: str | Path = "results",
     device: str = "auto",
     dtype: str = "auto",
     batch_size: int | None = None,
     limit: int | None = None,
+    limit_documents: int | None = None,
     max_context: int | None = None,
     truncate: Side | None = None,
     chat_template: bool = False,
@@ -84,11 +86,13 @@ def evaluate(
         options: of the tasks, as after ``-o``: ``{"lengths": ["1k", "64k"], "trials": 20}``. Each goes to every task
             that has it; a task that was made with its options keeps them.
         data: a path, ``sample`` or ``hub``, for all tasks or by the name of a task.
+        split: of data with several: ``train``, ``validation``, ``test`` or ``all``.
         output: the directory of the run records.
         device: see ``load_model``, as for ``dtype``; of a model that is to be loaded.
         dtype: see there.
         batch_size: samples read together; it changes no answer.
         limit: most samples of each task.
+        limit_documents: most documents of each task.
         max_context: the most tokens that a prompt with its answer takes.
         truncate: what of a document beyond ``max_context`` is cut: ``left``, ``right`` or ``middle``.
         chat_template: every question is one user turn of the model's chat template.
@@ -115,10 +119,11 @@ def evaluate(
         results=Path(output),
         seed=seed,
         limit=limit,
+        limit_documents=limit_documents,
         max_context=max_context,
         truncate=truncate,
         chat_template=chat_template,
-        chat_arguments=chat_arguments or {},
+        chat_arguments=chat_arguments,
         thinking=thinking,
         batch_size=batch_size,
         fresh=fresh,
@@ -131,6 +136,7 @@ def evaluate(
         settings,
         options=options or {},
         data=data_words(data),
+        split=split,
         device=device,
         dtype=dtype,
         progress=progress,

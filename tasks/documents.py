@@ -11,11 +11,12 @@ from functools import cached_property, partial
 from itertools import chain, count
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
+from famcli.errors import UserError
 from famcli.task import DataError, Encoder, Prompt, Request, Sample, Scores, Task, option
 
 from .hub import HubDataset, fetch
 from .rows import Row
-from .sources import Dataset, no_hub_data, open_data
+from .sources import SAMPLE, Dataset, no_hub_data, open_data
 from .splits import ALL, parse_split
 
 Position = Literal["after", "before", "both"]
@@ -89,10 +90,12 @@ class DocumentTask(Task):
     Attributes:
         hub: its data on the hub, with licence and citation; ``None`` where there is none.
         texts: patterns of the names of plain text files that are rows.
+        texts_instead: they are only where there are no other rows: a README.txt beside rows is none.
     """
 
     hub: ClassVar[HubDataset | None] = None
     texts: ClassVar[tuple[str, ...]] = ()
+    texts_instead: ClassVar[bool] = False
     Options = DocumentOptions
     options: DocumentOptions
     asked_split: str | None = None
@@ -117,7 +120,8 @@ class DocumentTask(Task):
         Raises:
             UserError: the option ``data`` names nothing that can be read.
         """
-        return open_data(self.name, self.options.data or None, self.hub, self.texts, self.asked_split)
+        data, instead = self.options.data or None, self.texts_instead
+        return open_data(self.name, data, self.hub, self.texts, self.asked_split, texts_instead=instead)
 
     def provenance(self) -> Mapping[str, Any]:
         """See ``Task.provenance``: the fields of ``sources.Provenance``.
@@ -133,6 +137,17 @@ class DocumentTask(Task):
     def data(self) -> Dataset:
         """See ``Task.data``."""
         return self.dataset
+
+    def check_split(self) -> None:
+        """See ``Task.check_split``."""
+        if not self.dataset.has_splits and self.options.split != ALL:
+            name = self.dataset.provenance.name
+            where = f"the built-in sample of {name}" if self.dataset.provenance.source == SAMPLE else name
+            raise UserError(
+                f"task {self.name}: there is no split {self.options.split} in {where}: no name of a file or folder "
+                "there says of which split it is",
+                "leave out --split to read all of it",
+            )
 
     def fetch(self, split: str | None) -> dict[str, Any]:
         """See ``Task.fetch``."""

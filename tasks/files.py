@@ -32,6 +32,7 @@ from famcli.inputs import check_encoding, check_file
 from famcli.task import DataError
 
 from .rows import Row
+from .unpacking import Bounded, most_unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,11 @@ PARQUET_BATCH = 16
 
 LARGEST_ROW = 1 << 28
 """Most bytes of a line of JSON: no book comes near it."""
-UNPACKED_ALWAYS, UNPACKED_TIMES = 1 << 26, 200
-"""Bytes that anything packed may unpack to, and how many times its own size beyond that: text packs to a tenth."""
-
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class NoRowsError(UserError):
+    """What was given is no file of rows, or holds none."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ class DataFile:
     def _unzipped(self, raw: IO[bytes], size: int) -> IO[bytes]:
         if not self.name.endswith(".gz"):
             return raw
-        bounded = _Bounded(gzip.GzipFile(fileobj=raw), most_unpacked(size), self.label)
+        bounded = Bounded(gzip.GzipFile(fileobj=raw), most_unpacked(size), self.label)
         return cast("IO[bytes]", io.BufferedReader(bounded))
 
     @contextmanager
@@ -248,29 +250,6 @@ class DataFile:
             raise DataError(f"{self.label} cannot be read: {error}") from error
 
 
-class _Bounded(io.RawIOBase):
-    """Reads what unpacks, up to a bound."""
-
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile, most: int, label: str) -> None:
-        self.stream, self.left, self.most, self.label = stream, most, most, label
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        part = self.stream.read(len(buffer))
-        self.left -= len(part)
-        if self.left < 0:
-            raise DataError(f"{self.label} unpacks to more than {self.most >> 20} MiB: that is no text")
-        buffer[: len(part)] = part
-        return len(part)
-
-
-def most_unpacked(size: int) -> int:
-    """Most bytes that ``size`` packed bytes may unpack to."""
-    return max(UNPACKED_ALWAYS, UNPACKED_TIMES * size)
-
-
 def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
     """The files of rows at ``path``, sorted by name.
 
@@ -290,7 +269,7 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
     if is_folder:
         found = [file for name in names if _kind(name, texts) for file in expand(path / name, name, texts)]
         if not found:
-            raise UserError(f"no data in the directory {path}", READABLE)
+            raise NoRowsError(f"no data in the directory {path}", _readable(texts))
         _warn_of_others(str(path), [name for name in names if _kind(name, texts) is None], texts)
         return sorted(found, key=lambda file: file.label)
     check_file(path)
@@ -298,9 +277,13 @@ def list_files(path: Path, texts: Sequence[str] = ()) -> list[DataFile]:
         raise UserError(f"there is no file or directory '{path}'", "--data takes a path, or one of: sample, hub")
     if _kind(path.name, texts) is None:
         packed = path.name.lower().endswith(PACKED)
-        hint = f"unpack it and give its directory: {READABLE}" if packed else READABLE
-        raise UserError(f"{path} has an unknown extension", hint)
+        hint = f"unpack it and give its directory: {_readable(texts)}" if packed else _readable(texts)
+        raise NoRowsError(f"{path} has an unknown extension", hint)
     return expand(path, path.name, texts)
+
+
+def _readable(texts: Sequence[str]) -> str:
+    return f"{READABLE}; of this task also {', '.join(texts)}" if texts else READABLE
 
 
 def _files_below(folder: Path) -> list[str]:
@@ -344,7 +327,7 @@ def expand(path: Path, name: str, texts: Sequence[str] = ()) -> list[DataFile]:
     kinds = {member: _kind(member, texts) for member in sorted(members)}
     found = [DataFile(member, path, kind, member) for member, kind in kinds.items() if kind not in (None, ZIP)]
     if not found:
-        raise UserError(f"no data in {name}", READABLE)
+        raise NoRowsError(f"no data in {name}", _readable(texts))
     for file in found:
         about = members[file.name]
         if about.flag_bits & 1:

@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from famcli.errors import printable
-from famcli.task import DataError, Encoder, Read, Sample
+from famcli.task import DataError, DataField, DataSchema, Encoder, Read, Sample
 
 from .documents import DocumentTask, text_id, unique_ids
 from .files import JSONL, PARQUET, DataFile
@@ -53,7 +53,8 @@ class Isabelle(DocumentTask):
 
     The data is a directory or zip of entries, ``ENTRY/**/*.thy``, possibly below a folder ``thys`` as in a checkout of
     the Archive; or a single entry, with theories or a ROOT file at its top; or rows with ``text`` and ``entry`` or
-    ``id``, whose theories are joined already. What else lies beside theories, such as CSV, is not looked at.
+    ``id``, whose theories are joined already; what has no name is called by a hash of its text. What else lies beside
+    theories, such as CSV, is not looked at.
     """
 
     name = "isabelle"
@@ -64,6 +65,17 @@ class Isabelle(DocumentTask):
     licence = "BSD or LGPL, as each entry says"
     citation = "Archive of Formal Proofs, https://www.isa-afp.org, ISSN 2150-914x; cite the entries"
     texts = (f"*{THEORY}", ROOT)
+    schema = DataSchema(
+        fields=(
+            DataField("text", "text", "all theories of the entry, joined"),
+            DataField("entry", "text", "its name", required=False),
+            DataField("id", "text", "its name, where it has no entry", required=False),
+            DataField("title", "text", "for the reader of the record", required=False),
+            DataField("theories", "a list of texts", "their names", required=False),
+        ),
+        example={"text": 'theory Tally imports Main begin\n\nlemma "n + 0 = (n::nat)" by simp\n\nend\n'},
+        also="a directory or zip of .thy files, a folder an entry, as a checkout of the Archive of Formal Proofs",
+    )
     strays: frozenset[DataFile] = frozenset()
     """Theories that were left out, once the data was read."""
 
@@ -193,7 +205,8 @@ def _below_entries(root: Path, files: Sequence[DataFile]) -> list[tuple[tuple[st
 def _joined_entry(row: Row) -> Entry:
     if PurePosixPath(row.file).name == ROOT:
         raise DataError(f"{row.where} stands without theories", f"give a directory with {THEORY} files")
-    name = row.text("entry" if row.has("entry") else "id")
+    named = next((field for field in ("entry", "id") if row.has(field)), None)
+    name = row.text(named) if named else text_id(row.text("text"))
     title = row.text("title") if row.has("title") else name
     theories = len(row.texts("theories")) if row.has("theories") else 0
     return Entry(name, title, row.text("text"), theories)

@@ -26,7 +26,7 @@ from .documents import (
 )
 from .hub import HubDataset
 from .rows import Row
-from .schemas import LONGBENCH, LONGBENCH_MARKS, SCROLLS, read_by_schema, read_longbench
+from .schemas import LONGBENCH, LONGBENCH_MARKS, QUESTION_SCHEMA, SCROLLS, read_by_schema, read_longbench
 
 HUB = HubDataset(
     repo="deepmind/narrativeqa",
@@ -53,6 +53,7 @@ class NarrativeQA(QuestionTask[Question]):
     summary = "questions about whole books and film scripts, answered in free text"
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), MetricSpec("bleu_1"), MetricSpec("bleu_4"))
     hub = HUB
+    schema = QUESTION_SCHEMA
     Options = LineOptions
     options: LineOptions
 

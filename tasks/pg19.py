@@ -15,9 +15,10 @@ from famcli.metrics.language_model import (
     whitespace_words,
     word_perplexity,
 )
-from famcli.task import Encoder, MetricSpec, Predicted, Read, Sample, Weighted, option
+from famcli.task import DataField, DataSchema, Encoder, MetricSpec, Predicted, Read, Sample, Weighted, option
 
-from .documents import DocumentOptions, DocumentTask, unique_ids
+from .documents import DocumentOptions, DocumentTask, text_id, unique_ids
+from .files import TEXT
 from .hub import HubDataset
 from .rows import Row
 
@@ -78,9 +79,10 @@ class Book:
     """One book.
 
     Attributes:
-        id: unique in the data, the number that its address ends with.
-        title: of the book.
-        text: all of it, exactly as it is in the data.
+        id: unique in the data: the number that its address ends with, its ``id``, or a hash of the text; of a file
+            of text its path.
+        title: of the book; its id where the data does not say.
+        text: all of it, exactly as it is in the data; of a file of text with line ends of one kind.
         details: ``words``, ``bytes`` and, where it is known, ``year``.
     """
 
@@ -114,6 +116,19 @@ class PG19(DocumentTask):
     template = "{text}"
     Options = PG19Options
     options: PG19Options
+    texts = ("*.txt",)
+    texts_instead = True
+    schema = DataSchema(
+        fields=(
+            DataField("text", "text", "the whole book"),
+            DataField("short_book_title", "text", "its title", required=False),
+            DataField("url", "text", "its address, whose last part is its name in the run", required=False),
+            DataField("id", "text", "a name for it, where it has no url", required=False),
+            DataField("publication_date", "a whole number", "the year", required=False),
+        ),
+        example={"text": "There are two roads round the lake, an upper and a lower. I took the lower."},
+        also="a directory or zip of .txt files, each a book; rows as the hub has them",
+    )
     hub = HubDataset(
         repo="emozilla/pg19",
         revision="c021754c8e01c5b1cc83a1f549c1f97fbbb756b8",
@@ -129,13 +144,24 @@ class PG19(DocumentTask):
         Raises:
             DataError: a row does not fit.
         """
-        books = [_read_book(row) for row in self.dataset.rows]
+        books = [self._read(row) for row in self.dataset.rows]
         ids = unique_ids(book.id for book in books)
         return [dataclasses.replace(book, id=id) for id, book in zip(ids, books, strict=True)]
 
     def check_row(self, row: Row) -> None:
         """See ``DocumentTask.check_row``."""
-        _read_book(row)
+        self._read(row)
+
+    def taken_from_names(self) -> list[str]:
+        """The names of books that are files of text."""
+        return [book.id for book in self.books] if self._texts else []
+
+    @cached_property
+    def _texts(self) -> bool:
+        return any(file.kind == TEXT for file in self.dataset.files)
+
+    def _read(self, row: Row) -> Book:
+        return _read_text(row) if self._texts else _read_book(row)
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
         """See ``Task.samples``; neither tokenizer nor seed plays a part.
@@ -171,8 +197,19 @@ def _read_book(row: Row) -> Book:
     details = {"words": whitespace_words(text), "bytes": len(text.encode())}
     if row.has("publication_date"):
         details["year"] = row.integer("publication_date")
-    number = row.text("url").rstrip("/").rpartition("/")[2]
-    return Book(number, row.text("short_book_title"), text, details)
+    if row.has("url"):
+        name = row.text("url").rstrip("/").rpartition("/")[2]
+    else:
+        name = row.text("id") if row.has("id") else text_id(text)
+    title = row.text("short_book_title") if row.has("short_book_title") else name
+    return Book(name, title, text, details)
+
+
+def _read_text(row: Row) -> Book:
+    """A file of text: line ends and a mark of its encoding say what wrote it, not what the book is."""
+    text = row.text("text").removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    name = row.file.removesuffix(".txt")
+    return Book(name, name, text, {"words": whitespace_words(text), "bytes": len(text.encode())})
 
 
 def score(book: Book, scale: float, answer: Predicted) -> dict[str, Weighted]:

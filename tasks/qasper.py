@@ -26,7 +26,7 @@ from .documents import (
 )
 from .hub import HubDataset
 from .rows import Row
-from .schemas import LONGBENCH, LONGBENCH_MARKS, SCROLLS, read_by_schema, read_longbench
+from .schemas import LONGBENCH, LONGBENCH_MARKS, QUESTION_SCHEMA, SCROLLS, read_by_schema, read_longbench
 
 HUB = HubDataset(
     repo="allenai/qasper",
@@ -73,6 +73,7 @@ class Qasper(QuestionTask[PaperQuestion]):
     summary = "questions about whole scientific papers, answered in free text"
     metrics = (MetricSpec("rouge_l", paper=True), MetricSpec("f1"), *(MetricSpec(f"f1_{kind}") for kind in KINDS))
     hub = HUB
+    schema = QUESTION_SCHEMA
     Options = LineOptions
     options: LineOptions
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from famcli.task import Choose, Chosen, Encoder, MetricSpec, Scores, Weighted
+from famcli.task import Choose, Chosen, DataField, DataSchema, Encoder, MetricSpec, Scores, Weighted
 
 from .documents import (
     Question,
@@ -72,6 +72,22 @@ class Quality(QuestionTask[ChoiceQuestion]):
     summary = "multiple choice on stories and articles, by the likelihood of each option"
     metrics = (MetricSpec("accuracy", paper=True), MetricSpec("accuracy_norm"), MetricSpec("accuracy_hard"))
     hub = HUB
+    schema = DataSchema(
+        fields=(
+            DataField("article", "text", "the whole story; rows with the same one share its reading"),
+            DataField("question", "text", "the question"),
+            DataField("options", f"a list of {OPTIONS} texts", "the answers to choose from"),
+            DataField("answer", "a whole number", f"which of them is right, from 0 to {OPTIONS - 1}"),
+            DataField("hard", "true or false", "whether it counts in accuracy_hard", required=False),
+        ),
+        example={
+            "article": "The ferry left at noon. Ines stayed behind, for she had lost her ticket in the snow.",
+            "question": "Why did Ines stay behind?",
+            "options": ["She was ill.", "She had lost her ticket.", "It was too late.", "She hated the sea."],
+            "answer": 1,
+        },
+        also="articles as the authors publish them, rows as SCROLLS has them",
+    )
 
     def read(self, rows: Iterator[Row]) -> Questions[ChoiceQuestion]:
         """See ``QuestionTask.read``: articles of the original release, rows of its mirror on the hub, or of SCROLLS."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TypeVar
 
-from famcli.task import DataError
+from famcli.task import DataError, DataField, DataSchema
 
 from .documents import Question, Questions, no_answers, text_id, unique_ids
 from .rows import Row
@@ -18,6 +18,22 @@ logger = logging.getLogger(__name__)
 SCROLLS, LONGBENCH = "SCROLLS", "LongBench"
 LONGBENCH_MARKS = {"context": LONGBENCH}
 T = TypeVar("T")
+
+QUESTION_SCHEMA = DataSchema(
+    fields=(
+        DataField("context", "text", "the whole story or paper; rows with the same one share its reading"),
+        DataField("input", "text", "the question"),
+        DataField("answers", "a list of texts", "the right answers, at least one; the best match counts"),
+        DataField("_id", "text", "a name for the question, no two alike", required=False),
+    ),
+    example={
+        "context": "The ferry left at noon. Ines stayed behind, for she had lost her ticket in the snow.",
+        "input": "Why did Ines stay behind?",
+        "answers": ["She had lost her ticket.", "because her ticket was lost"],
+    },
+    also="rows as the hub has them, as SCROLLS and as LongBench has them",
+)
+"""Of tasks that ask questions about documents and are answered in free text; LongBench spells it so."""
 
 _IN_SCROLLS = 'write a row a question: {"id", "pid", "input": QUESTION, blank line and DOCUMENT, "output": ANSWER}'
 

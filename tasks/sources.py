@@ -12,19 +12,40 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from famcli.errors import UserError
 from famcli.files import user_path
 from famcli.task import DataError
 
-from .files import DataFile, list_files
+from .files import TEXT, DataFile, NoRowsError, list_files
 from .hub import HubDataset, fetch, find_stored
 from .rows import Row
 from .splits import ALL, SPLITS, VALIDATION, of_one_split, split_of
 
 HUB, SAMPLE = "hub", "sample"
 SAMPLES = Path(__file__).parent / "samples"
+
+
+class _Texts(NamedTuple):
+    """Which plain text files are rows; see ``open_data``."""
+
+    patterns: tuple[str, ...]
+    instead: bool
+
+    def files(self, path: Path) -> list[DataFile]:
+        """See ``list_files``."""
+        if not self.instead:
+            return list_files(path, self.patterns)
+        try:
+            return list_files(path)
+        except NoRowsError:
+            return list_files(path, self.patterns)
+
+    def splits(self, files: Sequence[tuple[str, DataFile]]) -> list[tuple[DataFile, str | None]]:
+        """Files, each with the name of the directory that it is below where that counts, with their splits."""
+        told = self.instead or not any(file.kind == TEXT for _, file in files)
+        return [(file, split_of(file, folder) if told else None) for folder, file in files]
 
 
 @dataclass(frozen=True)
@@ -48,10 +69,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files of rows, and where they are from. Rows are read when they are asked for, and each time again."""
+    """Files of rows, and where they are from. Rows are read when they are asked for, and each time again.
+
+    Attributes:
+        files: of rows.
+        provenance: where they are from.
+        has_splits: it is said of which split they are, by their names or by the hub.
+    """
 
     files: tuple[DataFile, ...]
     provenance: Provenance
+    has_splits: bool = False
 
     @property
     def rows(self) -> Iterator[Row]:
@@ -81,6 +109,8 @@ def open_data(
     hub: HubDataset | None = None,
     texts: Sequence[str] = (),
     split: str | None = None,
+    *,
+    texts_instead: bool = False,
 ) -> Dataset:
     """The rows to evaluate ``task_name`` on.
 
@@ -91,24 +121,25 @@ def open_data(
         hub: the task's data on the hub, if there is any. ``--data hub`` downloads it where it is not on this machine.
         texts: patterns of the names of plain text files that are rows with ``path`` and ``text``, e.g. ``*.thy``.
         split: the split of files at a path that was asked for; ``None`` takes that of ``hub`` where there are several.
+        texts_instead: texts are rows only where there are no others; folders say of which split they are.
 
     Raises:
         UserError: there is no such data, or a file cannot be read or holds no rows.
     """
+    kinds = _Texts(tuple(texts), texts_instead)
     if data == SAMPLE:
-        return _dataset("sample", task_name, None, _sample_files(task_name, texts))
+        return _dataset("sample", task_name, None, _sample_files(task_name, kinds))
     if data and data != HUB:
         paths = _paths(data, task_name)
         names = [Path(os.path.realpath(path)).name for path in paths]
-        given = [
-            (name if len(paths) > 1 else "", list_files(path, texts)) for name, path in zip(names, paths, strict=True)
-        ]
-        named = [(file, split_of(file, folder)) for folder, files in given for file in files]
+        given = [(name if len(paths) > 1 else "", kinds.files(path)) for name, path in zip(names, paths, strict=True)]
+        named = kinds.splits([(folder, file) for folder, files in given for file in files])
         name = ",".join(sorted(names))
         files, taken = of_one_split(named, split, hub.split if hub else VALIDATION, name)
         if taken:
             name = f"{name}:{taken}"
-        return _dataset("path", name, None, sorted(files, key=lambda file: file.label))
+        found = _dataset("path", name, None, sorted(files, key=lambda file: file.label))
+        return dataclasses.replace(found, has_splits=any(of for _, of in named))
     if hub is None:
         raise no_hub_data(task_name, texts)
     if split == ALL:
@@ -118,7 +149,8 @@ def open_data(
         if not data:
             raise no_data(task_name, hub)
         stored = fetch(hub)
-    return _dataset("hub", hub.repo, stored.commit, stored.data_files())
+    found = _dataset("hub", hub.repo, stored.commit, stored.data_files())
+    return dataclasses.replace(found, has_splits=True)
 
 
 def no_data(task_name: str, hub: HubDataset) -> UserError:
@@ -160,10 +192,10 @@ def _paths(data: str, task_name: str) -> list[Path]:
     return paths
 
 
-def _sample_files(task_name: str, texts: Sequence[str]) -> list[DataFile]:
+def _sample_files(task_name: str, texts: _Texts) -> list[DataFile]:
     for path in (SAMPLES / f"{task_name}.jsonl", SAMPLES / task_name):
         if path.exists():
-            return list_files(path, texts)
+            return texts.files(path)
     raise UserError(f"task {task_name} has no built-in sample", "use --data PATH or --data hub")
 
 

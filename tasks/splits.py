@@ -33,6 +33,8 @@ def parse_split(text: str) -> str:
 def split_of(file: DataFile, given: str = "") -> str | None:
     """The split that the name of a file, or of the nearest folder or zip around it, stands for.
 
+    The name of a file of text is a title, and says nothing.
+
     Args:
         file: one of those given.
         given: name of the directory that it is below, where that counts too.
@@ -41,7 +43,8 @@ def split_of(file: DataFile, given: str = "") -> str | None:
         ``None`` where no name says one, or the name that does says several.
     """
     around = [given, file.path.name] if file.member is not None else [given]
-    for part in reversed([*around, *PurePosixPath(file.name).parts]):
+    parts = PurePosixPath(file.name).parts
+    for part in reversed([*around, *(parts[:-1] if file.kind == TEXT else parts)]):
         if found := {_NAMES[word] for word in re.findall("[a-z]+", part.lower()) if word in _NAMES}:
             return found.pop() if len(found) == 1 else None
     return None
@@ -66,7 +69,7 @@ def of_one_split(
     """
     every = [file for file, _ in files]
     there = [split for split in SPLITS if any(split == of for _, of in files)]
-    if asked == ALL or not there or any(file.kind == TEXT for file in every):
+    if asked == ALL or not there:
         return every, None
     names = ", ".join(there)
     if asked and asked not in there:

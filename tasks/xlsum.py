@@ -15,7 +15,18 @@ from pathlib import PurePosixPath
 
 from famcli.metrics.segmentation import unicode_tokens
 from famcli.metrics.text_overlap import chrf, rouge_l
-from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Weighted
+from famcli.task import (
+    DataError,
+    DataField,
+    DataSchema,
+    Encoder,
+    Generate,
+    Generated,
+    MetricSpec,
+    Prompt,
+    Sample,
+    Weighted,
+)
 
 from .documents import DocumentOptions, DocumentTask, skip_blank_lines, unique_ids
 from .hub import HubDataset
@@ -80,6 +91,20 @@ class XLSum(DocumentTask):
     template = "{document}" + REQUEST
     Options = XLSumOptions
     options: XLSumOptions
+    schema = DataSchema(
+        fields=(
+            DataField("id", "text", "a name for the article"),
+            DataField("language", "text", f"one of {', '.join(LANGUAGES)}; or the name of the file says it"),
+            DataField("text", "text", "the article"),
+            DataField("summary", "text", "its summary in one sentence"),
+        ),
+        example={
+            "id": "ferry-1",
+            "language": "english",
+            "text": "The last ferry of the year left Saint-Malo at noon. Snow had closed the harbour for two days.",
+            "summary": "The last ferry of the year has left Saint-Malo after two days of snow.",
+        },
+    )
     hub = HubDataset(
         repo="csebuetnlp/xlsum",
         revision="refs/convert/parquet",

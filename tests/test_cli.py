@@ -16,7 +16,7 @@ from test_checkpoint import save_small
 from famcli import __version__
 from famcli.cli.command import cli
 from famcli.cli.main import main
-from famcli.cli.options import find_suite, list_suites
+from famcli.cli.suites import find_suite, list_suites
 from famcli.cli.verbs import VERBS
 from famcli.task import load_task
 

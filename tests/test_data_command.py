@@ -117,6 +117,70 @@ def test_record_that_does_not_fit_is_named_and_returns_1(capsys: pytest.CaptureF
     assert "line 1: invalid JSON" in check(capsys, "--data", "worse.jsonl", code=1)["problem"]
 
 
+WITH_DATA = ["isabelle", "narrativeqa", "pg19", "qasper", "quality", "xlsum"]
+
+
+def says(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(["data", "schema", *args]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", WITH_DATA)
+def test_a_schema_is_what_data_check_accepts_and_no_more(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The example fits; without a field that may be left out it still does, without any other it does not."""
+    schema = json.loads(says(capsys, task, "--json"))
+    Path("example.jsonl").write_text(says(capsys, task, "--example"))
+    assert json.loads(Path("example.jsonl").read_text()) == schema["example"]
+    fields = {field["name"]: field for field in schema["fields"]}
+    required = {name for name, field in fields.items() if field["required"]}
+    assert required <= schema["example"].keys() <= fields.keys()
+    filled = {"text": "x", "a whole number": 1, "true or false": True, "a list of texts": ["x"]}
+    whole = {name: filled.get(field["type"]) for name, field in fields.items()} | schema["example"]
+
+    def fits(row: dict[str, Any]) -> bool:
+        write_rows(Path("row.jsonl"), [row])
+        code = main(["data", "check", task, "--data", "row.jsonl"])
+        out = capsys.readouterr().out
+        assert ("every row fits" in out) == (code == 0)
+        return code == 0
+
+    assert fits(schema["example"]) and fits(whole)
+    for name in fields:
+        assert fits({other: value for other, value in whole.items() if other != name}) == (name not in required), name
+        assert not fits({**schema["example"], name: [[]]}), f"{name} is of no such type"
+
+
+@pytest.mark.parametrize("task", WITH_DATA)
+def test_a_schema_in_words_names_every_field_and_stands_in_the_docs(
+    task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text()
+    example = says(capsys, task, "--example").strip()
+    assert example in docs
+    out = says(capsys, task)
+    assert f"for example: {example}" in out
+    for field in json.loads(says(capsys, task, "--json"))["fields"]:
+        line = next(line for line in out.splitlines() if line.split()[0] == field["name"])
+        assert field["type"] in line and field["help"] in line
+        assert ("may be left out" in line) != field["required"]
+
+
+def test_no_schema_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for task, problem in (("passkey", "needs no data"), ("stories", "does not say which rows"), ("storys", "unknown")):
+        assert main(["data", "schema", task]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_all_misfits_are_listed_up_to_twenty(capsys: pytest.CaptureFixture[str]) -> None:
+    bad: list[dict[str, Any]] = [{"text": "fine"}, *({"text": i} for i in range(30))]
+    write_rows(Path("books.jsonl"), bad)
+    assert main(["data", "check", "pg19", "--data", "books.jsonl"]) == 1
+    out = capsys.readouterr().out
+    for line in range(2, 22):
+        assert f"books.jsonl, line {line}: field 'text' must be text, not a whole number" in out
+    assert "line 22" not in out and "in all     30 do not fit; shown are 20" in out
+
+
 def test_the_data_may_be_given_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(capsys, "-o", "data=rows.jsonl") == check(capsys, "--data", "rows.jsonl")
     assert main(["data", "check", "stories", "--data", "rows.jsonl", "-o", "data=rows.jsonl"]) == 2

@@ -15,7 +15,7 @@ from small_runs import small_model
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
-from famcli.cli.options import find_suite
+from famcli.cli.suites import find_suite
 from famcli.evaluation.plan import measure, plan
 from famcli.evaluation.runner import evaluate
 from famcli.task import load_task

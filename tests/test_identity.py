@@ -19,6 +19,7 @@ from small_runs import loaded, small_model
 from famcli.checkpoints.registry import load_model
 from famcli.checkpoints.sources import LoadedModel
 from famcli.compare.pairing import comparable
+from famcli.evaluation.asking import Limits
 from famcli.evaluation.identity import context_fields, new_record
 from famcli.evaluation.record import RunRecord, load_record
 from famcli.files import source_sha256
@@ -83,7 +84,7 @@ def module_at(file: Path, text: str | None = None) -> ModuleType:
 def record(model: LoadedModel, task: Task) -> RunRecord:
     """That of a run that has not begun."""
     context = context_fields(model.tokenizer, None, None, NO_SPECIAL_TOKENS, False)
-    return new_record(model, task, Path("results"), 0, None, context)
+    return new_record(model, task, Path("results"), 0, Limits(), context)
 
 
 def run_id(model: LoadedModel, task: Task | None = None) -> str:

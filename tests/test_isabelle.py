@@ -346,7 +346,6 @@ def test_errors_name_the_file_below_what_was_given(tmp_path: Path, path: str) ->
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": "x"}, "entries.jsonl, line 1: field 'id' is missing"),
         ({"id": "A"}, "entries.jsonl, line 1: field 'text' is missing"),
         ({"id": "A", "text": "x", "theories": "X"}, "entries.jsonl, line 1: field 'theories' must be a list, not text"),
     ],

@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +173,55 @@ def test_ids_are_unique_and_a_limit_takes_the_first(tmp_path: Path) -> None:
     assert made.provenance()["rows"] == 3
 
 
-@pytest.mark.parametrize("field", ["short_book_title", "url", "text"])
+@pytest.mark.parametrize("field", ["short_book_title", "url", "text", "id"])
 def test_errors_name_file_line_and_field(tmp_path: Path, field: str) -> None:
-    path = write(tmp_path, [book(1), {**book(2), field: None}])
-    with pytest.raises(UserError, match=f"books.jsonl, line 2: field '{field}' is missing"):
+    path = write(tmp_path, [book(1), {**book(2), "url": None, field: 3}])
+    with pytest.raises(UserError, match=f"books.jsonl, line 2: field '{field}' must be text, not a whole number"):
         samples(task(path))
+
+
+def test_a_book_needs_nothing_but_its_text(tmp_path: Path) -> None:
+    made = task(write(tmp_path, [{"text": TEXT}, {"text": "two", "id": "mine"}, book(7)]))
+    ids = [sample.id for sample in samples(made)]
+    assert ids[1:] == ["mine", "7"] and len(ids[0]) == 16
+    (tmp_path / "again").mkdir()
+    assert samples(task(write(tmp_path / "again", [{"text": TEXT}])))[0].id == ids[0], "by what it says alone"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_text_are_books_by_their_names(tmp_path: Path, packed: bool) -> None:
+    folder = tmp_path / "books"
+    for name, content in {"b.txt": b"\xef\xbb\xbftwo\r\nlines\rof it\n", "old/a.txt": b"one"}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "books.zip", "w") as archive:
+            for file in folder.rglob("*.txt"):
+                archive.write(file, file.relative_to(folder))
+        folder = tmp_path / "books.zip"
+    made = task(folder)
+    assert [(book.id, book.title, book.text) for book in made.books] == [
+        ("b", "b", "two\nlines\nof it\n"),
+        ("old/a", "old/a", "one"),
+    ]
+    assert made.books[0].details == {"words": 4, "bytes": 16}
+
+
+def test_the_name_of_a_book_is_part_of_its_run_where_a_file_gives_it(tmp_path: Path) -> None:
+    hashes = set()
+    for name in ("a.txt", "b.txt", "b.jsonl", "a.jsonl"):
+        text = TEXT if name.endswith("txt") else json.dumps(book(1))
+        (tmp_path / name).write_text(text)
+        hashes.add(PG19.from_options({"data": str(tmp_path / name)}).provenance()["sha256"])
+        (tmp_path / name).unlink()
+    assert len(hashes) == 3, "the same row in another file is the same run"
+
+
+def test_texts_beside_rows_are_no_books(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, [book(1)])
+    (tmp_path / "README.txt").write_text("about these books")
+    assert [sample.id for sample in samples(task(tmp_path))] == ["1"]
+    assert "left out: README.txt" in caplog.text
 
 
 def test_real_books() -> None:

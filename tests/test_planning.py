@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,13 +93,53 @@ def test_a_cell_that_does_not_fit_is_left_out_with_a_line(tmp_path: Path, caplog
     assert cells == [(length, position, 2) for length in (400, 500) for position in ("start", "random")]
     assert record.status == "finished" and len(answers(record.path)) == 8
     told = [line.getMessage() for line in caplog.records if "left out" in line.getMessage()]
-    assert [line.split(" is left out: ")[0].rpartition(": ")[2] for line in told] == [
-        "length 501, position start",
-        "length 501, position random",
-    ]
+    assert len(told) == 1, "one line"
+    assert "4 samples (length 501, position start; length 501, position random) left out" in told[0]
     assert "takes 501 tokens, more than the context of 500" in told[0]
+    written = json.loads((record.path / "run.json").read_text())["left_out"]
+    assert [(one["what"], one["samples"]) for one in written] == [
+        ("length 501, position start", 2),
+        ("length 501, position random", 2),
+    ]
     caplog.clear()
-    assert evaluate(full, passkey, results=tmp_path).cells == record.cells, "a finished run is shown"
+    shown = evaluate(full, passkey, results=tmp_path)
+    assert (shown.cells, shown.left_out) == (record.cells, record.left_out), "a finished run is shown"
+
+
+def test_documents_that_do_not_fit_are_left_out_where_that_is_wished(tmp_path: Path) -> None:
+    """All that is asked of one of them, and nothing else; the run has the name it would have had anyway."""
+    full = small_model(attention="full", trained_context=400)
+    short, long = story(1, 300), story(2, 385)
+    samples = [
+        asked("short", short, "\nwhy?", ()),
+        asked("fits", long, "\nwhy?", ()),
+        asked("too long", long, "\nwhy, and what for?", ()),
+    ]
+    with pytest.raises(UserError, match=r"sample too long takes \d+ tokens, more than the context of 400"):
+        evaluate(full, Asks(samples), results=tmp_path)
+    record = evaluate(full, Asks(samples), results=tmp_path, leaves_out=True)
+    assert list(answers(record.path)) == ["short"]
+    ((what, count),) = [(one["what"], one["samples"]) for one in record.left_out]
+    assert what == f"document {samples[1].document}" and count == 2
+    whole = evaluate(full, Asks(samples), results=tmp_path, max_context=2000)
+    assert len(answers(whole.path)) == 3 and not whole.left_out
+    with pytest.raises(UserError, match="more than the context of 390"):
+        evaluate(full, Asks(samples), results=tmp_path, max_context=390, leaves_out=True)
+    with pytest.raises(UserError, match="more than the context of 400"):
+        evaluate(full, Asks(samples[1:]), results=tmp_path / "other", leaves_out=True)
+
+
+def test_a_cell_is_left_out_whole(tmp_path: Path) -> None:
+    """A mean over the part of a cell that fits would be called like one over all of it."""
+    full = small_model(attention="full", trained_context=400)
+    cells = [("a", 300), ("a", 500), ("b", 300)]
+    samples = [
+        replace(asked(f"s{i}", story(i, size), "\nwhy?", ()), cell={"language": name})
+        for i, (name, size) in enumerate(cells)
+    ]
+    record = evaluate(full, Asks(samples), results=tmp_path, leaves_out=True)
+    assert [(cell["language"], cell["n"]) for cell in record.cells] == [("b", 1)]
+    assert [one["what"] for one in record.left_out] == ["language a"]
 
 
 def test_hints_offer_only_what_helps(tmp_path: Path) -> None:

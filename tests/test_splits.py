@@ -107,6 +107,37 @@ def test_what_is_not_there_or_not_clear_is_refused(
     assert hint in str(error.value.hint)
 
 
+def test_a_split_is_refused_where_nothing_is_said_of_splits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``-o split=`` is what a user says of the data, ``--split`` chooses from what it says of itself."""
+    (tmp_path / "a.jsonl").write_bytes(json_lines([row("a", 1)]))
+    (tmp_path / "x.thy").write_text("theory x imports Main begin end")
+    for task, data in (("qasper", "a.jsonl"), ("qasper", "sample"), ("isabelle", "x.thy")):
+        given = data if data == "sample" else str(tmp_path / data)
+        command = ["eval", "--task", task, "--data", given, "--model", "bswa-tiny", "--split"]
+        assert main([*command, "test"]) == 2
+        assert "there is no split test in " in capsys.readouterr().err
+    assert asked(tmp_path / "a.jsonl", split="test") == {"a"}
+    check = ["data", "check", "qasper", "--data", str(tmp_path / "a.jsonl"), "--split"]
+    assert (main([*check, "test"]), main([*check, "all"])) == (2, 0)
+    assert main([*command[:2], "passkey", *command[5:], "test"]) == 2
+    assert "--split is given, but no task here has data with splits: passkey" in capsys.readouterr().err
+    assert main([*command, "test", "-o", "split=test"]) == 2
+    assert "the split is given twice" in capsys.readouterr().err
+
+
+def test_folders_say_the_split_of_books_and_titles_do_not(tmp_path: Path) -> None:
+    """PG-19 is published as folders of text files."""
+    for name in ("train/a.txt", "validation/The Test.txt", "test/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+
+    def books(**options: str) -> list[str]:
+        return [book.text for book in PG19.from_options({"data": str(tmp_path), **options}).books]
+
+    assert books() == ["validation/The Test.txt"]
+    assert books(split="test") == ["test/c.txt"]
+
+
 def test_files_without_a_split_are_not_left_out_in_silence(tmp_path: Path) -> None:
     write(tmp_path / "a", "files")
     (tmp_path / "a" / "more.jsonl").write_bytes(json_lines([row("more", 1)]))

@@ -193,7 +193,7 @@ def load_decoder(
         UserError: the weights do not fit ``config``, or a file cannot be read.
     """
     check_fits(checkpoint, config)
-    decoder = _empty(config, PlacedDecoder if placement else Decoder)
+    decoder = empty_decoder(config, PlacedDecoder if placement else Decoder)
     wanted = decoder.state_dict().keys()
     tensors = {}
     for name, stored in checkpoint.tensors.items():
@@ -241,7 +241,7 @@ class _NoInitialisation(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def _empty(config: ModelConfig, kind: type[Decoder] = Decoder) -> Decoder:
+def empty_decoder(config: ModelConfig, kind: type[Decoder] = Decoder) -> Decoder:
     """A decoder whose weights take no memory."""
     with torch.device("meta"), _NoInitialisation():
         return kind(config)
@@ -249,4 +249,4 @@ def _empty(config: ModelConfig, kind: type[Decoder] = Decoder) -> Decoder:
 
 @lru_cache(maxsize=16)
 def _expected_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in _empty(config).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in empty_decoder(config).state_dict().items()}

@@ -105,6 +105,11 @@ class Source(Protocol):
         """Reads the weights."""
         ...
 
+    def outline(self, device: torch.device, dtype: torch.dtype) -> LoadedModel | None:
+        """As ``load``, with weights that have shapes and no values, for what follows from the rest; their files are
+        hashed. ``None`` where a model is not known before it is built."""
+        ...
+
 
 @dataclass(frozen=True)
 class PluginSource:
@@ -142,6 +147,9 @@ class PluginSource:
             raise UserError(f"model '{self.name}' cannot be spread over devices", "leave out --device-map")
         stream = self.build(device, dtype)
         return LoadedModel(self.name, stream, self.tokenizer, self.weights_sha256, stream.device, dtype, spec=self.spec)
+
+    def outline(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nobody knows what building it takes."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,23 @@ class CheckpointSource:
         decoder.requires_grad_(False)
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
+        return LoadedModel(
+            self.name,
+            decoder,
+            self.checkpoint.tokenizer,
+            digest,
+            device,
+            dtype,
+            self.untrained_memory,
+            spec=self.spec,
+        )
+
+    def outline(self, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        """See ``Source.outline``; ``device`` and ``dtype`` are those of the model that would be loaded."""
+        from famcli.checkpoints.checkpoint import empty_decoder
+
+        decoder = empty_decoder(self.config).to(dtype).eval()
+        digest = self.checkpoint.weights_sha256()
         return LoadedModel(
             self.name,
             decoder,

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING
 import click
 
 from famcli.cli import completing
+from famcli.cli.choosing import TaskChoice, task_options
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.naming import check_names
 from famcli.cli.options import as_json, console
-from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.cli.running import RunSettings, check_model, load, run, run_options
 from famcli.cli.saying import say, say_document, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
+    from famcli.evaluation.choice import ChosenTask
     from famcli.evaluation.record import RunRecord
     from famcli.gate.baseline import Baseline
     from famcli.gate.check import Check
     from famcli.gate.cost import MeasuredCost
-    from famcli.task import Task
 
 EXIT_FAILED = 1
 EXAMPLE = "famcli check --suite ci --model fam-tiny --baseline results/baselines/ci.json"
@@ -93,6 +94,7 @@ def command(
     from famcli.gate.check import judge, match, refuse
     from famcli.gate.cost import judge_cost
 
+    model = model or (None if runs else _of_suites(chosen))
     _check_usage(model, chosen, runs, update=update, cost=cost, reports=[junit, markdown], json_output=json_output)
     # Everything is checked before anything runs.
     tasks = [] if runs else chosen.load(EXAMPLE)
@@ -127,7 +129,7 @@ def _check_usage(
     reports: list[Path | None],
     json_output: bool,
 ) -> None:
-    if runs and (model or chosen != TaskChoice((), (), (), ())):
+    if runs and (model or not chosen.empty):
         raise UserError("both --run and a model or tasks to run are given", "give either: a finished run has its own")
     if not runs and not model:
         raise UserError("neither a model nor a finished run is given", f"for example: {EXAMPLE}")
@@ -137,6 +139,14 @@ def _check_usage(
         raise UserError("--cost cannot measure finished runs", "give --model and --suite in place of --run")
     if update and (any(reports) or json_output):
         raise UserError("--update shows what moved and checks nothing", "leave out --junit, --markdown and --json")
+
+
+def _of_suites(chosen: TaskChoice) -> str | None:
+    """The model that a suite names; raises ``UserError`` where there are several: a baseline is of one."""
+    named = chosen.models(())
+    if len(named) > 1:
+        raise UserError(f"the suite names {len(named)} models, and a baseline is of one", f"--model {named[0]}")
+    return named[0] if named else None
 
 
 def _read(file: Path, update: bool) -> Baseline | None:
@@ -165,14 +175,14 @@ def _take(runs: tuple[str, ...], results: Path) -> list[RunRecord]:
 
 
 def _make(
-    spec: str, tasks: list[Task], settings: RunSettings, baseline: Baseline | None, file: Path, measured: bool
+    spec: str, tasks: list[ChosenTask], settings: RunSettings, baseline: Baseline | None, file: Path, measured: bool
 ) -> Made:
     """Runs the tasks; what is not comparable to ``baseline`` is refused before the first of them."""
     from famcli.evaluation.yardstick import CostMeter
     from famcli.gate.check import match, refuse
     from famcli.gate.cost import MeasuredCost
 
-    source = check_model(spec, tasks, settings)
+    source = check_model(spec, tasks, settings).source
     check_names([source], settings.output)
     model = load(source, settings)
     planned = [_planned(model, task, settings) for task in tasks]
@@ -191,20 +201,13 @@ def _make(
     return Made(records, cost)
 
 
-def _planned(model: LoadedModel, task: Task, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
+def _planned(model: LoadedModel, chosen: ChosenTask, settings: RunSettings) -> tuple[RunRecord, dict[str, str]]:
     """The record of a run that has not begun, and the digests of its questions by sample id."""
-    from famcli.evaluation.asking import samples_of
-    from famcli.evaluation.identity import context_fields, new_record
-    from famcli.evaluation.prompts import special_tokens_of
     from famcli.gate.baseline import question
-    from famcli.seams import FramedEncoder
 
-    chat = settings.chat_template
-    special = special_tokens_of(model.tokenizer, chat, settings.chat_arguments)
-    bounds = settings.max_context, settings.truncate
-    context = context_fields(model.tokenizer, *bounds, special, chat, settings.strip_thinking)
-    record = new_record(model, task, settings.output, settings.seed, settings.limit, context)
-    samples = samples_of(task, FramedEncoder(model.tokenizer, special), settings.seed, settings.limit)
+    of_run = settings.of_runs.of(chosen)
+    record = of_run.record(model, chosen.task)
+    samples = of_run.samples(chosen.task, model.tokenizer)
     record.cells = [dict(sample.cell) for sample in samples]
     return record, {sample.id: question(sample.reference, sample.cell) for sample in samples}
 

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from famcli.display import visible
+from famcli.errors import UserError
 
 DEFAULT_OUTPUT = Path("results")
 """Of ``--output``, where the records of runs lie."""
@@ -22,8 +23,10 @@ def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 
 def suites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Suites for ``--suite``."""
-    return _items(_files("suites"), incomplete)
+    """Suites for ``--suite``, those in ``suites/`` among them; what looks like a path is left to the shell."""
+    if _is_path(incomplete):
+        return [CompletionItem(incomplete, type="file")]
+    return _items([*_files("suites"), *_own_suites()], incomplete)
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -63,6 +66,15 @@ def _files(folder: str) -> list[str]:
     """The names of the configurations of a kind."""
     files = (importlib.resources.files("famcli.configs") / folder).iterdir()
     return [file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")]
+
+
+def _own_suites() -> list[str]:
+    from famcli.cli.suites import own_suites
+
+    try:
+        return list(own_suites())
+    except UserError:
+        return []
 
 
 def _run_ids(ctx: click.Context) -> list[str]:

@@ -1,7 +1,8 @@
-"""``famcli data``: fetch a task's data for use without a network, check one's own, make questions of any text."""
+"""``famcli data``: fetch a task's data, say what one's own must be and check it, make questions of any text."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ import click
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import as_json, parse_options, plugin_option
-from famcli.cli.saying import say, say_json
+from famcli.cli.saying import say, say_document, say_json
+from famcli.display import visible
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 EXIT_DOES_NOT_FIT = 1
-SHOWN_MISFITS = 10
+SHOWN_MISFITS = 20
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Fetch or check the data of tasks; make questions to train with."""
+    """Fetch, describe or check the data of tasks; make questions to train with."""
 
 
 @command.command(short_help="Store the hub's data on this machine.")
@@ -66,8 +68,48 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
 
 @command.command()
 @click.argument("task", shell_complete=completing.tasks)
+@click.option("--example", is_flag=True, help="Print the example alone, a line of JSONL.")
+@plugin_option
+@as_json
+def schema(task: str, example: bool, json_output: bool) -> None:
+    """Say which rows a task reads: the fields, their types, and an example that fits.
+
+    \b
+    famcli data schema quality
+    famcli data schema quality --example > my-articles.jsonl
+    """
+    from famcli.task import load_typed_task
+
+    plugin = load_typed_task(task, {})
+    _check_takes_data(plugin)
+    found = plugin.schema
+    if found is None:
+        raise UserError(f"task {task} does not say which rows it reads", f"famcli data check {task} --data PATH")
+    line = json.dumps(found.example, ensure_ascii=False)
+    if json_output:
+        fields = [field._asdict() for field in found.fields]
+        return say_json({"task": plugin.name, "fields": fields, "example": found.example, "also": found.also})
+    if example:
+        return say_document(f"{visible(line)}\n")  # a line of a file, which must not be folded
+    say(
+        f"a row of {plugin.name}, a line of JSONL (parquet, CSV where no field is a list, and zips of them are read "
+        "too):"
+    )
+    width = max(len(field.name) for field in found.fields), max(len(field.type) for field in found.fields)
+    for field in found.fields:
+        free = "" if field.required else "; may be left out"
+        say(f"  {field.name.ljust(width[0])}  {field.type.ljust(width[1])}  {field.help}{free}")
+    if found.also:
+        say(f"read as well: {found.also}")
+    say_document(f"for example: {visible(line)}\n")
+    say(f"does yours fit: famcli data check {task} --data PATH")
+
+
+@command.command()
+@click.argument("task", shell_complete=completing.tasks)
 @click.option("--data", metavar="hub|sample|PATH", help="What to check; the fetched copy if not given.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the task.")
+@click.option("--split", metavar="NAME", help="Of data with several splits: train, validation, test or all.")
 @click.option(
     "--model",
     metavar="MODEL",
@@ -76,7 +118,9 @@ def fetch(tasks: tuple[str, ...], split: str | None, json_output: bool) -> None:
 )
 @plugin_option
 @as_json
-def check(task: str, data: str | None, options: tuple[str, ...], model: str | None, json_output: bool) -> int:
+def check(
+    *, task: str, data: str | None, options: tuple[str, ...], split: str | None, model: str | None, json_output: bool
+) -> int:
     """Say what a task finds in data. The exit code is 1 where a row does not fit.
 
     \b
@@ -85,11 +129,16 @@ def check(task: str, data: str | None, options: tuple[str, ...], model: str | No
     from famcli.task import DataError, load_typed_task
 
     given = parse_options(options)
+    if split is not None and "split" in given:
+        raise UserError("the split is given twice", "leave out either --split or -o split=")
+    given |= {} if split is None else {"split": split}
     if data is not None and "data" in given:
         raise UserError("the data is given twice", "leave out either --data or -o data=")
     data = given.get("data", data)
     _check_takes_data(load_typed_task(task, {}))
     plugin = load_typed_task(task, {**given, "data": data} if data is not None else given)
+    if split is not None:
+        plugin.check_split()
     tokenizer = _tokenizer(model)
     found: JSON = {"task": plugin.name, "fits": True, "problem": None, "hint": None}
     try:
@@ -204,9 +253,9 @@ def _filled(fields: Mapping[str, Any], prefix: str = "") -> dict[str, bool]:
 
 def _survey_documents(task: Task, tokenizer: Tokenizer) -> JSON:
     """Number of samples and documents, and the longest document, as the task makes them of the rows."""
-    from famcli.evaluation.asking import request_of, samples_of
+    from famcli.evaluation.asking import Limits, request_of, samples_of
 
-    samples = samples_of(task, tokenizer, 0, None, may_be_none=True)
+    samples = samples_of(task, tokenizer, 0, Limits(), may_be_none=True)
     first = {sample.id if sample.document is None else sample.document: sample for sample in reversed(samples)}
     lengths = {name: _document_tokens(request_of(task, sample), tokenizer) for name, sample in first.items()}
     longest = max(lengths, key=lambda name: lengths[name], default=None)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.choosing import TaskChoice, task_options
+from famcli.cli.dry_run import dry_run as show_dry_run
 from famcli.cli.naming import check_names, with_name
 from famcli.cli.options import as_json, models_option
-from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.cli.running import Checked, RunSettings, check_model, load, run, run_options
 from famcli.cli.saying import say_json, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.sources import Source
     from famcli.evaluation.record import RunRecord
-    from famcli.task import Task
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,14 +44,17 @@ if TYPE_CHECKING:
     type=click.Choice(["wandb", "mlflow", "tensorboard"]),
     help="Also tell this tracker of each finished run; may be repeated.",
 )
+@click.option("--dry-run", is_flag=True, help="Say what would run, and what such runs cost before; start nothing.")
 @as_json
 def command(
+    *,
     models: tuple[str, ...],
     adapter: str | None,
     name: str | None,
     chosen: TaskChoice,
     settings: RunSettings,
     trackers: tuple[str, ...],
+    dry_run: bool,
     json_output: bool,
 ) -> None:
     """Evaluate every model on every task. The same command continues a broken run and shows a finished one at once.
@@ -62,18 +65,23 @@ def command(
     famcli eval --suite passkey \\
         --model ./mine,attention=bswa --as mine-bswa
     famcli eval --task pg19 --model fam-tiny --data sample
+    famcli eval --suite my-suite.yaml --dry-run
     """
+    models = chosen.models(models)
     if not models:
         raise UserError("no model given", "for example: famcli eval --task passkey --model fam-tiny")
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
     log = _log_to(trackers, settings.output)
-    tasks = chosen.load(f"famcli eval --task passkey --model {models[0]}")
+    tasks = chosen.load(f"famcli eval --task passkey --model {models[0]}", leaves_out=True)
     specs = dict.fromkeys(with_name(_with_adapter(models, adapter), name))
-    sources = [check_model(spec, tasks, settings) for spec in specs]
-    check_names(sources, settings.output)
-    records = _run_all(sources, tasks, settings, log)
+    checked = [check_model(spec, tasks, settings) for spec in specs]
+    check_names([one.source for one in checked], settings.output)
+    if dry_run:
+        return show_dry_run(checked, settings, json_output)
+    records = _run_all(checked, settings, log)
+    left_out = [{"model": one.source.name, "task": task, "why": why} for one in checked for task, why in one.left_out]
     if json_output:
-        say_json({"runs": [_summary(record) for record in records]})
+        say_json({"runs": [_summary(record) for record in records], **({"left_out": left_out} if left_out else {})})
     else:
         from famcli.cli.run_summary import print_runs
 
@@ -92,15 +100,15 @@ def _with_adapter(models: tuple[str, ...], adapter: str | None) -> tuple[str, ..
     return (",".join([name, f"adapter={adapter}", *fields]),)
 
 
-def _run_all(
-    sources: list[Source], tasks: list[Task], settings: RunSettings, log: Callable[[RunRecord], None]
-) -> list[RunRecord]:
+def _run_all(checked: list[Checked], settings: RunSettings, log: Callable[[RunRecord], None]) -> list[RunRecord]:
     """Model by model, so that only one is in memory."""
     records = []
-    for source in sources:
-        model = load(source, settings)
-        for task in tasks:
-            records.append(run(model, task, settings))
+    for one in checked:
+        for name, why in one.left_out:
+            tell(f"warning: {one.source.name} on {name}: nothing of it fits, and it is left out: {why}")
+        model = load(one.source, settings)
+        for chosen in one.tasks:
+            records.append(run(model, chosen, settings))
             log(records[-1])
         del model
     return records
@@ -140,4 +148,5 @@ def _summary(record: RunRecord) -> dict[str, object]:
         "cells": record.cells,
         "cost": known_cost(record),
         **({"skipped": record.skipped} if record.skipped else {}),
+        **({"left_out": record.left_out} if record.left_out else {}),
     }

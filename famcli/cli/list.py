@@ -166,7 +166,7 @@ def memories(json_output: bool) -> None:
 @as_json
 def tasks(json_output: bool) -> None:
     """Tasks for --task, with their options for -o."""
-    from famcli.cli.options import list_suites
+    from famcli.cli.suites import list_suites
     from famcli.task import available_tasks
 
     described: list[JSON] = [
@@ -181,7 +181,10 @@ def tasks(json_output: bool) -> None:
         }
         for name, task in available_tasks().items()
     ]
-    suites = [{"name": suite.name, "summary": suite.summary} for suite in list_suites()]
+    suites = [
+        {"name": suite.name, "summary": suite.summary, "file": str(suite.file) if suite.file else None}
+        for suite in list_suites()
+    ]
     if json_output:
         return say_json({"tasks": described, "suites": suites})
     for entry in described:
@@ -197,7 +200,7 @@ def tasks(json_output: bool) -> None:
     say()
     say("suites, for --suite:")
     for suite in suites:
-        say(f"  {suite['name']}: {suite['summary']}")
+        say(f"  {suite['name']}: {suite['summary']}" + (f" ({suite['file']})" if suite["file"] else ""))
 
 
 @command.command()

@@ -1,11 +1,10 @@
-"""Options that several verbs share, and the suites that ``eval`` and ``list`` know."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
-import importlib.resources
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from importlib.resources.abc import Traversable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,8 +12,7 @@ import click
 
 from famcli.cli import completing
 from famcli.cli.folding import standard_width
-from famcli.errors import unknown_name
-from famcli.fields import read_fields, read_pairs, read_yaml
+from famcli.fields import read_pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,57 +105,6 @@ def _add_plugins(ctx: click.Context, param: click.Parameter, paths: tuple[Path, 
         ctx.with_resource(plugins(paths))
 
 
-@dataclass(frozen=True)
-class SuiteEntry:
-    """One task of a suite with its options as a user would type them."""
-
-    task: str
-    options: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Tasks to run together, ``configs/suites/NAME.yaml``."""
-
-    name: str
-    summary: str
-    entries: tuple[SuiteEntry, ...]
-
-
-def list_suites() -> list[Suite]:
-    """All suites by name; raises ``UserError`` where a file is not valid."""
-    folder = importlib.resources.files("famcli.configs") / "suites"
-    files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
-    return [_read_suite(file) for file in sorted(files, key=lambda file: file.name)]
-
-
-def find_suite(name: str) -> Suite:
-    """The suite called ``name``; raises ``UserError`` where there is none."""
-    suites = {suite.name: suite for suite in list_suites()}
-    if name not in suites:
-        raise unknown_name("suite", name, suites)
-    return suites[name]
-
-
-@dataclass(frozen=True)
-class _EntryFile:
-    task: str
-    options: dict[str, str | int | float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _SuiteFile:
-    summary: str
-    tasks: tuple[_EntryFile, ...]
-
-
-def _read_suite(file: Traversable) -> Suite:
-    where = f"suite {file.name}"
-    found = read_fields(_SuiteFile, read_yaml(file, where), where)
-    entries = tuple(SuiteEntry(e.task, {name: str(value) for name, value in e.options.items()}) for e in found.tasks)
-    return Suite(file.name.removesuffix(".yaml"), found.summary, entries)
-
-
 def parse_options(given: tuple[str, ...]) -> dict[str, str]:
     """``-o lengths=1k -o trials=5`` -> ``{"lengths": "1k", "trials": "5"}``.
 
@@ -165,3 +112,15 @@ def parse_options(given: tuple[str, ...]) -> dict[str, str]:
         UserError: one is no ``KEY=VALUE``, or a key is there twice.
     """
     return read_pairs(given, "task option", "KEY=VALUE", "-o lengths=1k,64k")
+
+
+def bundled(function: Function, name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Function:
+    """``function`` with ``options``, whose values it is given as one ``kind`` of the same field names."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        return function(**{name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})}, **given)
+
+    for option in reversed(options):
+        command = option(command)
+    return command  # type: ignore[return-value]  # it is called by click only

@@ -9,6 +9,7 @@ from famcli.compare.cells import Setting, format_settings, shown_scores
 from famcli.compare.measure import scored
 from famcli.compare.notes import score_notes
 from famcli.evaluation.record import RunRecord, skipped_words
+from famcli.evaluation.settings import left_out_words
 from famcli.reports.cost import speed_words
 from famcli.reports.numbers import format_field, format_score
 
@@ -63,6 +64,8 @@ def _costs(record: RunRecord) -> Iterator[tuple[str, str]]:
             yield what, f"{count} of {record.samples} answers"
     if record.skipped:
         yield "skipped", skipped_words(record)
+    if record.left_out:
+        yield "left out", left_out_words(record.left_out)
     yield "peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB"
 
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from famcli.cli import completing
-from famcli.cli.options import Function, SuiteEntry, find_suite, output, parse_options, plugin_option
+from famcli.cli.options import Function, bundled, output, parse_options
 from famcli.cli.saying import tell
 from famcli.errors import UserError
-from famcli.evaluation.settings import Settings
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel, Source
     from famcli.evaluation.asking import OnError
+    from famcli.evaluation.choice import ChosenTask
     from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
+    from famcli.evaluation.settings import Settings
     from famcli.task import Task
 
 
@@ -36,7 +35,6 @@ class RunSettings:
     device: str
     dtype: str
     batch_size: int | None
-    limit: int | None
     max_context: int | None
     truncate: Side | None
     chat_template: bool
@@ -62,11 +60,12 @@ class RunSettings:
 
     @property
     def of_runs(self) -> Settings:
-        """What they say of each run."""
+        """What they say of each run; what bounds one task is added by ``Settings.of``."""
+        from famcli.evaluation.settings import Settings
+
         return Settings(
             results=self.output,
             seed=self.seed,
-            limit=self.limit,
             max_context=self.max_context,
             truncate=self.truncate,
             chat_template=self.chat_template,
@@ -79,75 +78,9 @@ class RunSettings:
         )
 
 
-@dataclass(frozen=True)
-class TaskChoice:
-    """The tasks as typed; see the options of ``task_options``."""
-
-    tasks: tuple[str, ...]
-    suites: tuple[str, ...]
-    options: tuple[str, ...]
-    data: tuple[str, ...]
-
-    def load(self, example: str) -> list[Task]:
-        """The tasks with their options.
-
-        Args:
-            example: the command that the error names where there is no task.
-
-        Raises:
-            UserError: there is none, or one does not exist or cannot have these options.
-        """
-        entries = [SuiteEntry(task, {}) for task in self.tasks]
-        entries += [entry for suite in self.suites for entry in find_suite(suite).entries]
-        if not entries:
-            raise UserError("no task given", f"for example: {example}")
-        from famcli.evaluation.choice import choose_tasks
-
-        given = [(entry.task, entry.options) for entry in entries]
-        return choose_tasks(given, parse_options(self.options), self.data)
-
-
-def task_options(function: Function) -> Function:
-    """``--task``, ``--suite``, ``-o`` and ``--data``, given to the command as ``chosen``, a ``TaskChoice``.
-
-    ``--plugin`` is among them, see ``plugin_option``.
-    """
-    return _bundled(
-        plugin_option(function),
-        "chosen",
-        TaskChoice,
-        click.option(
-            "--task",
-            "tasks",
-            multiple=True,
-            metavar="TASK",
-            shell_complete=completing.tasks,
-            help="See famcli list tasks; or ./my_task.py:MyTask. Repeat it for several.",
-        ),
-        click.option(
-            "--suite",
-            "suites",
-            multiple=True,
-            metavar="SUITE",
-            shell_complete=completing.suites,
-            help="Several tasks with their options; see famcli list tasks.",
-        ),
-        click.option(
-            "-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the tasks, e.g. -o lengths=1k,64k."
-        ),
-        click.option(
-            "--data",
-            "data",
-            multiple=True,
-            metavar="[TASK=]SOURCE",
-            help="Of tasks with data: files or directories, sample (built in), or hub (downloads).",
-        ),
-    )
-
-
 def run_options(function: Function) -> Function:
     """``--device`` to ``--output``, given to the command as ``settings``, a ``RunSettings``."""
-    return _bundled(
+    return bundled(
         function,
         "settings",
         RunSettings,
@@ -171,7 +104,6 @@ def run_options(function: Function) -> Function:
             help="Spread the layers over all GPUs and the processor (needs accelerate).",
         ),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer."),
-        click.option("--limit", type=click.IntRange(min=1), help="Most samples of each task."),
         click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer."),
         click.option(
             "--truncate",
@@ -212,23 +144,25 @@ def run_options(function: Function) -> Function:
     )
 
 
-def _bundled(function: Function, name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Function:
-    """``function`` with ``options``, whose values it is given as one ``kind`` of the same field names."""
+class Checked(NamedTuple):
+    """A model, and what it can be asked.
 
-    @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        return function(**{name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})}, **given)
+    Attributes:
+        source: the model.
+        tasks: those that fit it.
+        left_out: names of tasks of which nothing fits, with the reason.
+    """
 
-    for option in reversed(options):
-        command = option(command)
-    return command  # type: ignore[return-value]  # it is called by click only
+    source: Source
+    tasks: list[ChosenTask]
+    left_out: list[tuple[str, str]]
 
 
-def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Source:
+def check_model(spec: str, tasks: Sequence[ChosenTask], settings: RunSettings) -> Checked:
     """Finds a model, and makes sure that every task has samples for it that fit.
 
     Raises:
-        UserError: the device is not there, there is no such model, or a task does not fit it.
+        UserError: the device is not there, there is no such model, or a task does not fit it and is not to be left out.
     """
     from famcli.checkpoints.registry import find_model, pick_device
     from famcli.evaluation.several import check_tasks
@@ -237,8 +171,11 @@ def check_model(spec: str, tasks: Sequence[Task], settings: RunSettings) -> Sour
     pick_device(settings.device)
     program()  # now that all of it is imported, however many models follow
     source = find_model(spec)
-    check_tasks(tasks, source.tokenizer, source.longest_text, settings.of_runs)
-    return source
+    fitting, left_out = check_tasks(tasks, source.tokenizer, source.longest_text, settings.of_runs)
+    if not fitting:
+        name, why = left_out[0]
+        raise UserError(f"nothing of the suite fits the model {spec}: task {name}: {why}")
+    return Checked(source, fitting, left_out)
 
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
@@ -257,7 +194,7 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
     return replace(model, beside=beside)
 
 
-def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = False) -> RunRecord:
+def run(model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bool = False) -> RunRecord:
     """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
     from famcli.cli.interrupts import leave_in_order
     from famcli.cli.progress import make_progress
@@ -266,11 +203,12 @@ def run(model: LoadedModel, task: Task, settings: RunSettings, fresh: bool = Fal
     from famcli.machine.peak import taken
 
     leave_in_order()
-    of_runs = settings.of_runs
+    task = chosen.task
+    of_run = settings.of_runs.of(chosen)
     record = evaluate(
         model,
         task,
-        **vars(replace(of_runs, fresh=fresh or of_runs.fresh)),
+        **vars(replace(of_run, fresh=fresh or of_run.fresh)),
         progress=make_progress(f"{model.name} on {task.name}", lambda: taken(model.device)),
     )
     if record.skipped:

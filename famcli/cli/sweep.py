@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from famcli.cli.choosing import TaskChoice, task_options
 from famcli.cli.naming import check_names
 from famcli.cli.options import as_json, console, models_option
-from famcli.cli.running import RunSettings, TaskChoice, check_model, load, run, run_options, task_options
+from famcli.cli.running import RunSettings, check_model, load, run, run_options
 from famcli.cli.saying import plain, say_json, tell
 from famcli.display import visible
 from famcli.errors import UserError
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from famcli.checkpoints.sources import Source
     from famcli.compare.measure import Scored
+    from famcli.evaluation.choice import ChosenTask
     from famcli.evaluation.record import RunRecord
-    from famcli.task import Task
 
 EXIT_FAILED = 1
 EXAMPLE = "famcli sweep --task passkey --model fam-tiny -v memory_segments=0,1,3"
@@ -81,6 +82,7 @@ def command(
     Each combination is a run like that of `famcli eval --model MODEL,FIELD=VALUE`. Combinations that are not possible,
     such as a FAM length that the weights do not have, are named at the end; the exit code is then 1.
     """
+    models = chosen.models(models)
     if not models:
         raise UserError("no model given", f"for example: {EXAMPLE}")
     grid = _parse(varied)
@@ -123,7 +125,7 @@ def _parse(varied: tuple[str, ...]) -> dict[str, list[str]]:
     return grid
 
 
-def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: RunSettings) -> None:
+def _run_all(combinations: Sequence[Combination], tasks: list[ChosenTask], settings: RunSettings) -> None:
     """Runs what can be run; everything is checked before anything runs, and one model at a time is in memory.
 
     Raises:
@@ -132,7 +134,7 @@ def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: R
     sources: list[tuple[Combination, Source]] = []
     for one in combinations:
         try:
-            sources.append((one, check_model(one.spec, tasks, settings)))
+            sources.append((one, check_model(one.spec, tasks, settings).source))
         except UserError as error:
             one.error = error
     if not sources:
@@ -149,7 +151,7 @@ def _run_all(combinations: Sequence[Combination], tasks: list[Task], settings: R
             one.error = UserError(error.message, error.hint)
 
 
-def _run_one(one: Combination, source: Source, tasks: list[Task], settings: RunSettings) -> None:
+def _run_one(one: Combination, source: Source, tasks: list[ChosenTask], settings: RunSettings) -> None:
     model = load(source, settings)
     for task in tasks:
         one.records.append(run(model, task, settings))

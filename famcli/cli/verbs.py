@@ -30,7 +30,7 @@ VERBS = {
     "check": Verb("famcli.cli.check", "Hold runs against a baseline: a gate for CI."),
     "sweep": Verb("famcli.cli.sweep", "Run every combination of values of model fields.", GOES_ON),
     "list": Verb("famcli.cli.list", "List models, tasks or runs."),
-    "data": Verb("famcli.cli.data", "Fetch or check the data of tasks; make questions to train with."),
+    "data": Verb("famcli.cli.data", "Fetch, describe or check the data of tasks; make questions to train with."),
     "train": Verb(
         "famcli.cli.train", "Train a model by a recipe.", "--resume goes on from a checkpoint, if one was written"
     ),

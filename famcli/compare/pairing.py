@@ -98,6 +98,7 @@ def facts(record: RunRecord) -> dict[str, str]:
         **{name: json.dumps(value) for name, value in task["options"].items() if name not in cells},
         "seed": str(record.seed),
         "limit": str(record.limit or "none"),
+        "limit of documents": str(record.limit_documents or "none"),
         **(_bound(record) if record.cost["tokens_cut"] else {}),
         "chat template": "yes" if "chat_template_sha256" in record.context else "no",
     }

@@ -33,6 +33,17 @@ class SampleError(UserError):
         self.sample = sample
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Most samples and most documents of a task; ``None`` is all.
+
+    Both together: of the samples that the one leaves, those of the first documents.
+    """
+
+    samples: int | None = None
+    documents: int | None = None
+
+
 @dataclass
 class Skips:
     """What is done with samples that a task fails on.
@@ -61,27 +72,43 @@ class Skips:
         return UserError(f"task {task.name} failed on all of its {len(self.reasons)} samples, for instance: {reason}")
 
 
-def samples_of(
-    task: Task, tokenizer: Encoder, seed: int, limit: int | None, *, may_be_none: bool = False
-) -> list[Sample]:
+def samples_of(task: Task, tokenizer: Encoder, seed: int, limits: Limits, *, may_be_none: bool = False) -> list[Sample]:
     """The task's samples, checked.
 
     Args:
         task: the task.
-        tokenizer: see ``Task.samples``, as for ``seed`` and ``limit``.
+        tokenizer: see ``Task.samples``, as for ``seed``.
         seed: see there.
-        limit: see there.
+        limits: how many to take.
         may_be_none: a task without samples is no error.
 
     Raises:
         UserError: the task fails, gives none, or gives what is no sample.
     """
+    samples = _drawn(task, tokenizer, seed, limits.samples)
+    if not samples and not may_be_none:
+        raise UserError(f"task {task.name} gives no samples with these options")
+    documents = list(dict.fromkeys(map(_document, samples)))
+    if limits.documents is None or len(documents) <= limits.documents:
+        return samples
+    if len(documents) == len(samples):
+        # Asked for so many, the task itself knows how to take evenly, and what each then counts in a mean.
+        return _drawn(task, tokenizer, seed, limits.documents)
+    taken = set(documents[: limits.documents])
+    return [sample for sample in samples if _document(sample) in taken]
+
+
+def _document(sample: Sample) -> tuple[str | None, str]:
+    """The same for samples about one document; a sample that stands by itself is a document of its own."""
+    return (None, sample.id) if sample.document is None else (sample.document, "")
+
+
+def _drawn(task: Task, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
+    """The task's samples; raises ``UserError`` where they are none, see ``samples_of``."""
     with _named(task, f"task {task.name}: its samples cannot be had"):
         samples = task.samples(tokenizer, seed, limit)
         if not isinstance(samples, list):
             samples = list(samples)
-    if not samples and not may_be_none:
-        raise UserError(f"task {task.name} gives no samples with these options")
     for number, sample in enumerate(samples, 1):
         if problem := _problem(sample):
             name = getattr(sample, "id", None)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from famcli.evaluation.asking import Limits
 from famcli.evaluation.cost import cost
 from famcli.evaluation.prompts import Side
 from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, DataFields, ModelFields, RunRecord, TaskFields
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def new_record(
-    model: LoadedModel, task: Task, results: Path, seed: int, limit: int | None, context: ContextFields
+    model: LoadedModel, task: Task, results: Path, seed: int, limits: Limits, context: ContextFields
 ) -> RunRecord:
     """The record of a run that has not begun; the arguments are those of ``famcli.evaluation.runner.evaluate``."""
     record = RunRecord(
@@ -43,7 +44,7 @@ def new_record(
         ),
         task=_task_fields(task),
         seed=seed,
-        limit=limit,
+        limit=limits.samples,
         context=context,
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
@@ -53,6 +54,7 @@ def new_record(
         cost=cost([]),
         started=now(),
         finished=None,
+        limit_documents=limits.documents,
     )
     if model.spec != model.name:
         record.model["spec"] = model.spec
@@ -134,6 +136,8 @@ def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, token
         "device": device_type,
         "dtype": record.dtype,
     }
+    if record.limit_documents:  # a run without it has the name it had before there was one
+        determined["limit_documents"] = record.limit_documents
     if has_seams(tokenizer):  # runs whose texts were cut one by one have other names
         determined["seams"] = "joined"
     if source := source_sha256(type(stream)):

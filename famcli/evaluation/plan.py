@@ -5,6 +5,7 @@ The answers do not depend on it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import numpy as np
 
 from famcli.errors import UserError
 from famcli.evaluation.prompts import Context, DoesNotFitError, Opening, document_of, encode, open_prompt, rest_of
+from famcli.evaluation.record import LeftOut
 from famcli.seams import NO_SPECIAL_TOKENS, Head, SpecialTokens
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
@@ -77,13 +79,16 @@ def measure(
     tokenizer: Tokenizer,
     context: Context | None,
     special: SpecialTokens = NO_SPECIAL_TOKENS,
-    left_out: Callable[[str], None] = lambda message: None,
+    *,
+    left_out: Callable[[LeftOut], None] = lambda misfit: None,
     ask: Callable[[Sample], Request | None] = lambda sample: sample.request(),
+    leaves_out: bool = False,
 ) -> list[Planned]:
     """What each sample takes, special tokens included; every document is tokenised once, and its length kept.
 
     A cell some of whose samples do not fit, so that nothing can be cut, is left out as long as others are there;
-    ``left_out`` is told. So is a sample that ``ask`` gives no request of.
+    ``left_out`` is told. So is, with ``leaves_out``, one with documents that could be cut; samples without a cell are
+    left out document by document. And so is a sample that ``ask`` gives no request of.
 
     Raises:
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
@@ -98,12 +103,15 @@ def measure(
             elif request := ask(sample):
                 planned.append(_measure(sample, request, context, documents))
         except DoesNotFitError as error:
-            misfits.setdefault(_cell(sample), error)
-    planned = [p for p in planned if _cell(p.sample) not in misfits]
+            if error.uncut and not leaves_out:
+                raise
+            misfits.setdefault(_part(sample), error)
+    planned = [p for p in planned if _part(p.sample) not in misfits]
     if misfits and not planned:
         raise next(iter(misfits.values()))
-    for cell, misfit in misfits.items():
-        left_out(f"{cell or 'what is in no cell'} is left out: {misfit.message}; {misfit.hint}")
+    counts = Counter(map(_part, samples))
+    for part, misfit in misfits.items():
+        left_out(LeftOut(what=part, samples=counts[part], why=f"{misfit.message}; {misfit.hint}"))
     # What is read once ends where the first of those that share it goes on otherwise.
     shared: dict[tuple[str, bool, int], int] = {}
     for p in planned:
@@ -111,8 +119,10 @@ def measure(
     return [replace(p, shared_tokens=shared[p.reading]) for p in planned]
 
 
-def _cell(sample: Sample) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sample.cell.items())
+def _part(sample: Sample) -> str:
+    """What is left out together: a mean over a part of a cell would be another score."""
+    cell = ", ".join(f"{name} {value}" for name, value in sample.cell.items())
+    return cell or (f"sample {sample.id}" if sample.document is None else f"document {sample.document}")
 
 
 class _Documents:

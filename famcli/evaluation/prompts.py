@@ -23,7 +23,15 @@ CUT_STEP = 128
 
 
 class DoesNotFitError(UserError):
-    """A sample is beyond the context, and nothing of it can be cut."""
+    """A sample is beyond the context, and nothing of it can be cut.
+
+    Attributes:
+        uncut: something could be, if the user said what.
+    """
+
+    def __init__(self, message: str, hint: str, uncut: bool = False) -> None:
+        super().__init__(message, hint)
+        self.uncut = uncut
 
 
 @dataclass(frozen=True)
@@ -60,9 +68,8 @@ class Context:
         if not document:
             raise DoesNotFitError(too_long, f"ask for shorter prompts, or raise --max-context{fewer}")
         if self.truncate is None:
-            raise UserError(
-                too_long, f"cut documents with --truncate left, right or middle, or raise --max-context{fewer}"
-            )
+            hint = f"cut documents with --truncate left, right or middle, or raise --max-context{fewer}"
+            raise DoesNotFitError(too_long, hint, uncut=True)
         kept = room // CUT_STEP * CUT_STEP if rest and room >= CUT_STEP else room  # a text by itself shares nothing
         if kept < 1:
             raise UserError(

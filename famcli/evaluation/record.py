@@ -117,6 +117,14 @@ class Skipped(TypedDict):
     why: str
 
 
+class LeftOut(TypedDict):
+    """Samples that were not asked, as they do not fit the context: ``what`` they are, how many, and ``why``."""
+
+    what: str
+    samples: int
+    why: str
+
+
 class Environment(TypedDict):
     """What the last process of the run ran on; ``git_commit`` ends in ``-dirty`` where tracked files were changed."""
 
@@ -176,6 +184,8 @@ class RunRecord:
             then ``n``; both null for a metric that applies to no sample of the cell.
         started, finished: ISO 8601 in UTC; of the first process, and of the last or ``None``.
         skipped: samples that ``--on-error skip`` went on without; left out of the file where there are none.
+        limit_documents: as given; left out of the file where it was not.
+        left_out: cells and documents that do not fit the context; left out of the file where there are none.
     """
 
     path: Path
@@ -196,6 +206,8 @@ class RunRecord:
     started: str
     finished: str | None
     skipped: list[Skipped] = field(default_factory=list)
+    limit_documents: int | None = None
+    left_out: list[LeftOut] = field(default_factory=list)
 
     @property
     def standing(self) -> Literal["running", "interrupted", "finished"]:
@@ -220,8 +232,9 @@ class RunRecord:
         """
         values = asdict(self)
         del values["path"]
-        if not self.skipped:
-            del values["skipped"]
+        for name in ("skipped", "limit_documents", "left_out"):
+            if not values[name]:
+                del values[name]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         write_text(self.path / RECORD_NAME, text, hint=GO_ON, within=self.path.parent)
 

@@ -15,16 +15,16 @@ from famcli.claim import claim
 from famcli.errors import UserError
 from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
-from famcli.evaluation.asking import OnError, Skips, ask_or_skip, samples_of
-from famcli.evaluation.identity import context_fields, new_record, now
+from famcli.evaluation.asking import OnError, Skips
+from famcli.evaluation.identity import now
 from famcli.evaluation.journal import JOURNAL_NAME, Journal, count_lines
 from famcli.evaluation.kept_prompts import PromptKeeper, kept_ids
-from famcli.evaluation.plan import Planned, measure, plan
-from famcli.evaluation.prompts import Context, Side, special_tokens_of
+from famcli.evaluation.plan import Planned, plan
+from famcli.evaluation.prompts import Side
 from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, environment, load_record
+from famcli.evaluation.settings import Settings
 from famcli.evaluation.stream import StateKeeper
 from famcli.machine.peak import PeakMemory
-from famcli.seams import FramedEncoder
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
@@ -59,11 +59,13 @@ def evaluate(
     results: Path,
     seed: int = 0,
     limit: int | None = None,
+    limit_documents: int | None = None,
     max_context: int | None = None,
     truncate: Side | None = None,
     chat_template: bool = False,
     chat_arguments: Mapping[str, Any] | None = None,
     thinking: int | None = None,
+    leaves_out: bool = False,
     batch_size: int | None = None,
     fresh: bool = False,
     on_error: OnError = "stop",
@@ -84,12 +86,15 @@ def evaluate(
         results: where runs are kept.
         seed: passed to the task.
         limit: most samples; ``None`` is all.
+        limit_documents: most documents, see ``famcli.evaluation.asking.Limits``.
         max_context: the most tokens prompt and answer may take. ``None`` is no bound, but under ``full`` attention the
             length it was trained on, where that is known.
         truncate: which part of a document beyond ``max_context`` is cut; ``None`` makes it an error.
         chat_template: put every prompt as one user turn into the model's chat template; texts to predict are read bare.
         chat_arguments: variables of the chat template.
         thinking: thoughts before an answer, up to this number of tokens, are no part of it; nor is white space.
+        leaves_out: without ``max_context``, cells and documents beyond the length a model was trained on are left out,
+            as long as others are there; the record counts them. Which they are follows from what the run id hashes.
         batch_size: samples answered together. ``None`` is 16, on CUDA 64, or as many as keep the stream states within
             2 GiB, on CUDA within a quarter of the free memory.
         fresh: start over; the run so far is kept in ``results/<run-id>.old-N``.
@@ -102,26 +107,36 @@ def evaluate(
         UserError: a value does not fit, a sample does not fit the context, the model has no chat template, a file of
             the run is damaged or cannot be written, or another process is working on this run.
     """
-    for name, value in (("limit", limit), ("batch size", batch_size), ("max context", max_context)):
-        if value is not None and value < 1:
-            raise UserError(f"the {name} must be at least 1, not {value}")
-    context = context_of(model.stream.longest_text, max_context, truncate, thinking or 0)
-    special = special_tokens_of(model.tokenizer, chat_template, chat_arguments)
-    fields = context_fields(model.tokenizer, max_context, truncate, special, chat_template, thinking)
-    record = new_record(model, task, results, seed, limit, fields)
+    settings = Settings(
+        results=results,
+        seed=seed,
+        limit=limit,
+        limit_documents=limit_documents,
+        max_context=max_context,
+        truncate=truncate,
+        chat_template=chat_template,
+        chat_arguments=chat_arguments,
+        thinking=thinking,
+        leaves_out=leaves_out,
+        batch_size=batch_size,
+        fresh=fresh,
+        on_error=on_error,
+        keep_prompts=keep_prompts,
+    )
+    record = settings.record(model, task)
     tell = partial(_tell, model, task)
-    if not fresh and (finished := _finished(record.path, on_error)):
+    if not fresh and (finished := finished_run(record.path, on_error)):
         if keep_prompts:
             _say_lacking_prompts(finished, tell)
         return finished
-    samples = samples_of(task, FramedEncoder(model.tokenizer, special), seed, limit)
+    context = settings.context(model.stream.longest_text)
+    special = settings.special(model.tokenizer)
     skips = Skips(on_error, tell)
-    planned = measure(samples, model.tokenizer, context, special, tell, partial(ask_or_skip, task, skips))
-    if not planned:
-        raise skips.all_failed(task)
+    drawn = settings.draw(task, model.tokenizer, model.stream.longest_text, skips, tell)
+    samples, planned, record.left_out = drawn.samples, drawn.planned, drawn.left_out
     fitting = {p.sample.id for p in planned}
     with claim(record.path, fresh, within=results):
-        if finished := _finished(record.path, on_error):
+        if finished := finished_run(record.path, on_error):
             return finished
         if earlier := _earlier(record.path):
             record.started = earlier.started
@@ -168,25 +183,7 @@ def _tell(model: LoadedModel, task: Task, message: str) -> None:
     logger.warning("warning: %s on %s: %s", model.name, task.name, message)
 
 
-def context_of(
-    longest: int | None, max_context: int | None, truncate: Side | None, thinking: int = 0
-) -> Context | None:
-    """The bound on prompts, thoughts and answers that a model and the user's wishes make; see ``evaluate``.
-
-    Raises:
-        UserError: something is to be cut, and nothing says at what length.
-    """
-    bound = longest if max_context is None else max_context
-    if bound is None:
-        if truncate:
-            raise UserError(
-                "--truncate needs the length to cut at: this model reads texts of any length", "add --max-context N"
-            )
-        return None
-    return Context(bound, truncate, thinking)
-
-
-def _finished(directory: Path, on_error: OnError) -> RunRecord | None:
+def finished_run(directory: Path, on_error: OnError) -> RunRecord | None:
     """The record of a finished run, unless some of its samples were skipped, or deleted since, to be asked again."""
     earlier = _earlier(directory)
     if earlier is None or earlier.status != "finished" or (earlier.skipped and on_error == "stop"):

@@ -1,20 +1,45 @@
-"""What several runs share: how they are asked, whatever the model and the task."""
+"""How runs are asked, whatever the model and the task; and what follows from it before anything is read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from famcli.errors import UserError, unknown_name
+from famcli.evaluation.asking import Limits, OnError, Skips, ask_or_skip, samples_of
+from famcli.evaluation.identity import context_fields, new_record
+from famcli.evaluation.plan import Planned, measure
+from famcli.evaluation.prompts import Context, Side, special_tokens_of
+from famcli.evaluation.record import LeftOut, RunRecord
+from famcli.seams import FramedEncoder, SpecialTokens
+from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
-    from famcli.evaluation.asking import OnError
-    from famcli.evaluation.prompts import Side
+    from famcli.checkpoints.sources import LoadedModel
+    from famcli.checkpoints.tokenizer import Tokenizer
+    from famcli.evaluation.choice import ChosenTask
 
 SIDES = ("left", "right", "middle")
 ON_ERROR = ("stop", "skip")
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a task asks a model.
+
+    Attributes:
+        samples: all of the task's.
+        planned: those that fit, measured.
+        left_out: those that do not fit.
+    """
+
+    samples: list[Sample]
+    planned: list[Planned]
+    left_out: list[LeftOut]
 
 
 @dataclass(frozen=True)
@@ -28,21 +53,110 @@ class Settings:
     results: Path
     seed: int = 0
     limit: int | None = None
+    limit_documents: int | None = None
     max_context: int | None = None
     truncate: Side | None = None
     chat_template: bool = False
-    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
+    chat_arguments: Mapping[str, Any] | None = None
     thinking: int | None = None
+    leaves_out: bool = False
     batch_size: int | None = None
     fresh: bool = False
     on_error: OnError = "stop"
     keep_prompts: bool = False
 
     def __post_init__(self) -> None:
-        for name, number in (("limit", self.limit), ("batch size", self.batch_size), ("max context", self.max_context)):
+        for name, number in (
+            ("limit", self.limit),
+            ("limit of documents", self.limit_documents),
+            ("batch size", self.batch_size),
+            ("max context", self.max_context),
+        ):
             if number is not None and number < 1:
                 raise UserError(f"the {name} must be at least 1, not {number}")
         if self.truncate is not None and self.truncate not in SIDES:
             raise unknown_name("side to truncate", str(self.truncate), SIDES)
         if self.on_error not in ON_ERROR:
             raise unknown_name("value of on_error", str(self.on_error), ON_ERROR)
+
+    def of(self, chosen: ChosenTask) -> Settings:
+        """These, with what bounds one task."""
+        return replace(self, limit=chosen.limit, limit_documents=chosen.limit_documents, leaves_out=chosen.leaves_out)
+
+    @property
+    def limits(self) -> Limits:
+        """How many samples are taken."""
+        return Limits(self.limit, self.limit_documents)
+
+    @property
+    def leaves_misfits_out(self) -> bool:
+        """A bound that was typed is a length that was asked for: nothing beyond it is left out."""
+        return self.leaves_out and self.max_context is None
+
+    def context(self, longest: int | None) -> Context | None:
+        """The bound on prompts, thoughts and answers that these and a model's ``longest_text`` make.
+
+        Raises:
+            UserError: something is to be cut, and nothing says at what length.
+        """
+        bound = longest if self.max_context is None else self.max_context
+        if bound is None:
+            if self.truncate:
+                raise UserError(
+                    "--truncate needs the length to cut at: this model reads texts of any length", "add --max-context N"
+                )
+            return None
+        return Context(bound, self.truncate, self.thinking or 0)
+
+    def special(self, tokenizer: Tokenizer) -> SpecialTokens:
+        """What stands around every prompt; raises ``UserError`` where there is no such chat template."""
+        return special_tokens_of(tokenizer, self.chat_template, self.chat_arguments)
+
+    def record(self, model: LoadedModel, task: Task) -> RunRecord:
+        """Of the run that has not begun; ``model`` may be an outline."""
+        bounds = self.max_context, self.truncate
+        special = self.special(model.tokenizer)
+        context = context_fields(model.tokenizer, *bounds, special, self.chat_template, self.thinking)
+        return new_record(model, task, self.results, self.seed, self.limits, context)
+
+    def samples(self, task: Task, tokenizer: Tokenizer) -> list[Sample]:
+        """All of the task's; raises ``UserError`` as ``samples_of``."""
+        return samples_of(task, FramedEncoder(tokenizer, self.special(tokenizer)), self.seed, self.limits)
+
+    def draw(
+        self,
+        task: Task,
+        tokenizer: Tokenizer,
+        longest: int | None,
+        skips: Skips,
+        left_out: Callable[[str], None] = lambda message: None,
+    ) -> Drawn:
+        """The task's samples and what each takes; ``left_out`` is told of what does not fit.
+
+        Raises:
+            UserError: as ``samples_of`` and ``measure``, or the task fails on all samples.
+        """
+        samples = self.samples(task, tokenizer)
+        misfits: list[LeftOut] = []
+        planned = measure(
+            samples,
+            tokenizer,
+            self.context(longest),
+            self.special(tokenizer),
+            left_out=misfits.append,
+            ask=partial(ask_or_skip, task, skips),
+            leaves_out=self.leaves_misfits_out,
+        )
+        if not planned:
+            raise skips.all_failed(task)
+        if misfits:
+            left_out(f"{left_out_words(misfits)} left out: {misfits[0]['why']}")
+        return Drawn(samples, planned, misfits)
+
+
+def left_out_words(left_out: list[LeftOut]) -> str:
+    """How many samples do not fit, and of what."""
+    names = [one["what"] for one in left_out]
+    shown = "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    samples = sum(one["samples"] for one in left_out)
+    return f"{samples} samples ({shown})"

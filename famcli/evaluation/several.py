@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from famcli.checkpoints.registry import find_model, pick_device, pick_dtype
 from famcli.checkpoints.sources import LoadedModel
 from famcli.display import visible
 from famcli.errors import UserError
-from famcli.evaluation.asking import Skips, ask_or_skip, samples_of
-from famcli.evaluation.choice import Wanted, choose_tasks
-from famcli.evaluation.plan import measure
+from famcli.evaluation.asking import Skips
+from famcli.evaluation.choice import ChosenTask, Given, TaskEntry, Wanted, choose_tasks
 from famcli.evaluation.progress import PlainProgress
-from famcli.evaluation.prompts import special_tokens_of
-from famcli.evaluation.runner import context_of, evaluate
+from famcli.evaluation.prompts import DoesNotFitError
+from famcli.evaluation.runner import evaluate
 from famcli.evaluation.settings import Settings
 from famcli.files import source_sha256
 from famcli.machine.peak import held_beside, program, taken
-from famcli.seams import FramedEncoder
 from famcli.task import Task
 
 if TYPE_CHECKING:
@@ -34,30 +31,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger("famcli")
 
 
-def check_task(task: Task, tokenizer: Tokenizer, longest_text: int | None, settings: Settings) -> None:
-    """Makes sure that a task has samples for a model, and where the context is bounded that they fit.
+class Fitting(NamedTuple):
+    """What a model can be asked.
+
+    Attributes:
+        tasks: those that fit it.
+        left_out: names of tasks of which nothing fits, with the reason.
+    """
+
+    tasks: list[ChosenTask]
+    left_out: list[tuple[str, str]]
+
+
+def check_tasks(
+    tasks: Sequence[ChosenTask], tokenizer: Tokenizer, longest_text: int | None, settings: Settings
+) -> Fitting:
+    """Makes sure that every task has samples for a model, and where the context is bounded that they fit.
 
     Raises:
-        UserError: it has none, or one does not fit.
+        UserError: a task has none, or one does not fit and is not to be left out. It names the task, where there are
+            several: a file may be fine for one and wrong for another.
     """
-    special = special_tokens_of(tokenizer, settings.chat_template, settings.chat_arguments)
-    samples = samples_of(task, FramedEncoder(tokenizer, special), settings.seed, settings.limit)
-    context = context_of(longest_text, settings.max_context, settings.truncate, settings.thinking or 0)
-    if context:
-        ask = functools.partial(ask_or_skip, task, Skips(settings.on_error))
-        measure(samples, tokenizer, context, special, ask=ask)
-
-
-def check_tasks(tasks: Sequence[Task], tokenizer: Tokenizer, longest_text: int | None, settings: Settings) -> None:
-    """``check_task`` for each, with its name in the message where there are several."""
-    for task in tasks:
+    fitting = Fitting([], [])
+    for chosen in tasks:
+        name, of_run = chosen.task.name, settings.of(chosen)
         try:
-            check_task(task, tokenizer, longest_text, settings)
+            if of_run.context(longest_text):
+                of_run.draw(chosen.task, tokenizer, longest_text, Skips(settings.on_error))
+            else:
+                of_run.samples(chosen.task, tokenizer)
+            fitting.tasks.append(chosen)
         except UserError as error:
-            if len(tasks) == 1 or f"task {task.name}" in error.message:
+            if isinstance(error, DoesNotFitError) and of_run.leaves_misfits_out:
+                fitting.left_out.append((name, f"{error.message}; {error.hint}"))
+            elif len(tasks) == 1 or f"task {name}" in error.message:
                 raise
-            # A file may be fine for one task and wrong for another.
-            raise UserError(f"task {task.name}: {error.message}", error.hint) from error
+            else:
+                raise UserError(f"task {name}: {error.message}", error.hint) from error
+    return fitting
 
 
 def evaluate_tasks(
@@ -67,14 +78,16 @@ def evaluate_tasks(
     *,
     options: Mapping[str, Any],
     data: Sequence[str],
+    split: str | None,
     device: str,
     dtype: str,
     progress: bool,
 ) -> list[RunRecord]:
     """See ``famcli.evaluate``."""
-    made = _make_tasks(tasks, options, data)
-    for task in made:
-        _check_identity(task, settings)
+    typed = {name: option_text(value) for name, value in options.items()}
+    made = _make_tasks(tasks, Given(typed, data, split, settings.limit, settings.limit_documents))
+    for chosen in made:
+        _check_identity(chosen.task, settings)
     with _heard() if progress else nullcontext():
         if isinstance(model, str):
             loaded = _load(model, made, settings, device, dtype)
@@ -86,10 +99,10 @@ def evaluate_tasks(
         else:
             loaded = model
             check_tasks(made, model.tokenizer, model.stream.longest_text, settings)
-        return [_run(loaded, task, settings, progress) for task in made]
+        return [_run(loaded, chosen, settings, progress) for chosen in made]
 
 
-def _load(spec: str, tasks: Sequence[Task], settings: Settings, device: str, dtype: str) -> LoadedModel:
+def _load(spec: str, tasks: Sequence[ChosenTask], settings: Settings, device: str, dtype: str) -> LoadedModel:
     """Finds the model, and reads its weights once every task fits it."""
     where = pick_device(device)
     program()  # before the first model is opened
@@ -101,23 +114,25 @@ def _load(spec: str, tasks: Sequence[Task], settings: Settings, device: str, dty
     return replace(source.load(where, pick_dtype(dtype, where, source)), beside=beside)
 
 
-def _run(model: LoadedModel, task: Task, settings: Settings, progress: bool) -> RunRecord:
-    title = f"{model.name} on {task.name}"
+def _run(model: LoadedModel, chosen: ChosenTask, settings: Settings, progress: bool) -> RunRecord:
+    title = f"{model.name} on {chosen.task.name}"
     shown = PlainProgress(title, _say, lambda: taken(model.device)) if progress else None
-    return evaluate(model, task, **vars(settings), progress=shown)
+    return evaluate(model, chosen.task, **vars(settings.of(chosen)), progress=shown)
 
 
-def _make_tasks(tasks: Sequence[Wanted | Task], options: Mapping[str, Any], data: Sequence[str]) -> list[Task]:
+def _make_tasks(tasks: Sequence[Wanted | Task], given: Given) -> list[ChosenTask]:
     """In the order given; a task that was made by the caller has its options already."""
     if not tasks:
         raise UserError("no task is given", 'for example: famcli.evaluate("fam-tiny", "passkey")')
-    entries: list[tuple[Wanted, Mapping[str, str]]] = [(task, {}) for task in tasks if not isinstance(task, Task)]
-    if not entries and (options or data):
+    entries = [TaskEntry(task) for task in tasks if not isinstance(task, Task)]
+    if not entries and (given.options or given.data or given.split):
         raise UserError(
-            "options or data are given, and every task has its own already", "give them to the tasks, or give a name"
+            "options, data or a split are given, and every task has its own already",
+            "give them to the tasks, or give a name",
         )
-    chosen = iter(choose_tasks(entries, {name: option_text(value) for name, value in options.items()}, data))
-    return [task if isinstance(task, Task) else next(chosen) for task in tasks]
+    chosen = iter(choose_tasks(entries, given))
+    bounds = given.limit, given.limit_documents
+    return [ChosenTask(task, *bounds) if isinstance(task, Task) else next(chosen) for task in tasks]
 
 
 def option_text(value: Any) -> str:

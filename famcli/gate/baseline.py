@@ -258,6 +258,7 @@ def _run_values(run: BaselineRun) -> dict[str, Any]:
         "task": record.task,
         "seed": record.seed,
         "limit": record.limit,
+        **({"limit_documents": record.limit_documents} if record.limit_documents else {}),
         "context": record.context,
         "device": record.device,
         "dtype": record.dtype,
@@ -300,6 +301,7 @@ class _RunFile:
     scores: list[_ScoreFile]
     cells: list[dict[str, Setting]]
     samples: list[list[Any]]
+    limit_documents: int | None = None
 
 
 class _ModelFile(TypedDict):
@@ -344,6 +346,7 @@ def _run(run: _RunFile, where: str) -> BaselineRun:
         cost=cost([]),
         started="",
         finished=run.finished,
+        limit_documents=run.limit_documents,
     )
     where = f"{where}, run {run.run_id}"
     scores = tuple(Score(s.metric, s.cell, s.value, s.n, s.tolerance) for s in run.scores)

@@ -75,6 +75,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "status": record.standing,
         "seed": record.seed,
         "limit": record.limit,
+        "limit_documents": record.limit_documents,
         **record.context,
         "data": (record.task["data"] or {}).get("name"),
         "parameters": record.model["parameters"],

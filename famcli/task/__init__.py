@@ -24,6 +24,7 @@ from famcli.task.contract import (
     option,
 )
 from famcli.task.finding import ENTRY_POINT_GROUP, available_tasks, load_task, load_typed_task
+from famcli.task.schema import DataField, DataSchema
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -31,7 +32,9 @@ __all__ = [
     "Chosen",
     "Data",
     "DataError",
+    "DataField",
     "DataRow",
+    "DataSchema",
     "Encoder",
     "Generate",
     "Generated",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 from famcli.errors import UserError, printable, unknown_name
+from famcli.task.schema import DataSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -259,6 +260,7 @@ class Task(ABC):
             where the task offers none.
         Options: a frozen dataclass whose fields are made by ``option``; may be left out.
         hub: where its data lies on the hub, for listings; ``None`` where none is there.
+        schema: the smallest rows that it reads, for ``famcli data schema``; ``None`` where it does not say.
         options: this task's options.
     """
 
@@ -270,6 +272,7 @@ class Task(ABC):
     training_words: ClassVar[Mapping[str, str]] = {}
     Options: ClassVar[type[Any]] = NoOptions
     hub: ClassVar[Any] = None
+    schema: ClassVar[DataSchema | None] = None
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -339,6 +342,13 @@ class Task(ABC):
     def misfits(self) -> Sequence[DataError]:
         """Every row that does not fit, for ``famcli data check``, which has met one; none where a task does not say."""
         return ()
+
+    def check_split(self) -> None:  # noqa: B027  # a task that does not say lets it pass
+        """For ``--split``, which has chosen one among several.
+
+        Raises:
+            UserError: the data does not say that it has any.
+        """
 
     def fetch(self, split: str | None) -> Mapping[str, Any]:
         """Stores the task's data on this machine, for ``famcli data fetch``; ``split`` is another than its own.

@@ -26,6 +26,7 @@ def rerun_command(record: RunRecord) -> str:
             words += ["-o", f"{name}={_typed(value)}"]
     given: dict[str, Any] = {
         "--limit": record.limit,
+        "--limit-documents": record.limit_documents,
         "--max-context": context["max_context"],
         "--truncate": context["truncate"],
         "--seed": record.seed or None,
@@ -55,4 +56,6 @@ def configuration(record: RunRecord) -> dict[str, Any]:
     """All of a record that says how it was made."""
     names = ("run_id", "schema_version", "model", "task", "seed", "limit", "context", "device", "dtype", "environment")
     found = {name: getattr(record, name) for name in names}
+    if record.limit_documents:
+        found["limit_documents"] = record.limit_documents
     return {**found, "started": record.started, "finished": record.finished}
