@@ -60,6 +60,24 @@ def test_a_call_makes_the_run_that_the_command_makes(capfd: pytest.CaptureFixtur
     assert capfd.readouterr() == ("", "")
 
 
+def test_documents_are_limited_and_splits_chosen_as_by_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("validation", "test"):
+        row = {"url": f"http://example.org/{split}", "short_book_title": split, "text": f"{split} " * 40}
+        other = {**row, "url": f"{row['url']}-2"}
+        Path("books").mkdir(exist_ok=True)
+        Path(f"books/{split}.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(other)}\n")
+    words = ["--task", "pg19", "--data", "books", "--split", "validation", "--limit-documents", "1", "--json"]
+    assert main(["eval", "--model", "fam", *words]) == 0
+    (typed,) = json.loads(capsys.readouterr().out)["runs"]
+    bounds = {"split": "validation", "limit_documents": 1}
+    (called,) = famcli.evaluate("fam", "pg19", data="books", output="called", **bounds)
+    assert (called.run_id, called.samples, called.limit_documents) == (typed["run_id"], 1, 1)
+    (made,) = famcli.evaluate("fam", load_task("pg19", {"data": "books", "split": "validation"}), limit_documents=1)
+    assert made.run_id == called.run_id
+    with pytest.raises(famcli.UserError, match="every task has its own already"):
+        famcli.evaluate("fam", load_task("pg19", {"data": "books"}), split="validation")
+
+
 def test_only_progress_is_printed_and_only_if_asked_for(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +103,8 @@ def test_only_progress_is_printed_and_only_if_asked_for(
         ({"options": {"trials": "many"}}, "option 'trials' must be"),
         ({"data": "sample"}, "no task here takes data"),
         ({"limit": 0}, "limit must be at least 1"),
+        ({"limit_documents": 0}, "limit of documents must be at least 1"),
+        ({"split": "test"}, "no task here has data with splits"),
         ({"truncate": "lef", "max_context": 300}, "unknown side to truncate 'lef'"),
         ({"on_error": "go"}, "unknown value of on_error 'go'"),
         ({"max_context": 100}, "more than the context of 100"),

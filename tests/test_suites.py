@@ -119,6 +119,7 @@ def test_own_suites_have_names_and_hide_none_of_famclis(capsys: pytest.CaptureFi
         ([{**PASSKEY, "limt": 3}], {}, "field 'tasks[0]': 'limt'\nhint: did you mean limit"),
         ([PASSKEY], {"model": ["fam-tiny"]}, "'model'\nhint: did you mean models"),
         ([{"task": "passkye"}], {}, "suite s.yaml: unknown task 'passkye'"),
+        ([{"task": "./mine.py:Mine"}], {}, "suite s.yaml: unknown task './mine.py:Mine'"),
         ([{"task": "passkey", "options": {"lenghts": "1k"}}], {}, "option of task passkey: 'lenghts'"),
         ([{"task": "passkey", "data": "sample"}], {}, "unknown option of task passkey: 'data'"),
         ([{**PASSKEY, "limit": 0}], {}, "'limit' must be at least 1"),
@@ -133,6 +134,7 @@ def test_what_is_wrong_with_a_suite_is_named(
     tasks: list[dict[str, Any]], fields: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_suite("s.yaml", *tasks, **fields)
+    Path("mine.py").write_text("raise SystemExit('a suite has executed a file')")
     assert main(["eval", "--suite", "s.yaml", "--model", "fam-tiny"]) == 2
     assert message in capsys.readouterr().err
     assert not Path("results").exists()

@@ -168,6 +168,8 @@ def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "results" / name).mkdir(parents=True)
         if name != "no-record":
             (folder / "results" / name / "run.json").write_text("{}")
+    (folder / "suites").mkdir()
+    (folder / "suites" / "quite-mine.yaml").touch()
     (folder / "results" / "passkey-\x1b[31m").mkdir()
     (folder / "results" / "passkey-\x1b[31m" / "run.json").write_text("{}")
     return folder
@@ -178,7 +180,7 @@ def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("eval --task pas", ["passkey"]),
         ("eval --task q", ["qasper", "quality"]),
-        ("check --suite qu", ["quick"]),
+        ("check --suite qu", ["quick", "quite-mine"]),
         ("sweep --model fam-t", ["fam-tiny"]),
         ("profile --against bswa-t", ["bswa-tiny"]),
         ("compare passkey-", ["passkey-a-111111111111", "passkey-b-222222222222"]),

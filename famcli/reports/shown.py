@@ -18,6 +18,7 @@ from famcli.evaluation.record import RunRecord
 from famcli.reports.answer import answer_lines
 from famcli.reports.formats import FORMATS, html_tables, to_rich
 from famcli.reports.layout import grids, remarks
+from famcli.reports.naming import with_short_names
 from famcli.reports.plots.recall import recall_svg
 
 _WIDTH = 1_000
@@ -39,16 +40,18 @@ class ShownComparison(Comparison):
         from rich.console import Console
 
         out = Console(file=io.StringIO(), width=_WIDTH, highlight=False)
-        for number, grid in enumerate(grids(self)):
+        shown = with_short_names(self)
+        for number, grid in enumerate(grids(shown)):
             if number:
                 out.print()
             out.print(to_rich(grid))
         assert isinstance(out.file, io.StringIO)
         lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
-        return "\n".join(map(visible, [*answer_lines(self), *lines, *remarks(self)]))
+        answer = answer_lines(shown)
+        return "\n".join(map(visible, [*answer, *([""] if answer else []), *lines, *remarks(shown)]))
 
     def _repr_html_(self) -> str:
-        return html_tables(self)
+        return html_tables(with_short_names(self))
 
     def render(self, format: str) -> str:
         """The text of ``markdown``, ``csv``, ``latex``, ``json`` or ``html``, as ``famcli compare --format`` prints it.
@@ -58,7 +61,8 @@ class ShownComparison(Comparison):
         """
         if format not in FORMATS:
             raise unknown_name("format", format, FORMATS)
-        return FORMATS[format](self)
+        # Programs read names in full, which do not depend on what stands beside them.
+        return FORMATS[format](self if format in ("csv", "json") else with_short_names(self))
 
     def curves(self) -> Picture:
         """PassKey accuracy against length, a panel a position, a line a model.
