@@ -71,13 +71,13 @@ def command(
     if not models:
         raise UserError("no model given", "for example: famcli eval --task passkey --model fam-tiny")
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
-    log = _log_to(trackers, settings.output)
     tasks = chosen.load(f"famcli eval --task passkey --model {models[0]}", leaves_out=True)
     specs = dict.fromkeys(with_name(_with_adapter(models, adapter), name))
     checked = [check_model(spec, tasks, settings) for spec in specs]
     check_names([one.source for one in checked], settings.output)
     if dry_run:
         return show_dry_run(checked, settings, json_output)
+    log = _log_to(trackers, settings.output)
     records = _run_all(checked, settings, log)
     left_out = [{"model": one.source.name, "task": task, "why": why} for one in checked for task, why in one.left_out]
     if json_output:
