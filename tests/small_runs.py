@@ -75,11 +75,11 @@ class RuleDecoder:
         return 8
 
     def start(self, batch: int) -> Any:
-        return SimpleNamespace(texts=[b""] * batch, nbytes=8 * batch)
+        return SimpleNamespace(texts=[b""] * batch, nbytes=8 * batch, tokens_read=0)
 
     def prefill(self, tokens: Tensor, state: Any) -> Any:
         texts = [text + bytes(row) for text, row in zip(state.texts, tokens.tolist(), strict=True)]
-        return SimpleNamespace(texts=texts, nbytes=state.nbytes)
+        return SimpleNamespace(texts=texts, nbytes=state.nbytes, tokens_read=state.tokens_read + tokens.shape[1])
 
     def read(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         tokens = tokens.clamp(max=255)
