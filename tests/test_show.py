@@ -103,7 +103,9 @@ def test_a_finished_run_says_how_to_get_prompts(tmp_path: Path, caplog: pytest.L
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b"{}\n"), gzip.compress(b"x\n"), gzip.compress(b'{"id": 3}\n')]
+    "content",
+    [b"no gzip", gzip.compress(b"{}\n"), gzip.compress(b"x\n"), gzip.compress(b'{"id": 3}\n')],
+    ids=["no gzip", "nothing", "no JSON", "wrong type"],  # what is packed has the time in it
 )
 def test_damaged_prompts_are_named(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     run = document_run(tmp_path, "fam-tiny", [Answer("a", {"f1": 1.0})])
