@@ -42,7 +42,7 @@ def made_run(
     spec = {"paper": True, "higher_is_better": True, "mean": "arithmetic", **(metric or {})}
     record = passkey_record("model", {(512, "start"): [1.0]}, "2030", path=folder, **fields)
     documents = documents or [""] * len(values)
-    needed = [f.name for f in dataclasses.fields(Entry) if f.default is dataclasses.MISSING]
+    needed = [f.name for f in dataclasses.fields(Entry) if f.default is f.default_factory is dataclasses.MISSING]
     blank = {name: {} if name in ("details", "answer") else 0 for name in needed}
     entries = [
         Entry(

@@ -178,7 +178,7 @@ def test_numbers_that_the_file_cannot_hold_cost_nothing(
     def refuse(*_: Any) -> None:
         raise AssertionError("a decoder was made")
 
-    monkeypatch.setattr("famcli.checkpoints.checkpoint._empty", refuse)
+    monkeypatch.setattr("famcli.checkpoints.checkpoint.empty_decoder", refuse)
     with pytest.raises(UserError) as caught:
         open_checkpoint(tmp_path)
     assert str(tmp_path) in caught.value.message

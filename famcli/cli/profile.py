@@ -157,7 +157,7 @@ def command(
         raise UserError("no model given", "for example: famcli profile --model fam-tiny --lengths 1k,4k,16k")
     _check(names, device, dtype, folder)
     job = Job("", lengths, device, dtype, threads=threads, repeat=repeat, decode=decode, seconds=seconds, seed=seed)
-    job = replace(job, plugins=tuple(map(str, click.get_current_context().meta[PLUGINS])))
+    job = replace(job, plugins=[*map(str, click.get_current_context().meta[PLUGINS])])
     jobs = [replace(job, model=name) for name in names]
     profiling = Profiling(jobs, training_blocks, _hear)
     text = f"{DRAWN:,} token ids drawn with seed {seed}, again and again"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Message = Mapping[str, Any]
@@ -37,5 +37,5 @@ class Job:
     decode: int = 16
     seconds: int | None = None
     seed: int = 0
-    plugins: tuple[str, ...] = ()
+    plugins: list[str] = field(default_factory=list)  # a tuple would want an entry, see read_fields
     training_blocks: int | None = None
