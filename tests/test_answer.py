@@ -93,6 +93,18 @@ def test_without_lengths_the_headline_speaks_and_a_baseline_judges(tmp_path: Pat
     assert "; against bswa-tiny: fam-tiny is better, +0.800 [" in judged[0] and len(judged) == 1
     alike = answer_lines(compare([runs[0], document_run(tmp_path, "twin", scores(17))], baseline="twin"))
     assert "fam-tiny is not told apart" in alike[0]
+
+
+def test_no_model_is_the_highest_of_other_samples(tmp_path: Path) -> None:
+    """What one of them had no room for would lift it, or the other, for nothing."""
+    answers = [Answer(f"q{i}", {"f1": float(i % 2)}, document=f"d{i}") for i in range(20)]
+    runs = [document_run(tmp_path, "whole", answers), document_run(tmp_path, "part", answers[:9])]
+    runs[1].left_out = [{"what": "document d9", "samples": 11, "why": "too long"}]
+    found = compare(runs)
+    line = answer_lines(found)[0]
+    assert line.startswith("quality f1: not of the same samples: ") and "highest" not in line
+    assert "whole 0.500 (n=20)" in line and "part 0.444 (n=9)" in line
+    assert any("part" in note and "11 samples (document d9)" in note for note in found.notes)
     assert compare(runs).rows[0].metric == "f1", "the headline comes first, not the first letter"
 
 

@@ -98,6 +98,8 @@ def test_the_same_command_shows_a_finished_run_and_fresh_starts_over(capsys: pyt
     written = files()
     assert run_json(capsys, *command, "--json") == first
     assert files() == written
+    assert main([*command, "--json"]) == 0
+    assert "shown again; --fresh runs it anew" in capsys.readouterr().err
     assert run_json(capsys, *command, "--json", "--fresh")["runs"][0]["metrics"] == first["runs"][0]["metrics"]
     assert len(files()) > len(written)
 

@@ -110,6 +110,9 @@ def test_only_progress_is_printed_and_only_if_asked_for(
         ({"max_context": 100}, "more than the context of 100"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"dtype": "float8"}, "unknown dtype 'float8'"),
+        ({"model": ["fam", "bswa"]}, "model must be a spec, or what load_model gave, not list"),
+        ({"options": "lengths=1k"}, "options must be a mapping, not str"),
+        ({"limit": "2"}, "limit must be a whole number, not '2'"),
     ],
 )
 def test_what_is_wrong_is_a_user_error_and_writes_nothing(arguments: dict[str, Any], message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from famcli.errors import UserError
-from famcli.task import MetricSpec, Sample, Task, available_tasks, load_task
+from famcli.task import Generate, MetricSpec, Prompt, Sample, Task, available_tasks, load_task
 from famcli.training.material import words_of
 
 PLUGIN = """
@@ -146,3 +146,8 @@ def test_the_contract_imports_nothing_heavy() -> None:
     code = "import sys, famcli.task; print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_one_stop_string_is_not_taken_for_its_characters() -> None:
+    with pytest.raises(TypeError, match=r"stop=\('END',\)"):
+        Generate(Prompt(("say",)), 3, stop="END")  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def _previews(one: Checked, settings: RunSettings, records: Sequence[Any]) -> It
 
 def _print(preview: Preview) -> None:
     from famcli.display import format_bytes
-    from famcli.evaluation.settings import left_out_words
+    from famcli.evaluation.record import left_out_words
 
     words = {
         None: "the run id is known once the model is built",

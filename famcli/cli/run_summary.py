@@ -8,8 +8,7 @@ from famcli.cli.saying import say, say_heading, say_pairs, say_table
 from famcli.compare.cells import Setting, format_settings, shown_scores
 from famcli.compare.measure import scored
 from famcli.compare.notes import score_notes
-from famcli.evaluation.record import RunRecord, skipped_words
-from famcli.evaluation.settings import left_out_words
+from famcli.evaluation.record import RunRecord, left_out_words, skipped_words
 from famcli.reports.cost import speed_words
 from famcli.reports.numbers import format_field, format_score
 

@@ -198,12 +198,13 @@ def run(model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bo
     """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
     from famcli.cli.interrupts import leave_in_order
     from famcli.cli.progress import make_progress
+    from famcli.evaluation.identity import now
     from famcli.evaluation.record import skipped_words
     from famcli.evaluation.runner import evaluate
     from famcli.machine.peak import taken
 
     leave_in_order()
-    task = chosen.task
+    task, begun = chosen.task, now()
     of_run = settings.of_runs.of(chosen)
     record = evaluate(
         model,
@@ -211,6 +212,8 @@ def run(model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bo
         **vars(replace(of_run, fresh=fresh or of_run.fresh)),
         progress=make_progress(f"{model.name} on {task.name}", lambda: taken(model.device)),
     )
+    if record.finished and record.finished < begun:
+        tell(f"{model.name} on {task.name}: finished at {record.finished}, shown again; --fresh runs it anew")
     if record.skipped:
         tell(f"warning: {model.name} on {task.name}: {skipped_words(record)}")
     for warning in _answer_warnings(record, task, settings):

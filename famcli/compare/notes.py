@@ -12,7 +12,7 @@ from famcli.compare.pairing import HOW_MANY, cut_otherwise, samples_of
 from famcli.compare.row import Row
 from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
-from famcli.evaluation.record import RunRecord, skipped_words
+from famcli.evaluation.record import RunRecord, left_out_words, skipped_words
 from famcli.metrics.paired import FEWEST, LEVEL
 
 DISTANCE = "distance"
@@ -44,6 +44,8 @@ def _skipped(cells: Iterable[CellRuns]) -> Iterator[str]:
         for record, _ in cell.runs.values():
             if record.skipped:
                 yield f"note: {record.run_id} skipped {skipped_words(record)}"
+            if record.left_out:
+                yield f"note: {record.run_id} left out what is beyond its context: {left_out_words(record.left_out)}"
 
 
 def _surroundings(cells: Iterable[CellRuns]) -> Iterator[str]:

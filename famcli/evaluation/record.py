@@ -252,7 +252,17 @@ def skipped_words(record: RunRecord) -> str:
     return f"{len(ids)} of {len(ids) + record.samples} samples, which count in no score: {shown}{why}"
 
 
+def left_out_words(left_out: list[LeftOut]) -> str:
+    """How many samples do not fit, and of what."""
+    names = [one["what"] for one in left_out]
+    more = len(names) - _SHOWN_CELLS
+    shown = "; ".join(names[:_SHOWN_CELLS]) + (f"; and {more} more" if more > 0 else "")
+    samples = sum(one["samples"] for one in left_out)
+    return f"{samples} samples ({shown})"
+
+
 _SHOWN = 5
+_SHOWN_CELLS = 8
 
 
 def load_record(path: Path) -> RunRecord:

@@ -13,7 +13,7 @@ from famcli.evaluation.asking import Limits, OnError, Skips, ask_or_skip, sample
 from famcli.evaluation.identity import context_fields, new_record
 from famcli.evaluation.plan import Planned, measure
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
-from famcli.evaluation.record import LeftOut, RunRecord
+from famcli.evaluation.record import LeftOut, RunRecord, left_out_words
 from famcli.seams import FramedEncoder, SpecialTokens
 from famcli.task import Sample, Task
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SIDES = ("left", "right", "middle")
 ON_ERROR = ("stop", "skip")
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,8 @@ class Settings:
             ("batch size", self.batch_size),
             ("max context", self.max_context),
         ):
+            if not isinstance(number, int | None) or isinstance(number, bool):
+                raise UserError(f"{name} must be a whole number, not {number!r}")
             if number is not None and number < 1:
                 raise UserError(f"the {name} must be at least 1, not {number}")
         if self.truncate is not None and self.truncate not in SIDES:
@@ -152,11 +153,3 @@ class Settings:
         if misfits:
             left_out(f"{left_out_words(misfits)} left out: {misfits[0]['why']}")
         return Drawn(samples, planned, misfits)
-
-
-def left_out_words(left_out: list[LeftOut]) -> str:
-    """How many samples do not fit, and of what."""
-    names = [one["what"] for one in left_out]
-    shown = "; ".join(names[:_SHOWN]) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-    samples = sum(one["samples"] for one in left_out)
-    return f"{samples} samples ({shown})"

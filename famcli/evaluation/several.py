@@ -84,6 +84,7 @@ def evaluate_tasks(
     progress: bool,
 ) -> list[RunRecord]:
     """See ``famcli.evaluate``."""
+    _check_types(model, options)
     typed = {name: option_text(value) for name, value in options.items()}
     made = _make_tasks(tasks, Given(typed, data, split, settings.limit, settings.limit_documents))
     for chosen in made:
@@ -100,6 +101,17 @@ def evaluate_tasks(
             loaded = model
             check_tasks(made, model.tokenizer, model.stream.longest_text, settings)
         return [_run(loaded, chosen, settings, progress) for chosen in made]
+
+
+def _check_types(model: Any, options: Any) -> None:
+    """What a program may confuse, and no command line can."""
+    if not isinstance(model, str | LoadedModel):
+        raise UserError(
+            f"model must be a spec, or what load_model gave, not {type(model).__name__}",
+            "for several models, call evaluate for each of them",
+        )
+    if not isinstance(options, Mapping):
+        raise UserError(f"options must be a mapping, not {type(options).__name__}", 'for example: {"lengths": ["1k"]}')
 
 
 def _load(spec: str, tasks: Sequence[ChosenTask], settings: Settings, device: str, dtype: str) -> LoadedModel:

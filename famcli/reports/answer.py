@@ -12,7 +12,7 @@ from famcli.compare.comparison import Column, Comparison
 from famcli.compare.recall import Measured, Recall
 from famcli.compare.row import Row
 from famcli.display import format_bytes
-from famcli.reports.numbers import format_field, format_p, format_paired, format_score, short
+from famcli.reports.numbers import format_field, format_number, format_p, format_paired, format_score, short
 
 
 def answer_lines(comparison: Comparison) -> list[str]:
@@ -140,6 +140,9 @@ def _best(row: Row) -> str:
     words = f"{format_score(score, row.intervals.get(leading[0]), leading[0] in row.too_few)}, n={score.n}"
     if len(row.scores) == 1:
         return f"{leading[0]} has {words}"
+    if len({one.n for one in row.scores.values()}) > 1:
+        each = (f"{column} {format_number(one.value)} (n={one.n})" for column, one in row.scores.items())
+        return f"not of the same samples: {', '.join(each)}"
     direction = "highest" if row.higher_is_better else "lowest"
     return f"{direction} of {len(row.scores)} models is {' and '.join(leading)}, {words}"
 

@@ -97,6 +97,10 @@ class Generate:
     stop: tuple[str, ...] = ()
     skip_blank_lines: bool = False
 
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):  # else each of its characters would end the answer
+            raise TypeError(f"stop must be strings, not one: stop=({self.stop!r},)")
+
 
 @dataclass(frozen=True)
 class Choose:
