@@ -87,8 +87,9 @@ def _own(directory: Path) -> None:
     from famcli.models.decoder import Decoder
 
     torch.manual_seed(0)
-    config = ModelConfig.from_mapping({**SHAPE, **MEMORY}, "the fuzzer")
-    save_checkpoint(Decoder(config), ByteTokenizer(), directory, {})
+    decoder = Decoder(ModelConfig.from_mapping({**SHAPE, **MEMORY}, "the fuzzer"))
+    decoder.initialise(0)  # the FAM's embeddings would be whatever the memory held
+    save_checkpoint(decoder, ByteTokenizer(), directory, {})
 
 
 HUB_CONFIG: dict[str, Any] = {
