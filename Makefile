@@ -33,7 +33,7 @@ check: $(VENV)/.run
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
-# Some twenty minutes on a quiet machine; what is printed is told from JSON in results/benchmarks.
+# Tables, and the same as JSON in results/benchmarks. For a quiet machine.
 bench: $(VENV)/.test
 	mkdir -p $(RESULTS)/benchmarks
 	$(BIN)/python benchmarks/startup.py --output $(RESULTS)/benchmarks/startup.json

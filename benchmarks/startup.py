@@ -3,8 +3,8 @@
     python benchmarks/startup.py [--repeats 5] [--output startup.json]
 
 Each call is a process of its own, in turns, timed by the clock: medians, with the least and the most. Beside them, the
-help of lm-evaluation-harness, where it is installed, and what importing PyTorch takes by itself. The run that is shown
-again is PassKey on the bundled model, made anew in a temporary directory.
+help of lm-evaluation-harness, where it is installed, and the import of PyTorch. The finished run is of PassKey on the
+bundled model. It is made before the clock starts, in a temporary directory.
 """
 
 from __future__ import annotations

@@ -214,33 +214,18 @@ class CheckpointSource:
         decoder.requires_grad_(False)
         if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
             logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
-        return LoadedModel(
-            self.name,
-            decoder,
-            self.checkpoint.tokenizer,
-            digest,
-            device,
-            dtype,
-            self.untrained_memory,
-            spec=self.spec,
-        )
+        return self._loaded(decoder, digest, device, dtype)
 
     def outline(self, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         """See ``Source.outline``; ``device`` and ``dtype`` are those of the model that would be loaded."""
         from famcli.checkpoints.checkpoint import empty_decoder
 
         decoder = empty_decoder(self.config).to(dtype).eval()
-        digest = self.checkpoint.weights_sha256()
-        return LoadedModel(
-            self.name,
-            decoder,
-            self.checkpoint.tokenizer,
-            digest,
-            device,
-            dtype,
-            self.untrained_memory,
-            spec=self.spec,
-        )
+        return self._loaded(decoder, self.checkpoint.weights_sha256(), device, dtype)
+
+    def _loaded(self, decoder: Decoder, digest: str, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        tokenizer, untrained = self.checkpoint.tokenizer, self.untrained_memory
+        return LoadedModel(self.name, decoder, tokenizer, digest, device, dtype, untrained, spec=self.spec)
 
 
 def model_entry_points() -> dict[str, EntryPoint]:
