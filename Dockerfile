@@ -10,7 +10,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel .
 
 FROM python:3.13-slim
 COPY constraints.txt /tmp/
-# The build of PyTorch for processors is a fifth of that for GPUs; what it needs comes with famcli, as it is pinned.
+# The build of PyTorch for processors is smaller than that for GPUs; what it needs comes with famcli, as it is pinned.
 RUN pip install --no-cache-dir --no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 COPY --from=wheel /wheel /wheel
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt /wheel/*.whl

@@ -57,6 +57,15 @@ def test_a_dry_run_says_what_then_runs_and_loads_and_writes_nothing(
     assert [plan["tokens"] for plan in fresh] == [plan["tokens"] for plan in planned]
 
 
+def test_a_run_that_is_asked_for_twice_is_done_once(capsys: pytest.CaptureFixture[str]) -> None:
+    passkey = ["--task", "passkey", "-o", "lengths=400", "-o", "trials=1", "--model", "fam", "--dry-run"]
+    totals = []
+    for twice in ([], ["--task", "passkey"]):
+        assert main(["eval", *passkey, *twice]) == 0
+        totals.append(capsys.readouterr().out.splitlines()[-1])
+    assert totals[0] == totals[1] and totals[0].startswith("in all: 1 of 1 runs to do, 390 ")
+
+
 def test_a_run_that_was_broken_off_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--task", "passkey", "-o", "lengths=400,512", "-o", "trials=2", "--model", "fam", "--json"]
     (run,) = printed(capsys, *command)["runs"]

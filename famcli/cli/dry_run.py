@@ -31,15 +31,17 @@ def dry_run(checked: Sequence[Checked], settings: RunSettings, json_output: bool
         previews += found
         left_out += [{"model": one.source.name, "task": name, "why": why} for name, why in one.left_out]
     if json_output:
-        runs = [dataclasses.asdict(preview) for preview in previews]
-        return say_json({"dry_run": True, "runs": runs, "left_out": left_out})
+        told = [dataclasses.asdict(preview) for preview in previews]
+        return say_json({"dry_run": True, "runs": told, "left_out": left_out})
     for preview in previews:
         _print(preview)
     for none in left_out:
         say(f"{none['model']} on {none['task']}: nothing of it fits, and it is left out: {none['why']}")
-    tokens = sum(preview.tokens for preview in previews)
-    open_runs = sum(preview.status != "finished" for preview in previews)
-    say(f"in all: {open_runs} of {len(previews)} runs to do, {tokens:,} tokens to read. Nothing was started.")
+    # A run that is asked for twice is done once.
+    runs = {preview.run_id or number: preview for number, preview in enumerate(previews)}.values()
+    tokens = sum(preview.tokens for preview in runs)
+    open_runs = sum(preview.status != "finished" for preview in runs)
+    say(f"in all: {open_runs} of {len(runs)} runs to do, {tokens:,} tokens to read. Nothing was started.")
 
 
 def _previews(one: Checked, settings: RunSettings, records: Sequence[Any]) -> Iterator[Preview]:
