@@ -10,15 +10,27 @@ from typing import TYPE_CHECKING
 import click
 
 from famcli.cli.choosing import TaskChoice, task_options
+from famcli.cli.crews import CrewSettings, crew_options, hired, tell_crew
 from famcli.cli.dry_run import dry_run as show_dry_run
 from famcli.cli.naming import check_names, with_name
 from famcli.cli.options import as_json, models_option
-from famcli.cli.running import Checked, RunSettings, check_model, load, run, run_options
+from famcli.cli.running import Checked, RunSettings, check_model, load, outline, run, run_options
 from famcli.cli.saying import say_json, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
     from famcli.evaluation.record import RunRecord
+    from famcli.evaluation.workers.crew import Crew
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """``2/4``."""
+    if value is None:
+        return None
+    parts = value.split("/")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts):
+        raise UserError(f"--shard must be two whole numbers, I/N, not '{value}'", "for example: --shard 1/4")
+    return int(parts[0]), int(parts[1])
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +49,13 @@ if TYPE_CHECKING:
 )
 @task_options
 @run_options
+@crew_options
+@click.option(
+    "--shard",
+    callback=_shard,
+    metavar="I/N",
+    help="Ask about every N-th document alone, from the I-th on; famcli merge joins the N runs.",
+)
 @click.option(
     "--log",
     "trackers",
@@ -53,6 +72,7 @@ def command(
     name: str | None,
     chosen: TaskChoice,
     settings: RunSettings,
+    crew: CrewSettings,
     trackers: tuple[str, ...],
     dry_run: bool,
     json_output: bool,
@@ -78,7 +98,8 @@ def command(
     if dry_run:
         return show_dry_run(checked, settings, json_output)
     log = _log_to(trackers, settings.output)
-    records = _run_all(checked, settings, log)
+    with hired(crew, settings.device, bool(settings.device_map), settings.keep_prompts) as workers:
+        records = _run_all(checked, settings, workers, log)
     left_out = [{"model": one.source.name, "task": task, "why": why} for one in checked for task, why in one.left_out]
     if json_output:
         say_json({"runs": [_summary(record) for record in records], **({"left_out": left_out} if left_out else {})})
@@ -100,15 +121,19 @@ def _with_adapter(models: tuple[str, ...], adapter: str | None) -> tuple[str, ..
     return (",".join([name, f"adapter={adapter}", *fields]),)
 
 
-def _run_all(checked: list[Checked], settings: RunSettings, log: Callable[[RunRecord], None]) -> list[RunRecord]:
+def _run_all(
+    checked: list[Checked], settings: RunSettings, crew: Crew | None, log: Callable[[RunRecord], None]
+) -> list[RunRecord]:
     """Model by model, so that only one is in memory."""
     records = []
     for one in checked:
         for name, why in one.left_out:
             tell(f"warning: {one.source.name} on {name}: nothing of it fits, and it is left out: {why}")
-        model = load(one.source, settings)
+        model = outline(one.source, settings) if crew else load(one.source, settings)
         for chosen in one.tasks:
-            records.append(run(model, chosen, settings))
+            records.append(run(model, chosen, settings, crew=crew))
+            if crew:
+                tell_crew(records[-1])
             log(records[-1])
         del model
     return records

@@ -115,11 +115,17 @@ def parse_options(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def bundled(function: Function, name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Function:
-    """``function`` with ``options``, whose values it is given as one ``kind`` of the same field names."""
+    """``function`` with ``options``, whose values it is given as one ``kind`` of the same field names.
+
+    A command may bring further options of the kind's; a field without one keeps its default.
+    """
 
     @functools.wraps(function)
     def command(**given: Any) -> Any:
-        return function(**{name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})}, **given)
+        return function(
+            **{name: kind(**{field.name: given.pop(field.name) for field in fields(kind) if field.name in given})},
+            **given,
+        )
 
     for option in reversed(options):
         command = option(command)

@@ -42,7 +42,7 @@ class _Memory(ProgressColumn):
 
 
 class LiveProgress:
-    """A bar with tokens read/s, time left and memory; see ``famcli.evaluation.runner.Progress``."""
+    """A bar with tokens read/s, time left and memory; see ``famcli.evaluation.progress.Progress``."""
 
     def __init__(self, title: str, memory: Callable[[], int]) -> None:
         self.title, self.memory = title, memory

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from famcli.evaluation.prompts import Side
     from famcli.evaluation.record import RunRecord
     from famcli.evaluation.settings import Settings
+    from famcli.evaluation.workers.crew import Crew
     from famcli.task import Task
 
 
@@ -46,6 +47,7 @@ class RunSettings:
     keep_prompts: bool
     fresh: bool
     output: Path
+    shard: tuple[int, int] | None = None
 
     @property
     def chat_arguments(self) -> dict[str, Any]:
@@ -62,6 +64,7 @@ class RunSettings:
     def of_runs(self) -> Settings:
         """What they say of each run; what bounds one task is added by ``Settings.of``."""
         from famcli.evaluation.settings import Settings
+        from famcli.evaluation.shards import Shard
 
         return Settings(
             results=self.output,
@@ -75,6 +78,7 @@ class RunSettings:
             fresh=self.fresh,
             on_error=self.on_error,
             keep_prompts=self.keep_prompts,
+            shard=Shard(*self.shard) if self.shard else None,
         )
 
 
@@ -194,7 +198,30 @@ def load(source: Source, settings: RunSettings) -> LoadedModel:
     return replace(model, beside=beside)
 
 
-def run(model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bool = False) -> RunRecord:
+def outline(source: Source, settings: RunSettings) -> LoadedModel:
+    """The model without its weights, for a command whose workers have them.
+
+    Raises:
+        UserError: there is none of such a model.
+    """
+    import torch
+
+    from famcli.checkpoints.registry import pick_device, pick_dtype
+
+    # A driver on a machine without a GPU may well send work to one that has some.
+    device = torch.device("cuda") if settings.device == "cuda" else pick_device(settings.device)
+    found = source.outline(device, pick_dtype(settings.dtype, device, source))
+    if found is None:
+        raise UserError(
+            f"the model {source.name} comes from a package that says nothing of it before it is loaded",
+            "leave --workers out",
+        )
+    return found
+
+
+def run(
+    model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bool = False, crew: Crew | None = None
+) -> RunRecord:
     """One run, shown on standard error as it advances; ``fresh`` starts over whatever the settings say."""
     from famcli.cli.interrupts import leave_in_order
     from famcli.cli.progress import make_progress
@@ -210,6 +237,7 @@ def run(model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bo
         model,
         task,
         **vars(replace(of_run, fresh=fresh or of_run.fresh)),
+        crew=crew,
         progress=make_progress(f"{model.name} on {task.name}", lambda: taken(model.device)),
     )
     if record.finished and record.finished < begun:

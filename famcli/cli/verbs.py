@@ -19,6 +19,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "eval": Verb("famcli.cli.eval", "Evaluate models on tasks; the same command continues a broken run.", GOES_ON),
+    "merge": Verb("famcli.cli.merge", "Merge the shards of a run that several machines answered."),
     "compare": Verb("famcli.cli.compare", "Set the newest runs side by side."),
     "show": Verb("famcli.cli.show", "Show the samples of a run, or one of them as the model saw it."),
     "report": Verb("famcli.cli.report", "Write one HTML page about runs: verdicts, plots, samples."),

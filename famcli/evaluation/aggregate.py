@@ -10,24 +10,24 @@ from famcli.evaluation.cost import cost
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
 from famcli.metrics.statistics import Metric, clustered_mean
-from famcli.task import MetricSpec, Task
+from famcli.task import MetricSpec
 
 
-def aggregate(record: RunRecord, task: Task, entries: Iterable[Entry]) -> None:
+def aggregate(record: RunRecord, metrics: Sequence[MetricSpec], entries: Iterable[Entry]) -> None:
     """Fills in metrics, cells and cost.
 
     Args:
         record: of the run.
-        task: its task.
+        metrics: of its task.
         entries: in the order of the task's samples, whatever the order of the answers.
     """
     ordered = list(entries)
-    means = {spec.name: _mean(spec, ordered) for spec in task.metrics}
+    means = {spec.name: _mean(spec, ordered) for spec in metrics}
     record.metrics = {name: metric for name, metric in means.items() if metric}
     cells: dict[str, list[Entry]] = {}
     for entry in ordered:
         cells.setdefault(json.dumps(entry.cell), []).append(entry)
-    record.cells = [_cell(task, members) for members in cells.values()]
+    record.cells = [_cell(metrics, members) for members in cells.values()]
     record.cost = cost(ordered)
 
 
@@ -43,8 +43,8 @@ def _mean(spec: MetricSpec, entries: Sequence[Entry]) -> Metric | None:
     )
 
 
-def _cell(task: Task, entries: Sequence[Entry]) -> dict[str, Any]:
-    means = {spec.name: _mean(spec, entries) for spec in task.metrics}
+def _cell(metrics: Sequence[MetricSpec], entries: Sequence[Entry]) -> dict[str, Any]:
+    means = {spec.name: _mean(spec, entries) for spec in metrics}
     values = {name: metric.value if metric else None for name, metric in means.items()}
     errors = {f"{name}_stderr": metric.stderr if metric else None for name, metric in means.items()}
     return {**entries[0].cell, **values, **errors, "n": len(entries)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -100,6 +100,12 @@ class Answering:
     advance: Callable[[int], None]
     peak: PeakMemory
     prompts: PromptKeeper | None = None
+
+    def answers(self, groups: Iterable[Group]) -> Generator[list[Entry]]:
+        """The entries of all groups, batch by batch; memory is counted from the first to the last."""
+        with self.peak:
+            for group in groups:
+                yield from self.answer(group)
 
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""

@@ -21,11 +21,19 @@ from famcli.task import Task
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
     from famcli.checkpoints.tokenizer import Tokenizer
+    from famcli.evaluation.shards import Shard
     from famcli.models.stream import StreamModel
 
 
 def new_record(
-    model: LoadedModel, task: Task, results: Path, seed: int, limits: Limits, context: ContextFields
+    model: LoadedModel,
+    task: Task,
+    results: Path,
+    seed: int,
+    limits: Limits,
+    context: ContextFields,
+    *,
+    shard: Shard | None = None,
 ) -> RunRecord:
     """The record of a run that has not begun; the arguments are those of ``famcli.evaluation.runner.evaluate``."""
     record = RunRecord(
@@ -59,6 +67,9 @@ def new_record(
     if model.spec != model.name:
         record.model["spec"] = model.spec
     run_id = _run_id(record, model.stream, model.device.type, model.tokenizer)
+    if shard:
+        record.shard = shard.fields(run_id, task)
+        run_id = f"{run_id}-{shard.index}of{shard.of}"
     return replace(record, run_id=run_id, path=results / run_id)
 
 

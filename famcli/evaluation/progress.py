@@ -5,8 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Protocol
 
 from famcli.display import format_bytes
+
+
+class Progress(Protocol):
+    """Shows how a run advances."""
+
+    def begin(self, samples: int, done: int, tokens: int) -> None:
+        """The run has ``samples``, of which ``done`` are answered, and ``tokens`` still to read."""
+        ...
+
+    def advance(self, tokens: int) -> None:
+        """``tokens`` more have been read."""
+        ...
+
+    def end(self) -> None:
+        """The run is over or broken off."""
+        ...
+
 
 PLAIN_FIRST_SECONDS = 1.0
 PLAIN_EVERY_SECONDS = 10.0
@@ -21,7 +39,7 @@ def advance_words(read: int, total: int, seconds: float) -> str:
 
 
 class PlainProgress:
-    """A line at the beginning, one after a second and then every ten; see ``famcli.evaluation.runner.Progress``.
+    """A line at the beginning, one after a second and then every ten; see ``Progress``.
 
     Args:
         title: what every line begins with.

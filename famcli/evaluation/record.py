@@ -117,6 +117,20 @@ class Skipped(TypedDict):
     why: str
 
 
+class ShardFields(TypedDict):
+    """The part of a run that this run is, see ``famcli.evaluation.shards``.
+
+    ``index`` of ``of``, counted from 1; ``run_id`` is that of the whole run; ``places`` says where each sample, by its
+    id, stands in it; ``complete`` names the metrics that are (``famcli.task.MetricSpec``).
+    """
+
+    index: int
+    of: int
+    run_id: str
+    places: dict[str, int]
+    complete: list[str]
+
+
 class LeftOut(TypedDict):
     """Samples that were not asked, as they do not fit the context: ``what`` they are, how many, and ``why``."""
 
@@ -125,7 +139,25 @@ class LeftOut(TypedDict):
     why: str
 
 
-class Environment(TypedDict):
+class Workers(TypedDict):
+    """Who answered in the last process of a run with workers.
+
+    ``devices`` counts the workers by the model of what they compute on, those that replaced others included; ``lost``
+    are those that were lost; ``wall_seconds`` is the time by the clock, where the run's ``seconds`` add up those of all
+    workers.
+    """
+
+    count: int
+    devices: dict[str, int]
+    lost: int
+    wall_seconds: float
+
+
+class _WorkersFields(TypedDict, total=False):
+    workers: Workers
+
+
+class Environment(_WorkersFields):
     """What the last process of the run ran on; ``git_commit`` ends in ``-dirty`` where tracked files were changed."""
 
     python: str
@@ -186,6 +218,7 @@ class RunRecord:
         skipped: samples that ``--on-error skip`` went on without; left out of the file where there are none.
         limit_documents: as given; left out of the file where it was not.
         left_out: cells and documents that do not fit the context; left out of the file where there are none.
+        shard: the part of another run that this one is; left out of the file of a whole run.
     """
 
     path: Path
@@ -208,6 +241,7 @@ class RunRecord:
     skipped: list[Skipped] = field(default_factory=list)
     limit_documents: int | None = None
     left_out: list[LeftOut] = field(default_factory=list)
+    shard: ShardFields | None = None
 
     @property
     def standing(self) -> Literal["running", "interrupted", "finished"]:
@@ -232,7 +266,7 @@ class RunRecord:
         """
         values = asdict(self)
         del values["path"]
-        for name in ("skipped", "limit_documents", "left_out"):
+        for name in ("skipped", "limit_documents", "left_out", "shard"):
             if not values[name]:
                 del values[name]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,39 +17,27 @@ from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
 from famcli.evaluation.asking import OnError, Skips
 from famcli.evaluation.identity import now
-from famcli.evaluation.journal import JOURNAL_NAME, Journal, count_lines
+from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, count_lines
 from famcli.evaluation.kept_prompts import PromptKeeper, kept_ids
-from famcli.evaluation.plan import Planned, plan
+from famcli.evaluation.plan import Group, Planned, plan
+from famcli.evaluation.progress import Progress
 from famcli.evaluation.prompts import Side
 from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, environment, load_record
 from famcli.evaluation.settings import Settings
-from famcli.evaluation.stream import StateKeeper
+from famcli.evaluation.shards import Shard
+from famcli.evaluation.stream import StateKeeper, forget_states
+from famcli.evaluation.workers.job import Asked
 from famcli.machine.peak import PeakMemory
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
+    from famcli.evaluation.workers.crew import Crew
 
 logger = logging.getLogger(__name__)
 
 CPU_ROWS, CUDA_ROWS = 16, 64
 CPU_STATE_BYTES = 2 * 1024**3
-
-
-class Progress(Protocol):
-    """Shows how a run advances."""
-
-    def begin(self, samples: int, done: int, tokens: int) -> None:
-        """The run has ``samples``, of which ``done`` are answered, and ``tokens`` still to read."""
-        ...
-
-    def advance(self, tokens: int) -> None:
-        """``tokens`` more have been read."""
-        ...
-
-    def end(self) -> None:
-        """The run is over or broken off."""
-        ...
 
 
 def evaluate(
@@ -70,7 +58,9 @@ def evaluate(
     fresh: bool = False,
     on_error: OnError = "stop",
     keep_prompts: bool = False,
+    shard: Shard | None = None,
     progress: Progress | None = None,
+    crew: Crew | None = None,
 ) -> RunRecord:
     """Runs ``task`` on ``model``, or goes on with such a run, or returns it at once when it is finished.
 
@@ -101,7 +91,9 @@ def evaluate(
         on_error: what to do with a sample that the task fails on, see ``Skips``. A finished run that lacks samples goes
             on where it is ``stop``.
         keep_prompts: keep every prompt as it was read, in ``prompts.jsonl.gz``; it changes no answer and no run id.
+        shard: the part of the documents to ask about, a run of its own; ``None`` is all.
         progress: shows how the run advances.
+        crew: workers that answer in place of ``model``, which may be an outline then; without them this process does.
 
     Raises:
         UserError: a value does not fit, a sample does not fit the context, the model has no chat template, a file of
@@ -122,6 +114,7 @@ def evaluate(
         fresh=fresh,
         on_error=on_error,
         keep_prompts=keep_prompts,
+        shard=shard,
     )
     record = settings.record(model, task)
     tell = partial(_tell, model, task)
@@ -134,6 +127,8 @@ def evaluate(
     skips = Skips(on_error, tell)
     drawn = settings.draw(task, model.tokenizer, model.stream.longest_text, skips, tell)
     samples, planned, record.left_out = drawn.samples, drawn.planned, drawn.left_out
+    if record.shard:
+        record.shard["places"] = drawn.places
     fitting = {p.sample.id for p in planned}
     with claim(record.path, fresh, within=results):
         if finished := finished_run(record.path, on_error):
@@ -144,7 +139,11 @@ def evaluate(
         _check_journal(journal, samples, task)
         record.environment = environment()
         record.save()
-        with PeakMemory(model.device, model.beside) as peak:
+        groups = plan(planned, batch_size or _automatic_batch_size(model, planned, crew), journal.entries.keys())
+        if crew:
+            answers = crew.answers(record, Asked(model, task, context, special, thinking), groups, skips, progress)
+        else:
+            prompts = PromptKeeper(record.path, model.tokenizer, special, context) if keep_prompts else None
             answering = Answering(
                 model=model,
                 task=task,
@@ -154,19 +153,20 @@ def evaluate(
                 keeper=StateKeeper(record.path),
                 skips=skips,
                 advance=progress.advance if progress else lambda tokens: None,
-                peak=peak,
-                prompts=PromptKeeper(record.path, model.tokenizer, special, context) if keep_prompts else None,
+                peak=PeakMemory(model.device, model.beside),
+                prompts=prompts,
             )
-            _answer(answering, planned, journal, batch_size or _automatic_batch_size(model, planned), progress)
+            answers = answering.answers(groups)
+        _keep(answers, journal, len(planned), groups, progress)
         journal.check()
         answered = [sample.id for sample in samples if sample.id in fitting and sample.id in journal.entries]
         if not answered:
             raise skips.all_failed(task)
-        aggregate(record, task, [journal.entries[id] for id in answered])
+        aggregate(record, task.metrics, [journal.entries[id] for id in answered])
         record.skipped = [Skipped(id=id, why=why) for id, why in skips.reasons.items() if id not in journal.entries]
         record.status, record.finished = "finished", now()
         record.save()
-        answering.keeper.forget()
+        forget_states(record.path)
     return record
 
 
@@ -220,26 +220,25 @@ def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> N
             )
 
 
-def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned]) -> int:
-    """See ``evaluate``; one for the whole run, whatever of it has been answered."""
+def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned], crew: Crew | None) -> int:
+    """See ``evaluate``; one for the whole run, whatever of it has been answered, and whoever answers."""
     rows, room = CPU_ROWS, CPU_STATE_BYTES
-    if model.device.type == "cuda":
+    if model.device.type == "cuda" and crew is None:
         rows, room = CUDA_ROWS, torch.cuda.mem_get_info(model.device)[0] // 4
     longest = max(p.prompt_tokens + p.option_tokens for p in planned)
     return max(1, min(rows, room // model.stream.state_bytes(longest)))
 
 
-def _answer(
-    answering: Answering, planned: Sequence[Planned], journal: Journal, batch_size: int, progress: Progress | None
+def _keep(
+    answers: Generator[list[Entry]], journal: Journal, samples: int, groups: Sequence[Group], progress: Progress | None
 ) -> None:
-    """Answers what the journal lacks."""
-    groups = plan(planned, batch_size, journal.entries.keys())
+    """Writes the answers to the journal as they come."""
     if progress:
-        progress.begin(len(planned), len(journal.entries), sum(group.tokens for group in groups))
+        progress.begin(samples, len(journal.entries), sum(group.tokens for group in groups))
     try:
-        for group in groups:
-            for entries in answering.answer(group):
-                journal.append(entries)
+        for entries in answers:
+            journal.append(entries)
     finally:
+        answers.close()
         if progress:
             progress.end()

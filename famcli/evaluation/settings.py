@@ -14,6 +14,7 @@ from famcli.evaluation.identity import context_fields, new_record
 from famcli.evaluation.plan import Planned, measure
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import LeftOut, RunRecord, left_out_words
+from famcli.evaluation.shards import Shard
 from famcli.seams import FramedEncoder, SpecialTokens
 from famcli.task import Sample, Task
 
@@ -31,14 +32,16 @@ class Drawn:
     """What a task asks a model.
 
     Attributes:
-        samples: all of the task's.
+        samples: all of the task's, or of the shard's.
         planned: those that fit, measured.
         left_out: those that do not fit.
+        places: of a shard's samples in the whole run.
     """
 
     samples: list[Sample]
     planned: list[Planned]
     left_out: list[LeftOut]
+    places: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Settings:
     fresh: bool = False
     on_error: OnError = "stop"
     keep_prompts: bool = False
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         for name, number in (
@@ -118,7 +122,7 @@ class Settings:
         bounds = self.max_context, self.truncate
         special = self.special(model.tokenizer)
         context = context_fields(model.tokenizer, *bounds, special, self.chat_template, self.thinking)
-        return new_record(model, task, self.results, self.seed, self.limits, context)
+        return new_record(model, task, self.results, self.seed, self.limits, context, shard=self.shard)
 
     def samples(self, task: Task, tokenizer: Tokenizer) -> list[Sample]:
         """All of the task's; raises ``UserError`` as ``samples_of``."""
@@ -150,6 +154,11 @@ class Settings:
         )
         if not planned:
             raise skips.all_failed(task)
+        places: dict[str, int] = {}
+        if self.shard:
+            places = self.shard.places(samples)
+            samples = [sample for sample in samples if sample.id in places]
+            planned = [p for p in planned if p.sample.id in places]
         if misfits:
             left_out(f"{left_out_words(misfits)} left out: {misfits[0]['why']}")
-        return Drawn(samples, planned, misfits)
+        return Drawn(samples, planned, misfits, places)

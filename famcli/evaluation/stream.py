@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from famcli.models.stream import StreamModel
 
 STATE_NAME = "state.safetensors"
+STATES = "states"
+"""The folder of a run where workers keep the states of what they are reading."""
 KEEP_EVERY = 64
 """Blocks read between two states that are kept."""
 
@@ -30,14 +33,15 @@ class StateKeeper:
     """The state of the document, or batch of prompts, that a run is reading, in ``state.safetensors`` of its directory.
 
     Args:
-        directory: the run's; ``None`` keeps nothing.
+        directory: the run's, or one in it; ``None`` keeps nothing.
+        name: of the file.
 
     Attributes:
         earlier: seconds that earlier processes took for what was recalled since ``begin``.
     """
 
-    def __init__(self, directory: Path | None) -> None:
-        self.path = directory / STATE_NAME if directory else None
+    def __init__(self, directory: Path | None, name: str = STATE_NAME) -> None:
+        self.path = directory / name if directory else None
         self.begin()
 
     def begin(self) -> None:
@@ -84,6 +88,14 @@ class StateKeeper:
         if self.path:
             for left in (self.path, *temporary_files(self.path)):
                 left.unlink(missing_ok=True)
+
+
+def forget_states(directory: Path) -> None:
+    """Removes all states that a run kept."""
+    StateKeeper(directory).forget()
+    folder = directory / STATES
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
