@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import time
 from collections import Counter, deque
@@ -79,6 +80,9 @@ class Crew:
     lost: int = field(default=0, init=False)
 
     def __enter__(self) -> Crew:
+        if self.address is None:
+            # Whoever can talk to a cluster can run code there, and this machine may have other users.
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         self.ray = _ray()
         where: dict[str, Any] = {"address": self.address}
         if self.address is None:
@@ -87,8 +91,11 @@ class Crew:
         try:
             self.ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
+            if self.address is None:
+                raise UserError(f"Ray does not start on this machine: {_first_line(error)}") from error
             raise UserError(
-                f"no Ray cluster answers at {self.address}: {error}", "ray status --address ADDRESS"
+                f"no Ray cluster answers at {self.address}: {error}",
+                "ray status --address ADDRESS asks for it; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those it has",
             ) from error
         return self
 

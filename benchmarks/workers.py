@@ -1,0 +1,176 @@
+"""What workers cost and gain: against one process, and while workers and drivers are killed.
+
+python benchmarks/workers.py                    # two and four workers against one process with two threads
+python benchmarks/workers.py --kills 30 10      # 30 kills of workers, 10 of the driver
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FAMCLI = [sys.executable, "-c", "import sys; from famcli.cli.main import main; sys.exit(main(sys.argv[1:]))"]
+TIMES = ("seconds", "tokens_per_second", "seconds_to_first_answer", "peak_memory_bytes")
+DOCUMENTS = 40
+
+
+def write_documents(folder: Path, documents: int, seed: int) -> Path:
+    """Plain texts of 1 to 10 thousand bytes, for pg19."""
+    chance = random.Random(seed)
+    words = ["grass", "sky", "sun", "river", "house", "green", "blue", "yellow", "runs", "stands", "here", "there"]
+    texts = folder / "texts"
+    texts.mkdir()
+    for number in range(documents):
+        size, text = chance.randrange(1_000, 10_000), ""
+        while len(text) < size:
+            text += " ".join(chance.choice(words) for _ in range(9)).capitalize() + ". "
+        (texts / f"{number:03}.txt").write_text(text)
+    return texts
+
+
+def command(output: Path, texts: Path, *more: str) -> list[str]:
+    tasks = ["--task", "pg19", "--data", f"pg19={texts}", "--task", "narrativeqa", "--data", "narrativeqa=sample"]
+    return [*FAMCLI, "eval", *tasks, "--model", "bswa-tiny", "--output", str(output), *more]
+
+
+def finish(args: list[str], threads: int) -> float:
+    """Seconds by the clock that the command says it took from the first answer asked to the last one there."""
+    begun = time.perf_counter()
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    return time.perf_counter() - begun
+
+
+def told(output: Path) -> dict[str, Any]:
+    """All records and samples without times, memory and where they ran, by run."""
+    found: dict[str, Any] = {}
+    for file in sorted(output.glob("*/run.json")):
+        record = json.loads(file.read_text())
+        for name in ("started", "finished", "environment"):
+            del record[name]
+        lines = [json.loads(line) for line in (file.parent / "samples.jsonl").read_text().splitlines()]
+        for part in (record["cost"], *lines):
+            for name in TIMES:
+                part.pop(name, None)
+        found[file.parent.name] = [record, {line["id"]: line for line in lines}]
+    return found
+
+
+def worker_seconds(output: Path) -> tuple[float, float]:
+    """Of all runs: by the clock from the first worker hired to the last answer, and of all workers together."""
+    records = [json.loads(file.read_text()) for file in output.glob("*/run.json")]
+    clock = sum(r["environment"].get("workers", {}).get("wall_seconds", 0.0) for r in records)
+    return clock, sum(r["cost"]["seconds"] for r in records)
+
+
+def compare(folder: Path, texts: Path, repeats: int) -> None:
+    """One process with two threads, and crews of one thread a worker, in turns."""
+    kinds: dict[str, list[str]] = {
+        "one process, 2 threads": [],
+        "2 workers": ["--workers", "2"],
+        "4 workers": ["--workers", "4"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    inside: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    reference: dict[str, Any] | None = None
+    for turn in range(repeats):
+        for name, more in kinds.items():
+            output = folder / f"{turn}-{name.replace(' ', '')}"
+            crew = [*more, "--threads-per-worker", "1"] if more else []
+            seconds[name].append(finish(command(output, texts, *crew), 2))
+            inside[name].append(worker_seconds(output))
+            reference = reference or told(output)
+            assert told(output) == reference, f"{name}: another record"
+    one = statistics.median(seconds["one process, 2 threads"])
+    for name, times in seconds.items():
+        middle = statistics.median(times)
+        clock, own = (statistics.median(pair[i] for pair in inside[name]) for i in (0, 1))
+        print(
+            f"{name:>24}: {middle:6.1f} s from start to end ({min(times):.1f} to {max(times):.1f}), "
+            f"{one / middle:.2f} x; {clock:.1f} s with workers at hand, {own:.1f} s of their time"
+        )
+    print("records equal but for times")
+
+
+def workers_of(driver: int) -> list[int]:
+    """Processes of the workers of a driver: grandchildren by its Ray."""
+    told = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in told.splitlines()[1:]]
+    parents = {int(pid): int(parent) for pid, parent, *_ in rows}
+
+    def descends(pid: int) -> bool:
+        while pid in parents and pid != driver:
+            pid = parents[pid]
+        return pid == driver
+
+    return [int(row[0]) for row in rows if len(row) > 2 and row[2].startswith("ray::Worker") and descends(int(row[0]))]
+
+
+def kill(folder: Path, texts: Path, workers: int, drivers: int, chance: random.Random) -> None:
+    """Kills until there were so many; the command is repeated until it ends, and begins anew where kills are left."""
+    whole = finish(command(folder / "whole", texts), 1)
+    plain = finish(command(folder / "crew", texts, "--workers", "2"), 1)
+    expected, rounds, spent = told(folder / "whole"), 0, 0.0
+    left, drivers_left = workers, drivers
+    while left or drivers_left:
+        output, rounds = folder / f"killed-{rounds}", rounds + 1
+        while True:
+            begun = time.perf_counter()
+            process = subprocess.Popen(
+                command(output, texts, "--workers", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
+            kill_driver = drivers_left > 0 and chance.random() < 0.5
+            until = begun + chance.uniform(3, plain)
+            while process.poll() is None:
+                time.sleep(chance.uniform(0.2, 3))
+                if kill_driver and time.perf_counter() > until:
+                    process.kill()
+                    drivers_left -= 1
+                elif left and (found := workers_of(process.pid)):
+                    os.kill(chance.choice(found), signal.SIGKILL)
+                    left -= 1
+            said = process.communicate()[1]
+            spent += time.perf_counter() - begun
+            if process.returncode == 0:
+                break
+            assert process.returncode == -signal.SIGKILL or "cost 3 workers" in said or "lost while" in said, said
+        found = told(output)
+        lost = sum(len(expected[name][1]) - len(found[name][1]) for name in expected)
+        assert lost == 0 and found == expected, f"{output}: {lost} samples lost, or other answers"
+    each = (spent - rounds * plain) / (workers + drivers)
+    print(
+        f"{workers} kills of workers and {drivers} of the driver over {rounds} runs of {len(expected)} tasks: "
+        f"0 samples lost, 0 answers different; unbroken {plain:.1f} s ({whole:.1f} s without workers), "
+        f"{each:.1f} s more a kill"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--documents", type=int, default=DOCUMENTS)
+    parser.add_argument("--kills", type=int, nargs=2, metavar=("WORKERS", "DRIVERS"))
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts = write_documents(folder, args.documents, args.seed)
+        if args.kills:
+            kill(folder, texts, *args.kills, random.Random(args.seed))
+        else:
+            compare(folder, texts, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
