@@ -149,6 +149,7 @@ def compare(
     output: str | Path = "results",
     by: By | None = None,
     force: bool = False,
+    held: float = 0.95,
 ) -> ShownComparison:
     """Sets finished runs side by side, as ``famcli compare`` does. ``print`` shows the tables, and so does a notebook.
 
@@ -158,6 +159,7 @@ def compare(
         output: the directory of the run records.
         by: what samples are grouped by: ``length``, ``language``, ``answer_type`` or ``document``.
         force: compare runs that are not comparable; the tables say so.
+        held: the score from which a text counts as remembered, as ``--held``.
 
     Returns:
         Its ``rows`` hold scores, intervals and differences; ``render("markdown")`` and ``curves()`` show them.
@@ -169,7 +171,7 @@ def compare(
 
     from famcli.reports.shown import compare_runs
 
-    return compare_runs(runs, baseline, Path(output), by, force)
+    return compare_runs(runs, baseline, Path(output), by=by, force=force, held=held)
 
 
 def load_runs(*paths: str | Path) -> Frames:

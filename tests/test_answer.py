@@ -82,6 +82,25 @@ def test_the_words_claim_no_more_than_was_measured(tmp_path: Path) -> None:
     assert "accuracy is 0.95 or more" in lines[3]
 
 
+def test_a_model_has_one_sentence_a_task_however_many_kinds_of_text(tmp_path: Path) -> None:
+    told = {"options": {"wording": "flight"}}
+    start, flight, random = (1024, "start"), (1024, "random"), (4096, "random")
+    runs = [
+        passkey_run(tmp_path, "fam-tiny", {start: [1, 1], (4096, "start"): [1, 0]}, "2030-01-03"),
+        passkey_run(tmp_path, "fam-tiny", {flight: [1, 1]}, "2030-01-02", task=told),
+        passkey_run(tmp_path, "fam-tiny", {random: [0, 1]}, "2030-01-01"),
+        passkey_run(tmp_path, "bswa-tiny", {start: [0, 1], random: [0, 0]}, "2030-01-01"),
+    ]
+    lines = answer_lines(compare(runs))
+    assert lines[:2] == [
+        "passkey: bswa-tiny (receptive field 1,024 tokens) does not remember at 4k tokens (random: 0 of 2); not at 1k "
+        "tokens (start: 1 of 2)",
+        "passkey: fam-tiny remembers to at least 1k tokens (wording flight random: 2 of 2); to 1k tokens, not at 4k "
+        "(start: 2 of 2); not at 4k tokens (random: 1 of 2); 1k tokens in 1 s a sample, state 1 B",
+    ]
+    assert "accuracy is 0.95 or more" in lines[2]
+
+
 def test_without_lengths_the_headline_speaks_and_a_baseline_judges(tmp_path: Path) -> None:
     def scores(right: int) -> list[Answer]:
         return [Answer(f"q{i}", {"f1": float(i < right), "alpha": 0.5}, document=f"d{i}") for i in range(20)]

@@ -64,6 +64,35 @@ def test_the_newest_run_with_a_cell_counts() -> None:
     assert scores(compare(runs)) == expected("fam-tiny", {**FAM, **newer})
 
 
+def test_a_newer_run_that_is_smaller_is_noted() -> None:
+    small: Cells = {(1024, "start"): [1]}
+    runs = [passkey_record("fam-tiny", small, "2030-01-02"), passkey_record("fam-tiny", FAM, "2030-01-01")]
+    assert [note for note in compare(runs).notes if "takes the place" in note] == [
+        "note: fam-tiny: the newer run passkey-fam-tiny-2030-01-02 takes the place of the larger "
+        "passkey-fam-tiny-2030-01-01 (start 1k: n=1, not n=3); name that one to see it"
+    ]
+    alike = [passkey_record("fam-tiny", FAM, "2030-01-02"), passkey_record("fam-tiny", FAM, "2030-01-01")]
+    assert not any("takes the place" in note for note in compare(alike).notes)
+
+
+def test_a_run_has_one_name_whatever_its_cells_and_a_default_has_no_word() -> None:
+    """Of one run a cell that stands beside another wording must not be called otherwise than one that does not."""
+    told = {"options": {"wording": "flight"}}
+    runs = [
+        passkey_record("fam-tiny", {(1024, "start"): [1], (4096, "start"): [1]}, "2030-01-02"),
+        passkey_record("fam-tiny", {(1024, "start"): [1], (65536, "start"): [1]}, "2030-01-01", task=told),
+    ]
+    comparison = compare(runs)
+    assert [(row.task, row.settings["length"]) for row in comparison.rows] == [
+        ("passkey", 1024),
+        ("passkey", 4096),
+        ("passkey (wording flight)", 1024),
+        ("passkey (wording flight)", 65536),
+    ]
+    assert "note: passkey, where its name says no other: wording classic" in comparison.notes
+    assert not any("classic" in note for note in compare(runs[:1]).notes)
+
+
 def test_runs_of_older_weights_are_left_out_and_told() -> None:
     newer: Cells = {(1024, "start"): [1, 1]}
     runs = [
@@ -204,7 +233,7 @@ def test_an_older_run_that_can_be_compared_is_better_than_a_newer_that_cannot(tm
         passkey_run(tmp_path, "bswa-tiny", cells, "2030-01-01"),
     ]
     rows = {row.task: row for row in compare(runs, "bswa-tiny").rows}
-    assert set(rows["passkey (limit none)"].differences) == {"fam-tiny"}
+    assert set(rows["passkey"].differences) == {"fam-tiny"}
     assert set(rows["passkey (limit 3)"].scores) == {"fam-tiny"}
 
 

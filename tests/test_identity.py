@@ -99,6 +99,26 @@ def test_our_own_runs_keep_the_names_that_the_readme_shows(name: str) -> None:
     assert f"results/{name}/run.json" in (Path(__file__).parent.parent / "README.md").read_text()
 
 
+def test_a_path_that_is_written_otherwise_finds_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other weights, a name that was given and another last part of the path are other runs."""
+    monkeypatch.chdir(tmp_path)
+    task, model = PassKey.from_options({}), replace(small_model(), name="./mine", spec="./mine")
+    first = record(model, task)
+    first.path.mkdir(parents=True)
+    first.save()
+    assert first.run_id.startswith("passkey-.-mine-")
+    found = record(replace(model, name="/models/mine/", spec="/models/mine/"), task)
+    assert (found.run_id, found.path, found.model["name"]) == (first.run_id, first.path, "./mine")
+    for other in (
+        replace(model, name="/models/other", spec="/models/other"),
+        replace(model, name="best", spec="./mine"),
+        replace(model, name="/models/mine", spec="/models/mine", weights_sha256="f" * 64),
+    ):
+        assert record(other, task).run_id != first.run_id
+    (first.path / "run.json").write_text("{}")
+    assert record(replace(model, name="mine", spec="mine"), task).run_id.startswith("passkey-mine-")
+
+
 def test_the_version_of_famcli_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = run_id(small_model())
     monkeypatch.setattr("famcli.version.__version__", "9.9.9")

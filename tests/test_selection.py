@@ -8,8 +8,10 @@ import pytest
 from made_records import FAM, Cells
 from made_runs import passkey_run
 
+from famcli.compare.named import compare_named
 from famcli.compare.selection import select
 from famcli.errors import UserError
+from famcli.evaluation.record import RunRecord
 
 CELLS: Cells = {(1024, "start"): [1, 0]}
 OTHER: Cells = {(2048, "start"): [1, 0]}
@@ -78,6 +80,35 @@ def test_a_baseline_need_not_be_named_twice(results: Path) -> None:
     assert {selection.column(r) for r in selection.records} == {"fam-tiny", "bswa-tiny", f"fam-tiny ({new})"}
     with pytest.raises(UserError, match="means several models"):
         select([new], results, str(results))
+
+
+def test_a_directory_is_one_model_however_its_path_is_written(tmp_path: Path) -> None:
+    """Other weights, another field or a name that somebody gave are another model."""
+    for number, name in enumerate(("mine", "./mine", "/models/mine/")):
+        passkey_run(tmp_path, name.replace("/", "-"), CELLS, f"2030-01-0{number + 1}", model={"name": name})
+    passkey_run(tmp_path, "new", OTHER, "2031-01-01", model={"name": "/new/mine", **NEW})
+    passkey_run(tmp_path, "field", OTHER, "2031-01-02", model={"name": "./mine,block_size=8", "config": {"b": 8}})
+    passkey_run(tmp_path, "named", OTHER, "2031-01-03", model={"name": "best", "spec": "./mine"})
+    found = list(columns([], tmp_path).values())
+    assert sorted(found) == ["./mine,block_size=8", "/new/mine", "best", "mine", "mine", "mine"]
+    assert set(columns(["./mine"], tmp_path).values()) == {"mine"} and len(columns(["./mine"], tmp_path)) == 3
+
+
+def test_of_a_task_of_ones_own_the_newest_version_counts(tmp_path: Path) -> None:
+    def run(name: str, day: int, source: str, task: str = "mine") -> RunRecord:
+        fields = {"name": task, **({"source_sha256": source * 64} if source else {})}
+        return passkey_run(tmp_path, name, CELLS, f"2030-01-{day:02}", task=fields)
+
+    old = [run("fam-tiny", day, "a") for day in range(1, 6)]
+    new = [run("fam-tiny", 7, "b"), run("bswa-tiny", 6, "b"), run("other", 1, "", "passkey")]
+    comparison, _ = compare_named([], tmp_path)
+    assert {one.run_id for one in comparison.runs} == {one.run_id for one in new}
+    assert [note for note in comparison.notes if "older versions" in note] == [
+        "left out: 5 run(s) of older versions of mine: passkey-fam-tiny-2030-01-05, passkey-fam-tiny-2030-01-04, "
+        "passkey-fam-tiny-2030-01-03 and 2 more; a run that is named is shown"
+    ]
+    comparison, _ = compare_named([old[0].run_id, "other"], tmp_path)
+    assert old[0].run_id in {one.run_id for one in comparison.runs}
 
 
 def test_names_that_mean_nothing(results: Path) -> None:

@@ -73,27 +73,15 @@ def command(
     interval and a p-value that is corrected for the number of differences in the table. Runs of another task version,
     prompt, data, limit or truncation are not compared.
     """
-    from famcli.compare.selection import MAKE_ONE, select
-    from famcli.compare.side_by_side import compare
+    from famcli.compare.named import compare_named
     from famcli.profiling.record import load_profile
     from famcli.reports.formats import FORMATS, has_defused
     from famcli.reports.naming import with_short_names
 
     if per_sample and baseline is None:
         raise UserError("--per-sample needs a model to compare with", "add --baseline RUN_OR_MODEL")
-    selection = select(selected, output, baseline)
-    if not selection.records:
-        raise UserError(f"no finished runs in {output}", MAKE_ONE)
-    comparison = compare(
-        selection.records,
-        baseline=selection.baseline,
-        name=selection.column,
-        by=by,
-        refuse=bool(selected),
-        force=force,
-        per_sample=per_sample,
-        reference=reference,
-        held=held,
+    comparison, _ = compare_named(
+        selected, output, baseline, by=by, force=force, per_sample=per_sample, reference=reference, held=held
     )
     if profiled is not None:
         comparison = replace(comparison, profile=load_profile(profiled))

@@ -11,7 +11,6 @@ from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import held, output, profile
 from famcli.cli.saying import say
-from famcli.errors import UserError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,25 +60,14 @@ def command(
     famcli report --baseline bswa-tiny
     famcli report fam-tiny bswa-tiny --to fam.html
     """
-    from famcli.compare.selection import MAKE_ONE, select
-    from famcli.compare.side_by_side import compare
+    from famcli.compare.named import compare_named
     from famcli.files import target_of, write_text
     from famcli.profiling.record import load_profile
     from famcli.reports.html.page import build
     from famcli.reports.naming import short_names, with_short_names
     from famcli.reports.plots.chart import write_charts
 
-    selection = select(selected, output, baseline)
-    if not selection.records:
-        raise UserError(f"no finished runs in {output}", MAKE_ONE)
-    comparison = compare(
-        selection.records,
-        baseline=selection.baseline,
-        name=selection.column,
-        refuse=bool(selected),
-        force=force,
-        held=held,
-    )
+    comparison, selection = compare_named(selected, output, baseline, force=force, held=held)
     if profiled is not None:
         comparison = replace(comparison, profile=load_profile(profiled))
     names = short_names(comparison.names)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from famcli.compare.cells import Setting
-from famcli.compare.pairing import comparable, data_of, facts, samples_of
+from famcli.compare.pairing import comparable, data_of, fact_words, facts, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
@@ -27,6 +27,7 @@ class CellRuns:
         settings: the cell, empty for a whole run.
         runs: by column, the run and its score.
         differs: what makes the runs not comparable; only where that was forced.
+        replaced: by column, the runs that have this score too, and are older.
     """
 
     task: str
@@ -34,6 +35,7 @@ class CellRuns:
     settings: dict[str, Setting]
     runs: dict[str, tuple[RunRecord, Metric]] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
+    replaced: dict[str, list[tuple[RunRecord, Metric]]] = field(default_factory=dict)
 
     @property
     def first(self) -> RunRecord:
@@ -49,6 +51,13 @@ class CellRuns:
     def score(self) -> str:
         """Task and metric, which all cells have in common."""
         return f"{self.task} {self.metric}"
+
+    def add(self, column: str, record: RunRecord, score: Metric) -> None:
+        """Takes in a run that is older than those before."""
+        if column in self.runs:
+            self.replaced.setdefault(column, []).append((record, score))
+        else:
+            self.runs[column] = record, score
 
     def entries(self, column: str) -> dict[str, Entry]:
         """The samples behind a column's score by id; none where the run has no samples."""
@@ -91,14 +100,15 @@ def runs_by_cell(
             if not fitting:
                 fitting = [CellRuns(record.task["name"] if force else label(record), metric, settings)]
                 cells += fitting
-            fitting[0].runs.setdefault(name(record), (record, score))
+            fitting[0].add(name(record), record, score)
     for cells in alike.values():
         if refuse and not force:
             _refuse(cells, baseline, judge)
-        _tell_apart(cells)
         for cell in cells:
             cell.differs = _forced(cell, baseline, judge)
-    return [cell for cells in alike.values() for cell in cells]
+    found = [cell for cells in alike.values() for cell in cells]
+    _tell_apart(found)
+    return found
 
 
 class _Judge:
@@ -133,15 +143,26 @@ def _refuse(cells: Sequence[CellRuns], baseline: str | None, judge: _Judge) -> N
 
 
 def _tell_apart(cells: Sequence[CellRuns]) -> None:
-    """Adds to the names of cells of the same settings what differs between them."""
-    if len({cell.task for cell in cells}) == len(cells):
-        return
-    found = [facts(cell.first) for cell in cells]
-    names = dict.fromkeys(name for fact in found for name in fact if name not in ("data", "task version"))
-    differing = [name for name in names if len({fact.get(name) for fact in found}) > 1]
-    for cell, fact in zip(cells, found, strict=True):
-        words = [f"{name} {fact.get(name, 'none')}" for name in differing] or [cell.first.run_id]
-        cell.task = f"{cell.task} ({', '.join(words)})"
+    """Adds to the names of cells what differs between runs of their task: a run has one name, whatever its cells.
+
+    The first word of a name is its task's, and what is as it is by default has no word.
+    """
+    told = [{**facts(cell.first), "task": cell.task} for cell in cells]
+    words = fact_words([{name: fact for name, fact in found.items() if name not in _NAMED} for found in told])
+    for cell, found in zip(cells, words, strict=True):
+        cell.task += f" ({', '.join(found)})" * bool(found)
+    alike: dict[tuple[Any, ...], list[CellRuns]] = {}
+    for cell in cells:
+        alike.setdefault((cell.task, cell.metric, *sorted(cell.settings.items())), []).append(cell)
+    for group in alike.values():
+        bounds = fact_words([facts(cell.first) for cell in group])
+        for cell, found in zip(group, bounds, strict=True):
+            if len(group) > 1:
+                cell.task += f" ({', '.join([*found, cell.first.run_id])})"
+
+
+_NAMED = ("data", "task version", "max context", "truncation")
+"""Facts that are in a name already, or forbid nothing by themselves."""
 
 
 def _forced(cell: CellRuns, baseline: str | None, judge: _Judge) -> list[str]:

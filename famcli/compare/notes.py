@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean
 
 from famcli.compare.cell_runs import CellRuns
-from famcli.compare.cells import By
+from famcli.compare.cells import By, format_settings
 from famcli.compare.measure import Scored
 from famcli.compare.pairing import HOW_MANY, cut_otherwise, samples_of
 from famcli.compare.row import Row
@@ -14,6 +14,7 @@ from famcli.compare.row_samples import RowSamples
 from famcli.evaluation.journal import JOURNAL_NAME
 from famcli.evaluation.record import RunRecord, left_out_words, skipped_words
 from famcli.metrics.paired import FEWEST, LEVEL
+from famcli.task import added_defaults
 
 DISTANCE = "distance"
 """The detail of a sample that says how many tokens before its question lies what it asks for."""
@@ -24,6 +25,8 @@ def notes_of(
 ) -> list[str]:
     """What differs besides the model, what is missing and why, and how intervals and p-values were made."""
     found = [
+        *_replaced(cells),
+        *_defaults(cells),
         *_skipped(cells),
         *_surroundings(cells),
         *_cuts(cells),
@@ -37,6 +40,43 @@ def notes_of(
 
 def _tasks(rows: Iterable[CellRuns] | Iterable[RowSamples]) -> set[str]:
     return {row.task for row in rows}
+
+
+def _replaced(cells: Iterable[CellRuns]) -> Iterator[str]:
+    """The newest run counts; where it has fewer samples than an older one, a reader must know."""
+    found: dict[tuple[str, str, str], list[tuple[str, int, int]]] = {}
+    for cell in cells:
+        for column, others in cell.replaced.items():
+            newer, score = cell.runs[column]
+            older, other = max(others, key=lambda pair: pair[1].n)
+            if other.n > score.n:
+                words = format_settings(cell.settings) or "all samples"
+                pairs = found.setdefault((column, newer.run_id, older.run_id), [])
+                pairs += [(words, score.n, other.n)] * ((words, score.n, other.n) not in pairs)
+    for (column, run, other_run), pairs in found.items():
+        words = "; ".join(f"{cell}: n={n}, not n={more}" for cell, n, more in pairs[:_SHOWN])
+        rest = f"; and {len(pairs) - _SHOWN} more" * (len(pairs) > _SHOWN)
+        yield (
+            f"note: {column}: the newer run {run} takes the place of the larger {other_run} ({words}{rest}); name that "
+            "one to see it"
+        )
+
+
+_SHOWN = 3
+"""Cells that a note names."""
+
+
+def _defaults(cells: Sequence[CellRuns]) -> Iterator[str]:
+    """What runs have that lack an option which others have: it came to the task later."""
+    options: dict[str, list[set[str]]] = {}
+    for cell in cells:
+        options.setdefault(cell.first.task["name"], []).append(set(cell.first.task["options"]))
+    for task, found in options.items():
+        lacking = {name for names in found for name in names if not all(name in others for others in found)}
+        defaults = added_defaults(task) if lacking else {}
+        words = [f"{name} {default}" for name, default in defaults.items() if name in lacking]
+        if words:
+            yield f"note: {task}, where its name says no other: {', '.join(words)}"
 
 
 def _skipped(cells: Iterable[CellRuns]) -> Iterator[str]:

@@ -61,6 +61,17 @@ class Recall:
     points: tuple[Measured, ...]
 
     @property
+    def family(self) -> str:
+        """The bare name of the task."""
+        return self.task.partition(" (")[0]
+
+    @property
+    def place(self) -> str:
+        """``kind`` without the task, ``wording flight random``."""
+        words = self.task.removeprefix(self.family).strip(" ()")
+        return f"{words} {cells.format_settings(self.settings)}".strip()
+
+    @property
     def kind(self) -> str:
         """Task and settings, ``passkey (wording flight) start``."""
         return f"{self.task} {cells.format_settings(self.settings)}".rstrip()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from famcli.compare.cells import cell_names
+from famcli.compare.one_model import likeness, names_of, shortest
 from famcli.compare.pairing import samples_of, with_samples
 from famcli.errors import UserError, closest, printable
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records, same_spec
@@ -22,11 +23,13 @@ class Selection:
         records: the finished runs, the newest first.
         columns: the column of each, by its directory.
         baseline: the column that the others are compared with.
+        singled: the directories of runs that a name means by themselves.
     """
 
     records: list[RunRecord]
     columns: dict[Path, str]
     baseline: str | None = None
+    singled: frozenset[Path] = frozenset()
 
     def column(self, record: RunRecord) -> str:
         """The column of a run."""
@@ -36,8 +39,9 @@ class Selection:
 def select(names: Sequence[str], results: Path, baseline: str | None = None) -> Selection:
     """The finished runs of models, run ids or their beginnings, run directories and directories of runs.
 
-    A model is a column, of whatever runs. Where names mean runs of one model that cannot share a column, because their
-    weights differ or they answered the same cells, each name makes a column of its own, ``MODEL (NAME)``.
+    A model is a column, of whatever runs, and a directory is one model, however its path was written. Where names mean
+    runs of one model that cannot share a column, because their weights differ or they answered the same cells, each
+    name makes a column of its own, ``MODEL (NAME)``.
 
     Args:
         names: what the user gave; none means all runs in ``results``.
@@ -78,9 +82,10 @@ def _selection(groups: Mapping[str, Sequence[RunRecord]]) -> Selection:
     for name, records in groups.items():
         for record in records:
             owners.setdefault(record.path.resolve(), name)
+    called = {like: shortest(names) for like, names in names_of(runs.values()).items()}
     models: dict[str, list[Path]] = {}
     for path, record in runs.items():
-        models.setdefault(record.model["name"], []).append(path)
+        models.setdefault(called[likeness(record)], []).append(path)
     columns: dict[Path, str] = {}
     for model, paths in models.items():
         split = _collide([(owners[path], runs[path]) for path in paths])
@@ -88,7 +93,18 @@ def _selection(groups: Mapping[str, Sequence[RunRecord]]) -> Selection:
             columns[path] = f"{model} ({owners[path]})" if split and owners[path] not in ("", model) else model
     _check_specs(runs, columns)
     newest = sorted(runs.values(), key=lambda record: (record.finished or "", record.run_id), reverse=True)
-    return Selection(newest, columns)
+    singled = {found[0].path.resolve() for name, found in groups.items() if len(found) == 1 and _is_run(name, found[0])}
+    return Selection(newest, columns, singled=frozenset(singled))
+
+
+def _is_run(name: str, record: RunRecord) -> bool:
+    """Whether a name means this run, and not its model or all that is in a directory."""
+    if name == record.model["name"]:
+        return False
+    return record.run_id.startswith(name) or Path(name).resolve() in (
+        record.path.resolve(),
+        (record.path / RECORD_NAME).resolve(),
+    )
 
 
 def _check_specs(runs: Mapping[Path, RunRecord], columns: Mapping[Path, str]) -> None:
@@ -96,7 +112,7 @@ def _check_specs(runs: Mapping[Path, RunRecord], columns: Mapping[Path, str]) ->
     owner: dict[str, RunRecord] = {}
     for path, record in runs.items():
         other = owner.setdefault(columns[path], record)
-        if not same_spec(record.spec, other.spec):
+        if not same_spec(record.spec, other.spec) and likeness(record) != likeness(other):
             raise UserError(
                 f"two models are called {columns[path]}: {other.spec} in {other.path}, {record.spec} in {record.path}",
                 "name the runs of one of them, or repeat one with another --as",
@@ -128,8 +144,9 @@ def _unknown(name: str, records: Sequence[RunRecord]) -> UserError:
 
 def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRecord]:
     """The finished runs that ``name`` means."""
+    models = names_of(records)
     tests: tuple[Callable[[RunRecord], bool], ...] = (
-        lambda record: name == record.model["name"],
+        lambda record: name in models[likeness(record)],
         lambda record: name == record.run_id,
         lambda record: record.run_id.startswith(name),
     )

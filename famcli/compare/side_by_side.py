@@ -44,6 +44,7 @@ def compare(
     per_sample: bool = False,
     reference: str | None = None,
     held: float = HELD,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Sets finished runs side by side; rows are those of ``shown_scores``, or groups of samples by the headline metric.
 
@@ -60,6 +61,7 @@ def compare(
         per_sample: list the samples that changed sides, of the headline metrics; needs a baseline.
         reference: name of published figures to set beside.
         held: the score from which a text counts as remembered.
+        notes: what a reader must know of how the runs were chosen.
 
     Raises:
         UserError: runs cannot be compared, none is of the baseline, no sample has such a group, samples are damaged, or
@@ -94,7 +96,7 @@ def compare(
     return Comparison(
         columns=tuple(columns.values()),
         rows=tuple(rows),
-        notes=(*left_out, *notes_of(found, samples, rows, baseline, by)),
+        notes=(*notes, *left_out, *notes_of(found, samples, rows, baseline, by)),
         baseline=baseline,
         changes=tuple(changes_of(_headlines(found, samples), measures, baseline))
         if per_sample and baseline is not None

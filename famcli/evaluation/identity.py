@@ -10,10 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from famcli.errors import UserError
 from famcli.evaluation.asking import Limits
 from famcli.evaluation.cost import cost
 from famcli.evaluation.prompts import Side
-from famcli.evaluation.record import SCHEMA_VERSION, ContextFields, DataFields, ModelFields, RunRecord, TaskFields
+from famcli.evaluation.record import (
+    SCHEMA_VERSION,
+    ContextFields,
+    DataFields,
+    ModelFields,
+    RunRecord,
+    TaskFields,
+    load_record,
+    spelled,
+)
 from famcli.files import content_sha256, source_sha256, user_path
 from famcli.seams import SpecialTokens, has_seams
 from famcli.task import Task
@@ -70,7 +80,28 @@ def new_record(
     if shard:
         record.shard = shard.fields(run_id, task)
         run_id = f"{run_id}-{shard.index}of{shard.of}"
-    return replace(record, run_id=run_id, path=results / run_id)
+        return replace(record, run_id=run_id, path=results / run_id)
+    return _already_there(replace(record, run_id=run_id, path=results / run_id))
+
+
+def _already_there(record: RunRecord) -> RunRecord:
+    """The run, under the name that it has where the path of its model was written otherwise."""
+    model, digest = record.model, record.run_id[-_DIGITS:]
+    if record.path.exists() or record.spec != model["name"]:
+        return record
+    for directory in sorted(record.path.parent.glob(f"*-{digest}")):
+        try:
+            other = load_record(directory)
+        except UserError:  # left to those who need it
+            continue
+        same = other.spec == other.model["name"] and spelled(other.spec) == spelled(record.spec)
+        if same and other.run_id == directory.name:
+            return replace(record, run_id=other.run_id, path=directory, model={**model, "name": other.model["name"]})
+    return record
+
+
+_DIGITS = 12
+"""Of the hash in a run id."""
 
 
 def context_fields(
@@ -154,6 +185,6 @@ def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, token
     if source := source_sha256(type(stream)):
         determined["model_source_sha256"] = source
     canonical = json.dumps(determined, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
     readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{record.task['name']}-{record.model['name'].rstrip('/')}")
     return f"{readable[:80].strip('-.')}-{digest}"

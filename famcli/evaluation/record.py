@@ -278,6 +278,12 @@ def same_spec(first: str, second: str) -> bool:
     return first.split(",")[0] == second.split(",")[0] and sorted(first.split(",")) == sorted(second.split(","))
 
 
+def spelled(spec: str) -> tuple[str, ...]:
+    """A spec without what may be written otherwise: the folders of a path, and the order of fields."""
+    base, *fields = spec.split(",")
+    return (Path(base).name or base, *sorted(fields))
+
+
 def skipped_words(record: RunRecord) -> str:
     """How many samples of a run were skipped, which, and why the first of them."""
     ids = [one["id"] for one in record.skipped]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,12 +22,15 @@ def answer_lines(comparison: Comparison) -> list[str]:
 
 
 def sentences(comparison: Comparison, answer: Answer) -> list[str]:
-    """What each model remembers of each kind of text, and the headline of each other task; each stands by itself.
+    """What each model remembers, a sentence a model and task, and the headline of each other task.
 
     Nothing is said of what was not measured.
     """
     columns = {column.name: column for column in comparison.columns}
-    told = [_recall(recall, columns) for recall in answer.recalls]
+    families: dict[tuple[str, str], list[Recall]] = {}
+    for recall in answer.recalls:
+        families.setdefault((recall.family, recall.column), []).append(recall)
+    told = [_recalls(found, columns[column]) for (_, column), found in families.items()]
     return [*told, *(_headline(row, comparison.baseline) for row in answer.headlines)]
 
 
@@ -92,10 +95,39 @@ def answer_figures(recall: Recall) -> dict[str, float]:
     }
 
 
-def _recall(recall: Recall, columns: Mapping[str, Column]) -> str:
-    column = columns[recall.column]
+def _recalls(recalls: Sequence[Recall], column: Column) -> str:
+    """What a model remembers of the texts of one task."""
     field = f" (receptive field {format_field(column.receptive_field)})" if column.receptive_field is not None else ""
-    return f"{recall.kind}: {column.title}{field} {_how_far(recall)}"
+    who = f"{column.title}{field}"
+    if len(recalls) == 1:
+        return f"{recalls[0].kind}: {who} {_how_far(recalls[0])}"
+    outcomes: dict[str, dict[str, list[str]]] = {}
+    ordered = sorted(recalls, key=_furthest, reverse=True)
+    for recall in ordered:
+        shown = recall.longest or recall.points[0]
+        outcomes.setdefault(_outcome(recall), {}).setdefault(_count(shown), []).append(recall.place)
+    parts = []
+    for outcome, counts in outcomes.items():
+        where = "; ".join(f"{', '.join(places)}: {count}" for count, places in counts.items())
+        parts.append(f"{outcome} ({where})")
+    longest = ordered[0].longest
+    cost = f"; {_place(longest)}{_cost(longest)[1:]}" if longest and _cost(longest) else ""
+    verb = "remembers" if longest else "does not remember"
+    return f"{recalls[0].family}: {who} {verb} {'; '.join(parts)}{cost}".replace("remember not at", "remember at")
+
+
+def _furthest(recall: Recall) -> tuple[int, bool]:
+    return (recall.longest.length if recall.longest else 0), recall.broken is None
+
+
+def _outcome(recall: Recall) -> str:
+    """``to 1k tokens, not at 4k``."""
+    longest, broken = recall.longest, recall.broken
+    if longest is None:
+        return f"not at {_place(recall.points[0])}"
+    if broken is None:
+        return f"to at least {_place(longest)}"
+    return f"to {_place(longest)}, not at {format_tokens(broken.length)}"
 
 
 def _how_far(recall: Recall) -> str:
@@ -119,9 +151,13 @@ def _place(point: Measured) -> str:
 
 def _score(point: Measured) -> str:
     """``1.000 [0.839, 1.000], 20 of 20``."""
+    return f"{format_score(point.score, point.interval, point.too_few)}, {_count(point)}"
+
+
+def _count(point: Measured) -> str:
+    """``20 of 20``."""
     n = point.score.n
-    count = f"n={n}" if point.right is None else f"{point.right} of {n}"
-    return f"{format_score(point.score, point.interval, point.too_few)}, {count}"
+    return f"n={n}" if point.right is None else f"{point.right} of {n}"
 
 
 def _cost(point: Measured) -> str:

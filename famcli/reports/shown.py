@@ -10,10 +10,9 @@ from typing import get_args
 
 from famcli.compare.cells import By
 from famcli.compare.comparison import Comparison
-from famcli.compare.selection import MAKE_ONE, select
-from famcli.compare.side_by_side import compare
+from famcli.compare.named import compare_named
 from famcli.display import visible
-from famcli.errors import UserError, unknown_name
+from famcli.errors import unknown_name
 from famcli.evaluation.record import RunRecord
 from famcli.reports.answer import answer_lines
 from famcli.reports.formats import FORMATS, html_tables, to_rich
@@ -77,24 +76,16 @@ def compare_runs(
     runs: Sequence[str | Path | RunRecord],
     baseline: str | Path | RunRecord | None,
     output: Path,
+    *,
     by: By | None,
     force: bool,
+    held: float,
 ) -> ShownComparison:
     """See ``famcli.compare``."""
     if by is not None and by not in (groups := get_args(By)):
         raise unknown_name("group", str(by), groups)
-    names = [_name(run) for run in runs]
-    selection = select(names, output, None if baseline is None else _name(baseline))
-    if not selection.records:
-        raise UserError(f"no finished runs in {output}", MAKE_ONE)
-    found = compare(
-        selection.records,
-        baseline=selection.baseline,
-        name=selection.column,
-        by=by,
-        refuse=bool(names),
-        force=force,
-    )
+    against = None if baseline is None else _name(baseline)
+    found, _ = compare_named([_name(run) for run in runs], output, against, by=by, force=force, held=held)
     return ShownComparison(**vars(found))
 
 

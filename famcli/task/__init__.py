@@ -23,7 +23,7 @@ from famcli.task.contract import (
     Weighted,
     option,
 )
-from famcli.task.finding import ENTRY_POINT_GROUP, available_tasks, load_task, load_typed_task
+from famcli.task.finding import ENTRY_POINT_GROUP, added_defaults, available_tasks, load_task, load_typed_task
 from famcli.task.schema import DataField, DataSchema
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Segment",
     "Task",
     "Weighted",
+    "added_defaults",
     "available_tasks",
     "load_task",
     "load_typed_task",

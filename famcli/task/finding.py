@@ -36,6 +36,18 @@ def available_tasks() -> dict[str, type[Task]]:
     return tasks
 
 
+def added_defaults(name: str) -> dict[str, str]:
+    """What records of a task have that lack an option, as a user would write it: options that came to it later.
+
+    None of a task that is not installed, or does not load.
+    """
+    try:
+        options = dataclasses.fields(_load(_entry_points()[name]).Options)
+    except (KeyError, UserError):
+        return {}
+    return {field.name: field.metadata["default"] for field in options if field.metadata.get("added")}
+
+
 def load_task(name: str, options: Mapping[str, str]) -> Task:
     """The task called ``name`` with ``options`` as typed; other plugins are not loaded.
 

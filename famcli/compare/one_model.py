@@ -1,0 +1,36 @@
+"""Which names of models mean one model: a directory is one, however its path is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from famcli.evaluation.record import RunRecord, spelled
+
+Likeness = tuple[Any, ...]
+
+
+def likeness(record: RunRecord) -> Likeness:
+    """What the runs of one model have in common, ``./mine`` and ``/models/mine`` of the same weights among them.
+
+    A name that a user gave with ``--as`` is a model of its own.
+    """
+    name, model = record.model["name"], record.model
+    if record.spec != name:
+        return (name, record.spec)
+    config = json.dumps(model["config"], sort_keys=True)
+    return (*spelled(name), model["weights_sha256"], model["tokenizer"], config)
+
+
+def names_of(records: Iterable[RunRecord]) -> dict[Likeness, set[str]]:
+    """The names of each model, as they were typed."""
+    found: dict[Likeness, set[str]] = {}
+    for record in records:
+        found.setdefault(likeness(record), set()).add(record.model["name"])
+    return found
+
+
+def shortest(names: Iterable[str]) -> str:
+    """The name that stands for all names of a model."""
+    return min(names, key=lambda name: (len(name), name))
