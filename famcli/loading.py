@@ -120,15 +120,34 @@ def _beside(folder: Path) -> Iterator[None]:
         sys.dont_write_bytecode = kept
 
 
+def own_place(error: BaseException, file: Path) -> tuple[str, int] | None:
+    """File and line of the innermost call in code of others, which begins in ``file``; ``None`` where there is none.
+
+    What lies beside the file is theirs too, but for famcli and installed packages, which may lie there.
+    """
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_own(Path(f.filename), file)]
+    return (frames[-1].filename, frames[-1].lineno or 0) if frames else None
+
+
+def _is_own(path: Path, file: Path) -> bool:
+    if path == file:
+        return True
+    if not path.is_relative_to(file.parent) or _INSTALLED in (file.parent.name, *path.relative_to(file.parent).parts):
+        return False
+    return not path.is_relative_to(_FAMCLI) or file.is_relative_to(_FAMCLI)
+
+
+_FAMCLI = Path(__file__).parent
+_INSTALLED = "site-packages"
+
+
 def _line(error: BaseException, file: Path) -> str:
     """The innermost line of the folder."""
     if isinstance(error, SyntaxError):  # of a file that it imports
         return f" imports {error.filename}, line {error.lineno}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(file.parent)]
-    if not frames:
+    if (place := own_place(error, file)) is None:
         return ""
-    inner = frames[-1]
-    return f", line {inner.lineno}" if Path(inner.filename) == file else f" ({inner.filename}, line {inner.lineno})"
+    return f", line {place[1]}" if Path(place[0]) == file else f" ({place[0]}, line {place[1]})"
 
 
 def _words(error: BaseException) -> str:

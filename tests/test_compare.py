@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_records import BSWA, FAM, Cells, mean, passkey_record
 from made_runs import Answer, document_run, passkey_run
+from small_models import small_config
 
 from famcli.compare.cells import format_tokens, shown_scores
 from famcli.compare.comparison import Comparison
@@ -21,6 +22,7 @@ from famcli.metrics.paired import holm
 from famcli.metrics.statistics import Metric
 from famcli.reports.formats import to_json, to_markdown
 from famcli.reports.html.page import build
+from famcli.reports.layout import grids
 from famcli.reports.numbers import format_metric
 
 
@@ -50,6 +52,16 @@ def test_models_are_columns_and_cells_are_rows_by_position_and_length() -> None:
         ("start", 1048576),
     ]
     assert scores(comparison) == {**expected("fam-tiny", FAM), **expected("bswa-tiny", BSWA)}
+
+
+def test_full_attention_says_the_context_that_it_was_made_for() -> None:
+    def field(attention: str, context: int | None) -> str:
+        config = small_config(attention, trained_context=context).as_mapping()
+        comparison = compare([passkey_record("some", FAM, model={"config": config})])
+        return grids(comparison)[0].cells[0][2]
+
+    assert field("full", 8192) == "context of 8,192 tokens"
+    assert field("full", None) == field("fam", 8192) == "unbounded"
 
 
 def test_depths_are_ordered_as_numbers() -> None:

@@ -78,6 +78,15 @@ def test_a_run_that_was_broken_off_goes_on(capsys: pytest.CaptureFixture[str]) -
     left = json.loads(lines[3])["prompt_tokens"]
     assert (plan["status"], plan["answered"], plan["samples"], plan["tokens"]) == ("interrupted", 3, 4, left)
     assert files() == before, "not even the line that was being written is touched"
+    for kept, words in ((("samples.jsonl", lines[0]), "goes on with"), (None, "nothing of it was kept, begins again:")):
+        journal.unlink()
+        if kept:
+            record.with_name(kept[0]).write_text(kept[1])
+        assert main(["eval", *command[:-1], "--dry-run"]) == 0
+        assert f"fam on passkey: {words} {run['run_id']}" in capsys.readouterr().out
+    record.with_name("state.safetensors").write_bytes(b"a state")
+    assert main(["eval", *command[:-1], "--dry-run"]) == 0
+    assert "goes on with" in capsys.readouterr().out
 
 
 def test_time_and_memory_are_those_that_were_measured(capsys: pytest.CaptureFixture[str]) -> None:

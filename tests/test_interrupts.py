@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from famcli.cli.verbs import KEPT_BLOCKS
+from famcli.evaluation.stream import KEEP_EVERY
+
 PROGRAM = "import sys; from famcli.cli.main import main; sys.exit(main())"
 
 
@@ -18,7 +21,7 @@ def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ("eval", "the same command goes on where this one stopped"),
+        ("eval", "repeat the command: answered samples are kept, and of a text the state after every 64 blocks"),
         ("train", "--resume goes on from a checkpoint, if one was written"),
         ("compare", "repeat the command"),
     ],
@@ -39,6 +42,10 @@ def test_an_interrupt_within_an_import_is_one_line(verb: str, words: str, module
     )  # fmt: skip
     done = python(code, verb)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", f"\ninterrupted: {words}\n")
+
+
+def test_what_is_said_to_be_kept_is_what_is_kept() -> None:
+    assert KEPT_BLOCKS == KEEP_EVERY
 
 
 def test_an_interrupt_that_python_cannot_raise_is_raised_soon() -> None:

@@ -16,7 +16,7 @@ from test_checkpoint import save_small
 from famcli.cli.main import main
 from famcli.errors import UserError
 from famcli.files import content_sha256, source_sha256
-from famcli.loading import load_module
+from famcli.loading import load_module, own_place
 from famcli.plugins import plugins
 from famcli.task import load_task, load_typed_task
 
@@ -34,6 +34,9 @@ class Mine(Task):
 def score(answer):
     return {"right": 1.0}
 """
+
+OTHER = TASK.replace("{", "{{").replace("}", "}}").replace("\n    def samples", "    {0}\n    def samples")
+ACCURACY = TASK.replace("{", "{{").replace("}", "}}").replace("right", "accuracy").replace("1.0", "{0}")
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +107,14 @@ def test_an_example_has_the_hash_that_it_has_when_it_is_installed() -> None:
         (TASK.replace("name, version", "title, version"), "mine.py", r"mine\.py:Mine lacks name"),
         (TASK.replace("def samples", "def _samples"), "mine.py:Mine", r"cannot be made: .*abstract"),
         (TASK.replace('{"right": 1.0}', '{"right": 1 / 0}'), "mine.py", r"ZeroDivisionError.*mine\.py:11\)"),
+        (TASK.replace("score(answer)", "score()"), "mine.py", r"cannot be scored: TypeError: .*mine\.py:10\)"),
+        (TASK.replace("score)]", "score, y=1)]"), "mine.py", r"cannot be had: TypeError: .*mine\.py:8\)"),
+        (TASK.replace('"a", {}', '"a", {"b": None}'), "mine.py", r"in its cell as 'b'.*mine\.py:7\)\nhint: .*mine\.py"),
+        (OTHER.format("def __init__(self, options): {}['y']"), "mine.py", r"cannot be made: .*mine\.py:6\)"),
+        (OTHER.format("def provenance(self): return {}['y']"), "mine.py", r"data comes from.*'y' .*mine\.py:6"),
+        (OTHER.format("def recorded_options(self): return {'y': {1}}"), "mine.py", r"be recorded: .*mine\.py:6\)"),
+        (ACCURACY.format(1.5), "mine.py", r"sample a is scored 1\.5 by accuracy, which is a share.*mine\.py:10\)"),
+        (ACCURACY.format(-1), "mine.py", r"sample a is scored -1 by accuracy, which is a share.*mine\.py:10\)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_file_is_named_with_its_line(
@@ -115,6 +126,26 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line(
     err = capsys.readouterr().err
     assert re.search(message, err), err
     assert "Traceback" not in err
+
+
+def test_a_line_of_famcli_is_not_the_users_though_it_lies_beside_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A checkout of famcli, or its packages, may lie in the folder of one's own task."""
+    famcli, packages = tmp_path / "famcli", tmp_path / "venv" / "site-packages"
+    monkeypatch.setattr("famcli.loading._FAMCLI", famcli)
+    for file in (tmp_path / "mine.py", famcli / "inner.py", packages / "theirs.py", tmp_path / "helper.py"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        below = {"mine.py": "helper(fail)", "helper.py": "inner(fail)", "inner.py": "theirs(fail)"}
+        file.write_text(f"def {file.stem}(fail):\n    {below.get(file.name, '1 / 0')}\n")
+    names: dict[str, Any] = {}
+    for file in (packages / "theirs.py", famcli / "inner.py", tmp_path / "helper.py", tmp_path / "mine.py"):
+        exec(compile(file.read_text(), str(file), "exec"), names)
+    with pytest.raises(ZeroDivisionError) as caught:
+        names["mine"](None)
+    assert own_place(caught.value, tmp_path / "mine.py") == (str(tmp_path / "helper.py"), 2)
+    assert own_place(caught.value, packages / "theirs.py") == (str(packages / "theirs.py"), 2)
+    assert own_place(caught.value, Path("/elsewhere/x.py")) is None
 
 
 @pytest.mark.parametrize(

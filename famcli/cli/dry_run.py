@@ -59,11 +59,12 @@ def _print(preview: Preview) -> None:
     from famcli.display import format_bytes
     from famcli.evaluation.record import left_out_words
 
+    broken = "goes on with" if preview.kept else "nothing of it was kept, begins again:"
     words = {
         None: "the run id is known once the model is built",
         "new": f"new run {preview.run_id}",
         "finished": f"finished, would be shown at once: {preview.run_id}",
-        "interrupted": f"goes on with {preview.run_id}",
+        "interrupted": f"{broken} {preview.run_id}",
         "running": f"another process is at work on {preview.run_id}",
     }
     say(f"{preview.model} on {preview.task}: {words[preview.status]}")

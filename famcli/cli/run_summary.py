@@ -9,6 +9,7 @@ from famcli.compare.cells import Setting, format_settings, shown_scores
 from famcli.compare.measure import scored
 from famcli.compare.notes import score_notes
 from famcli.evaluation.record import RunRecord, left_out_words, skipped_words
+from famcli.evaluation.recorded_model import context_of
 from famcli.reports.cost import speed_words
 from famcli.reports.numbers import format_field, format_score
 
@@ -28,7 +29,7 @@ def _print_record(record: RunRecord) -> None:
     say_heading(f"{record.model['name']}{untrained} on {record.task['name']}")
     say_pairs(
         [
-            ("receptive field:", format_field(record.model["receptive_field"])),
+            ("receptive field:", format_field(record.model["receptive_field"], context_of(record))),
             *_scores(record),
             *_costs(record),
             ("run record", str(record.path / "run.json")),

@@ -209,6 +209,7 @@ def _show(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> No
 
 def _lines(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> tuple[list[str], list[tuple[str, ...]]]:
     """The titles of the columns, in several lines where they are long, and the cells of each row."""
+    from famcli.evaluation.recorded_model import context_of
     from famcli.reports.cost import speed_of
     from famcli.reports.numbers import format_field
 
@@ -226,7 +227,7 @@ def _lines(combinations: Sequence[Combination], grid: dict[str, list[str]]) -> t
             (
                 *([one.model] if several else []),
                 *one.values.values(),
-                format_field(one.records[0].model["receptive_field"]),
+                format_field(one.records[0].model["receptive_field"], context_of(one.records[0])),
                 f"{state / 2**20:,.1f} MiB",
                 speed_of(one.records),
                 *(found.get(title, "-") for title in found_titles),

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-GOES_ON = "the same command goes on where this one stopped"
+KEPT_BLOCKS = 64
+"""As ``famcli.evaluation.stream.KEEP_EVERY``, which takes long to import."""
+GOES_ON = f"repeat the command: answered samples are kept, and of a text the state after every {KEPT_BLOCKS} blocks"
 
 
 class Verb(NamedTuple):

@@ -22,12 +22,14 @@ class Column:
         receptive_field: in tokens, ``None`` where that is unbounded.
         remark: what a reader must know of it, ``no FAM adapter`` for one whose FAM nobody trained.
         spec: what was given to ``--model``, where ``name`` is another.
+        context: the longest text that it was trained on, where its attention is ``full``; ``None`` for no bound.
     """
 
     name: str
     receptive_field: int | None
     remark: str | None = None
     spec: str | None = None
+    context: int | None = None
 
     @property
     def title(self) -> str:

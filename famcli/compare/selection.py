@@ -166,6 +166,6 @@ def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRec
         at_work = found[0].standing == "running"
         raise UserError(
             f"the run {found[0].run_id} is not finished: it is {found[0].standing}",
-            "wait for it to end" if at_work else "repeat its `famcli eval` command: it goes on",
+            "wait for it to end" if at_work else "repeat its `famcli eval` command, which ends it",
         )
     return finished

@@ -18,6 +18,7 @@ from famcli.compare.row import row_of, with_verdicts
 from famcli.compare.row_samples import RowSamples, in_order, samples_by_group, samples_of_cell
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
+from famcli.evaluation.recorded_model import context_of
 
 _WHO_HAS: dict[By, str] = {
     "length": "runs without samples.jsonl beside their run.json have no samples",
@@ -75,7 +76,11 @@ def compare(
     counted = [record for record in chosen if id(record) in used]
     columns = {
         name(record): Column(
-            name(record), record.model["receptive_field"], record.model.get("fam"), record.model.get("spec")
+            name(record),
+            record.model["receptive_field"],
+            record.model.get("fam"),
+            record.model.get("spec"),
+            context_of(record),
         )
         for record in reversed(counted)
     }

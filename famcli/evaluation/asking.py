@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import numpy as np
 
 from famcli.errors import UserError, printable
 from famcli.fields import LARGEST
+from famcli.loading import own_place
 from famcli.task import Choose, Encoder, Generate, Prompt, Read, Request, Sample, Scores, Task, Weighted
 
 OnError = Literal["stop", "skip"]
@@ -105,16 +105,17 @@ def _document(sample: Sample) -> tuple[str | None, str]:
 
 def _drawn(task: Task, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
     """The task's samples; raises ``UserError`` where they are none, see ``samples_of``."""
-    with _named(task, f"task {task.name}: its samples cannot be had"):
+    with named(task, f"task {task.name}: its samples cannot be had", function=task.samples):
         samples = task.samples(tokenizer, seed, limit)
         if not isinstance(samples, list):
             samples = list(samples)
     for number, sample in enumerate(samples, 1):
         if problem := _problem(sample):
             name = getattr(sample, "id", None)
-            raise UserError(f"task {task.name}: sample {printable(str(name)) if name else number} {problem}")
+            called = printable(str(name)) if name else number
+            raise UserError(f"task {task.name}: sample {called} {problem}{_place(task.samples)}", _whose(task))
     if len({sample.id for sample in samples}) < len(samples):
-        raise UserError(f"task {task.name} gives two samples the same id")
+        raise UserError(f"task {task.name} gives two samples the same id{_place(task.samples)}", _whose(task))
     return samples
 
 
@@ -144,7 +145,7 @@ def request_of(task: Task, sample: Sample) -> Request:
     Raises:
         SampleError: the task fails, or it is no request.
     """
-    with _named(task, f"task {task.name}: what sample {sample.id} asks cannot be had", sample):
+    with named(task, f"task {task.name}: what sample {sample.id} asks cannot be had", sample, sample.request):
         request = sample.request()
         if problem := _wrong_request(request):
             raise SampleError(f"task {task.name}: sample {sample.id} {problem}{_place(sample.request)}", sample.id)
@@ -187,7 +188,7 @@ def scores_of(task: Task, sample: Sample, answer: Any) -> tuple[dict[str, float]
     Raises:
         SampleError: the task fails, or gives anything but a finite number for each of its metrics.
     """
-    with _named(task, f"task {task.name}: sample {sample.id} cannot be scored", sample):
+    with named(task, f"task {task.name}: sample {sample.id} cannot be scored", sample, sample.score):
         given = sample.score(answer)
         pairs = _pairs(given)
     metrics = {metric.name for metric in task.metrics}
@@ -195,6 +196,13 @@ def scores_of(task: Task, sample: Sample, answer: Any) -> tuple[dict[str, float]
         wants = f"not a number for each metric: {', '.join(sorted(metrics))}"
         message = f"task {task.name}: sample {sample.id} is scored {printable(repr(given))}, {wants}"
         raise SampleError(message + _place(sample.score), sample.id)
+    for name, pair in pairs.items():
+        if "accuracy" in name.split("_") and not 0 <= pair.value <= 1:
+            message = (
+                f"task {task.name}: sample {sample.id} is scored {pair.value:g} by {name}, which is a share from 0 to "
+                "1: a score of another scale needs another name"
+            )
+            raise SampleError(message + _place(sample.score), sample.id)
     weights = {name: float(pair.weight) for name, pair in pairs.items() if pair.weight != 1}
     return {name: float(pair.value) for name, pair in pairs.items()}, weights
 
@@ -215,34 +223,48 @@ def _pairs(given: Scores) -> dict[str, Weighted] | None:
 
 
 @contextmanager
-def _named(task: Task, what: str, sample: Sample | None = None) -> Iterator[None]:
-    """Turns what code of others raises into an error that names the line."""
+def named(task: Task, what: str, sample: Sample | None = None, function: Any = None) -> Iterator[None]:
+    """Turns what code of others raises into an error that names the line.
+
+    Args:
+        task: whose code runs.
+        what: what cannot be had.
+        sample: of which.
+        function: what is called, whose beginning is named where it does not come to run.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        place = _line(error, task)
-        message = f"{what}: {type(error).__name__}: {printable(str(error), _LONGEST_REASON)} ({place})"
+        message = f"{what}: {type(error).__name__}: {printable(str(error), _LONGEST_REASON)}"
+        message += _raised(error, task) or _place(function)
         if sample is not None:
             raise SampleError(message, sample.id) from error
-        raise UserError(message, f"it comes from {type(task).__module__}") from error
+        raise UserError(message, _whose(task)) from error
 
 
-def _line(error: BaseException, task: Task) -> str:
-    """``FILE:LINE`` of the innermost line that is the task's own, or of the innermost one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    module = sys.modules.get(type(task).__module__)
-    own = getattr(module, "__file__", None)
-    folder = Path(own).parent if own else None
-    mine = [frame for frame in frames if folder and Path(frame.filename).is_relative_to(folder)]
-    frame = (mine or list(frames))[-1]
-    return f"{frame.filename}:{frame.lineno}"
+def _file(task: Task) -> Path | None:
+    file = getattr(sys.modules.get(type(task).__module__), "__file__", None)
+    return Path(file) if file else None
+
+
+def _whose(task: Task) -> str:
+    file = _file(task)
+    return f"it comes from {file or type(task).__module__}, not from famcli: mend it and repeat the command"
+
+
+def _raised(error: BaseException, task: Task) -> str:
+    """`` (FILE:LINE)`` of the innermost line that is the task's own."""
+    file = _file(task)
+    place = own_place(error, file) if file else None
+    return f" ({place[0]}:{place[1]})" if place else ""
 
 
 def _place(function: Any) -> str:
-    """`` (FILE:LINE)`` where a function begins, if that is known."""
+    """`` (FILE:LINE)`` where a function begins, if that is known; of an object that is called, where it says how."""
     while hasattr(function, "func"):
         function = function.func
-    code = getattr(function, "__code__", None) or getattr(getattr(function, "__func__", None), "__code__", None)
+    function = getattr(function, "__func__", function)
+    code = getattr(function, "__code__", None) or getattr(vars(type(function)).get("__call__"), "__code__", None)
     return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""

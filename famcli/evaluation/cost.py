@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import Cost, RunRecord
-from famcli.models.config import ModelConfig
+from famcli.evaluation.recorded_model import config_of
 
 
 def cost(entries: Sequence[Entry]) -> Cost:
@@ -67,9 +66,6 @@ def known_cost(record: RunRecord) -> dict[str, Any]:
 
 
 def _skips_nothing(record: RunRecord) -> bool:
-    """As far as can be told from the config: a model of another package has none that says so."""
-    try:
-        config = ModelConfig.from_mapping(record.model["config"], str(record.path))
-    except UserError:
-        return False
-    return not any(config.memory.forgets(config, blocks) for blocks in (0, 1, 2, 2**30))
+    """As far as can be told from the config."""
+    config = config_of(record)
+    return config is not None and not any(config.memory.forgets(config, blocks) for blocks in (0, 1, 2, 2**30))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from famcli.errors import UserError
-from famcli.evaluation.asking import Limits
+from famcli.evaluation.asking import Limits, named
 from famcli.evaluation.cost import cost
 from famcli.evaluation.prompts import Side
 from famcli.evaluation.record import (
@@ -131,10 +131,12 @@ def now() -> str:
 
 
 def _task_fields(task: Task) -> TaskFields:
+    with named(task, f"task {task.name}: its options cannot be recorded", function=task.recorded_options):
+        options = json.loads(json.dumps(task.recorded_options()))
     described = TaskFields(
         name=task.name,
         version=task.version,
-        options=task.recorded_options(),
+        options=options,
         template_sha256=hashlib.sha256(task.template.encode()).hexdigest(),
         data=cast(DataFields | None, _data(task)),
         metrics={
@@ -151,12 +153,14 @@ def _task_fields(task: Task) -> TaskFields:
 
 def _data(task: Task) -> dict[str, Any] | None:
     """What the task says of its data. Where it says nothing and its option ``data`` is a path: what lies there."""
-    if data := task.provenance():
-        return dict(data)
-    named = getattr(task.options, "data", None)
-    if not isinstance(named, str | Path) or not str(named):
+    with named(task, f"task {task.name}: where its data comes from cannot be had", function=task.provenance):
+        if data := task.provenance():
+            found: dict[str, Any] = json.loads(json.dumps(dict(data)))
+            return found
+    typed = getattr(task.options, "data", None)
+    if not isinstance(typed, str | Path) or not str(typed):
         return None
-    path = user_path(str(named))
+    path = user_path(str(typed))
     return {"source": "path", "name": path.name, "sha256": content_sha256(path)} if path.exists() else None
 
 

@@ -16,6 +16,7 @@ from famcli.evaluation.plan import Group, plan
 from famcli.evaluation.record import RECORD_NAME, LeftOut, RunRecord, load_record
 from famcli.evaluation.runner import finished_run
 from famcli.evaluation.settings import Settings
+from famcli.evaluation.stream import STATE_NAME
 from famcli.models.stream import computed
 from famcli.task import Task
 
@@ -56,6 +57,7 @@ class Preview:
         cut_samples, cut_tokens: samples of whose documents something is cut; tokens that are, as a run counts them.
         left_out: what does not fit.
         before: ``None`` where no such run was measured.
+        kept: something of a run that was broken off is there: answers, or the state of a text.
     """
 
     model: str
@@ -70,6 +72,7 @@ class Preview:
     cut_tokens: int
     left_out: list[LeftOut]
     before: Before | None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Previews:
             cut_tokens=sum(p.cut_tokens for p in drawn.planned),
             left_out=drawn.left_out,
             before=self._before(record, longest, work) if record and work is not None else None,
+            kept=bool(done) or (record is not None and status != "new" and (record.path / STATE_NAME).exists()),
         )
 
     def _before(self, record: RunRecord, longest: int, work: int) -> Before | None:

@@ -12,7 +12,7 @@ from famcli.compare.comparison import Column, Comparison
 from famcli.compare.recall import Measured, Recall
 from famcli.compare.row import Row
 from famcli.display import format_bytes
-from famcli.reports.numbers import format_field, format_number, format_p, format_paired, format_score, short
+from famcli.reports.numbers import field_of, format_number, format_p, format_paired, format_score, short
 
 
 def answer_lines(comparison: Comparison) -> list[str]:
@@ -97,8 +97,9 @@ def answer_figures(recall: Recall) -> dict[str, float]:
 
 def _recalls(recalls: Sequence[Recall], column: Column) -> str:
     """What a model remembers of the texts of one task."""
-    field = f" (receptive field {format_field(column.receptive_field)})" if column.receptive_field is not None else ""
-    who = f"{column.title}{field}"
+    field = field_of(column)
+    words = f"receptive field {field}" if column.receptive_field is not None else field
+    who = column.title + f" ({words})" * (words != "unbounded")
     if len(recalls) == 1:
         return f"{recalls[0].kind}: {who} {_how_far(recalls[0])}"
     outcomes: dict[str, dict[str, list[str]]] = {}

@@ -14,7 +14,7 @@ from famcli.reports.cost import brief_grid
 from famcli.reports.grid import Grid
 from famcli.reports.numbers import (
     NOTHING,
-    format_field,
+    field_of,
     format_number,
     format_p,
     format_paired,
@@ -45,7 +45,7 @@ def grids(comparison: Comparison) -> list[Grid]:
 def remarks(comparison: Comparison) -> list[str]:
     """The lines below the tables; what was forced comes first."""
     forced = [f"NOT COMPARABLE, set side by side by force: {words}" for words in comparison.differs]
-    fields = [f"{column.title} {format_field(column.receptive_field)}" for column in comparison.columns]
+    fields = [f"{column.title} {field_of(column)}" for column in comparison.columns]
     specs = [f"{column.name} is {column.spec}" for column in comparison.columns if column.spec]
     read = [f"receptive field: {', '.join(fields)}"] if comparison.baseline is not None else []
     unknown = any(cost.values["tokens_computed"] is None for cost in comparison.costs)
@@ -67,7 +67,13 @@ def score_words(row: Row, column: str) -> str:
 def _side_by_side(comparison: Comparison) -> Grid:
     """Models as columns; the receptive field leads, because it is why a score falls."""
     names = [column.name for column in comparison.columns]
-    lines = [("", "receptive field", *(format_field(column.receptive_field) for column in comparison.columns))]
+    lines = [
+        (
+            "",
+            "receptive field",
+            *(field_of(column) for column in comparison.columns),
+        )
+    ]
     for row in comparison.rows:
         texts = [
             f"{score_words(row, name)} (n={row.scores[name].n})" if name in row.scores else NOTHING for name in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from famcli.compare.comparison import Column
 from famcli.metrics.paired import FEWEST, Interval, PairedDifference
 from famcli.metrics.statistics import Metric
 
@@ -28,9 +29,16 @@ def format_metric(metric: Metric) -> str:
     return f"{metric.value:.3f}" if metric.stderr is None else f"{metric.value:.3f} ± {metric.stderr:.3f}"
 
 
-def format_field(receptive_field: int | None) -> str:
-    """``1,024 tokens`` or ``unbounded``."""
-    return "unbounded" if receptive_field is None else f"{receptive_field:,} tokens"
+def format_field(receptive_field: int | None, context: int | None) -> str:
+    """``1,024 tokens``; without a bound ``context of 8,192 tokens`` where the model was made for no more."""
+    if receptive_field is not None:
+        return f"{receptive_field:,} tokens"
+    return "unbounded" if context is None else f"context of {context:,} tokens"
+
+
+def field_of(column: Column) -> str:
+    """``format_field`` of a model."""
+    return format_field(column.receptive_field, column.context)
 
 
 def short(value: float) -> str:

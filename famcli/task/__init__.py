@@ -23,7 +23,7 @@ from famcli.task.contract import (
     Weighted,
     option,
 )
-from famcli.task.finding import ENTRY_POINT_GROUP, added_defaults, available_tasks, load_task, load_typed_task
+from famcli.task.finding import ENTRY_POINT_GROUP, added_defaults, available_tasks, is_file, load_task, load_typed_task
 from famcli.task.schema import DataField, DataSchema
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Weighted",
     "added_defaults",
     "available_tasks",
+    "is_file",
     "load_task",
     "load_typed_task",
     "option",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from famcli.errors import UserError, printable, unknown_name
 from famcli.files import user_path
-from famcli.loading import load_module
+from famcli.loading import load_module, own_place
 from famcli.task.contract import MetricSpec, Task
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,21 @@ def load_typed_task(typed: str, options: Mapping[str, str]) -> Task:
     """
     if found := _typed_file(typed):
         return _make(_in_file(*found), options, typed, "mend it and repeat the command")
+    if typed not in _entry_points() and (meant := _meant_file(typed)):
+        raise UserError(f"unknown task '{printable(typed)}'", f"for a task in a file: --task {printable(meant)}")
     return load_task(typed, options)
+
+
+def is_file(name: str) -> bool:
+    """Whether the name of a task is that of a file."""
+    return "/" in name or name.endswith(".py") or name.rpartition(":")[0].endswith(".py")
+
+
+def _meant_file(typed: str) -> str | None:
+    """``./my_task.py:MyTask`` for ``my_task:MyTask``, as Python names what is in a module; of a bare name, a file."""
+    module, colon, kind = typed.partition(":")
+    file = f"{module.replace('.', '/')}.py"
+    return f"./{file}{colon}{kind}" if colon or Path(file).is_file() else None
 
 
 def _make(task: type[Task], options: Mapping[str, str], called: str, hint: str) -> Task:
@@ -86,7 +101,10 @@ def _make(task: type[Task], options: Mapping[str, str], called: str, hint: str) 
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"task {called} cannot be made: {error!r}", hint) from error
+        file = getattr(sys.modules.get(task.__module__), "__file__", None)
+        place = own_place(error, Path(file)) if file else None
+        where = f" ({place[0]}:{place[1]})" if place else ""
+        raise UserError(f"task {called} cannot be made: {error!r}{where}", hint) from error
 
 
 def _typed_file(name: str) -> tuple[Path, str] | None:

@@ -11,7 +11,7 @@ from famcli.compare.row import Difference, Row
 from famcli.evaluation.record import RunRecord
 from famcli.reports.grid import Grid
 from famcli.reports.layout import FORCED, grids
-from famcli.reports.numbers import format_field, format_paired
+from famcli.reports.numbers import field_of, format_paired
 
 
 def verdict_lines(comparison: Comparison) -> list[str]:
@@ -86,6 +86,6 @@ def model_grid(comparison: Comparison, name: Callable[[RunRecord], str]) -> Grid
         role = "baseline" if column.name == comparison.baseline else ""
         parameters = f"{run.model['parameters']:,}"
         tokenizer = run.model["tokenizer"]
-        lines.append((column.title, format_field(column.receptive_field), parameters, tokenizer, role))
+        lines.append((column.title, field_of(column), parameters, tokenizer, role))
     header = ("model", "receptive field", "parameters", "tokenizer", "")
     return Grid("models", header, tuple(lines), words=1)

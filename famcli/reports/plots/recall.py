@@ -10,7 +10,7 @@ from famcli.compare.comparison import Column, Comparison
 from famcli.compare.recall import Measured, Recall
 from famcli.errors import UserError
 from famcli.files import write_text
-from famcli.reports.numbers import format_field, format_score
+from famcli.reports.numbers import field_of, format_score
 from famcli.reports.plots.axes import length_axis
 from famcli.reports.plots.chart import Chart, as_svg
 from famcli.reports.plots.palette import series
@@ -83,7 +83,7 @@ def _heat_panel(
     beyond = [i for i, n in enumerate(lengths) if column.receptive_field is not None and n > column.receptive_field]
     return heat_panel(
         column.title,
-        f"receptive field: {format_field(column.receptive_field)}",
+        f"receptive field: {field_of(column)}",
         "; ".join(cell.label for cell in cells.values()),
         across=[format_tokens(length) for length in lengths],
         down=kinds,
@@ -109,7 +109,10 @@ def _curves(comparison: Comparison, recalls: Sequence[Recall]) -> Chart:
         "lies within the plot.",
         tuple(_panel(kind, x, columns, looks, [r for r in recalls if (r.kind, r.metric) == kind]) for kind in kinds),
         tuple(
-            (looks[column.name], f"{column.title}, receptive field: {format_field(column.receptive_field)}")
+            (
+                looks[column.name],
+                f"{column.title}, receptive field: {field_of(column)}",
+            )
             for column in comparison.columns
             if column.name in shown
         ),
