@@ -16,8 +16,8 @@ from test_checkpoint import save_small
 from famcli import __version__
 from famcli.cli.command import cli
 from famcli.cli.main import main
-from famcli.cli.suites import find_suite, list_suites
 from famcli.cli.verbs import VERBS
+from famcli.evaluation.suites import find_suite, list_suites
 from famcli.task import load_task
 
 LENGTHS = "lengths=400,512"
@@ -225,7 +225,7 @@ def test_interruption_says_that_the_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("famcli.cli.progress.PlainProgress.advance", interrupt)
         assert main(command) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "repeat the command: answered samples are kept" in capsys.readouterr().err
     run = run_json(capsys, *command, "--json")["runs"][0]
     assert run["cells"] == uninterrupted["cells"]
 

@@ -15,9 +15,9 @@ from small_runs import small_model
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main
-from famcli.cli.suites import find_suite
 from famcli.evaluation.plan import measure, plan
 from famcli.evaluation.runner import evaluate
+from famcli.evaluation.suites import find_suite
 from famcli.task import load_task
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data"

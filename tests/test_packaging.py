@@ -61,7 +61,7 @@ def test_installed_wheel_finds_its_tasks_and_presets(wheel: Path, tmp_path: Path
         packed.extractall(tmp_path)
     code = (
         "import famcli.tasks.passkey as p, famcli.task as t\n"
-        "import famcli.checkpoints.registry as r, famcli.cli.suites as o\n"
+        "import famcli.checkpoints.registry as r, famcli.evaluation.suites as o\n"
         "print(p.__file__, t.available_tasks()['passkey'].__module__, len(r.list_presets()), len(o.list_suites()))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

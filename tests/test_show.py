@@ -156,7 +156,7 @@ def test_the_list_has_the_worst_first_and_wrong_ones_alone(tmp_path: Path, capsy
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["qualty"], "unknown run 'qualty'"),
+        (["qualty"], "unknown run or model 'qualty'"),
         (["quality"], "'quality' means 2 runs: quality-"),
         (["quality-fam", "aa"], "unknown sample of quality-fam-tiny-2030-01-01: 'aa'"),
         (["quality-fam", "a", "--wrong"], "both a sample and --wrong"),
@@ -209,3 +209,16 @@ def test_the_template_and_the_chat_around_it_are_in_the_journal(tmp_path: Path) 
 
     run = evaluate(small_model(), Templated(given()[:1]), results=tmp_path)
     assert answers(run.path)["a"]["template"] == "Question: " and answers(run.path)["a"]["around"] == []
+
+
+def test_a_model_means_its_only_run_and_of_several_the_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = [Answer("a", {"f1": 0.0}), Answer("b", {"f1": 1.0})]
+    one = document_run(tmp_path, "fam-tiny", told)
+    assert shown(capsys, "fam-tiny", "--output", str(tmp_path)) == shown(capsys, one.run_id, "--output", str(tmp_path))
+    newer = document_run(tmp_path, "fam-tiny", told, "qasper", finished="2031-01-01")
+    listed = shown(capsys, "fam-tiny", "--output", str(tmp_path))
+    assert listed.index(newer.run_id) < listed.index(one.run_id)
+    told_runs = json.loads(shown(capsys, "fam-tiny", "--json", "--output", str(tmp_path)))["runs"]
+    assert [run["run_id"] for run in told_runs] == [newer.run_id, one.run_id]
+    assert main(["show", "fam-tiny", "a", "--output", str(tmp_path)]) == 2
+    assert f"fam-tiny has 2 runs\nhint: say which; the newest: famcli show {newer.run_id}" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from hub_models import save_hub_model
 from test_checkpoint import save_small
 
 from famcli.cli.main import main
-from famcli.cli.suites import find_suite, list_suites
 from famcli.errors import UserError
+from famcli.evaluation.record import load_record
+from famcli.evaluation.suites import find_suite, list_suites
+from famcli.reports.html.rerun import rerun_command
 
 PASSKEY = {"task": "passkey", "options": {"lengths": 400, "trials": 1}}
 
@@ -97,20 +100,26 @@ def test_paths_are_from_the_file_on() -> None:
 def test_own_suites_have_names_and_hide_none_of_famclis(capsys: pytest.CaptureFixture[str]) -> None:
     write_suite("suites/mine.yaml", PASSKEY, summary="what I look at")
     Path("suites/broken.yaml").write_text("tasks: [")
-    bundled = {suite.name for suite in list_suites()} - {"mine"}
+    told: list[str] = []
+    bundled = {suite.name for suite in list_suites(told.append)} - {"mine"}
     assert find_suite("mine").entries[0].options == {"lengths": "400", "trials": "1"}
-    assert "left out: suite suites/broken.yaml" in capsys.readouterr().err
+    assert any(line.startswith("left out: suite suites/broken.yaml") for line in told)
     assert main(["list", "tasks"]) == 0
-    assert "  mine: what I look at (suites/mine.yaml)" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "  mine: what I look at (suites/mine.yaml)" in out and "left out: suite suites/broken.yaml" in err
     write_suite("suites/quick.yaml", PASSKEY)
-    assert {suite.name for suite in list_suites()} == bundled | {"mine"}
-    assert "two suites are called 'quick'" in capsys.readouterr().err
+    assert {suite.name for suite in list_suites(told.append)} == bundled | {"mine"}
+    assert any("two suites are called 'quick'" in line for line in told)
     with pytest.raises(UserError, match=r"two suites are called 'quick': .* suites/quick.yaml"):
         find_suite("quick")
     assert len(find_suite("suites/quick.yaml").entries) == 1
     with pytest.raises(UserError, match="unknown suite 'mien'") as error:
         find_suite("mien")
     assert error.value.hint == "did you mean mine?"
+    write_suite("beside.yml", PASSKEY)
+    with pytest.raises(UserError, match="unknown suite 'beside'") as error:
+        find_suite("beside")
+    assert error.value.hint == "did you mean the file? --suite beside.yml"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +128,12 @@ def test_own_suites_have_names_and_hide_none_of_famclis(capsys: pytest.CaptureFi
         ([{**PASSKEY, "limt": 3}], {}, "field 'tasks[0]': 'limt'\nhint: did you mean limit"),
         ([PASSKEY], {"model": ["fam-tiny"]}, "'model'\nhint: did you mean models"),
         ([{"task": "passkye"}], {}, "suite s.yaml: unknown task 'passkye'"),
-        ([{"task": "./mine.py:Mine"}], {}, "suite s.yaml: unknown task './mine.py:Mine'"),
+        (
+            [{"task": "./mine.py:Mine"}],
+            {},
+            "'./mine.py:Mine' is a file, and a suite executes nothing\nhint: ",
+        ),
+        ([{"task": "mine.py"}], {}, "and type --plugin mine.py"),
         ([{"task": "passkey", "options": {"lenghts": "1k"}}], {}, "option of task passkey: 'lenghts'"),
         ([{"task": "passkey", "data": "sample"}], {}, "unknown option of task passkey: 'data'"),
         ([{**PASSKEY, "limit": 0}], {}, "'limit' must be at least 1"),
@@ -138,6 +152,25 @@ def test_what_is_wrong_with_a_suite_is_named(
     assert main(["eval", "--suite", "s.yaml", "--model", "fam-tiny"]) == 2
     assert message in capsys.readouterr().err
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ("{lengths: 1k,4k, trials: 1}", "lengths: [1k, 4k]"),
+        ("{trials: 1, lengths: 1k,4k,16k}", "lengths: [1k, 4k, 16k]"),
+        ("{lengths: 1024,4096}", "lengths: [1024, 4096]"),
+    ],
+)
+def test_a_list_without_brackets_is_told_how_to_be_one(options: str, hint: str) -> None:
+    Path("s.yaml").write_text(f"tasks:\n  - {{task: passkey, options: {options}}}\n")
+    with pytest.raises(UserError, match=r"suite s\.yaml: option 'lengths' has several values") as error:
+        find_suite("s.yaml")
+    assert error.value.hint == f"a list stands in brackets: {hint}"
+    Path("s.yaml").write_text(f"tasks:\n  - {{task: passkey, options: {{{hint}}}}}\n")
+    assert find_suite("s.yaml").entries[0].options == {"lengths": hint[10:-1].replace(" ", "")}
+    Path("s.yaml").write_text("tasks:\n  - task: passkey\n    options:\n      lengths: 1k,4k\n")
+    assert find_suite("s.yaml").entries[0].options == {"lengths": "1k,4k"}
 
 
 def test_suites_that_name_other_models_are_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +206,13 @@ def test_an_ordinary_checkpoint_runs_what_of_a_suite_fits_it(capsys: pytest.Capt
     ((model, task),) = [(one["model"], one["task"]) for one in found["left_out"]]
     assert (model, task) == ("llama", "passkey")
     assert err.count("left out") == 3, "a line each"
+    for run in found["runs"]:  # what a report says to type makes the same run, and leaves out the same
+        words = shlex.split(rerun_command(load_record(Path(run["path"]))))
+        assert main([*words[1:], "--json"]) == 0, capsys.readouterr().err
+        (again,) = json.loads(capsys.readouterr().out)["runs"]
+        assert (again["run_id"], again["left_out"]) == (run["run_id"], run["left_out"])
+    assert main([*words[1:], "--max-context", "600"]) == 2
+    assert "--leave-out goes by the context of the model" in capsys.readouterr().err
     assert main(command[:-1]) == 0
     assert "1 samples (document 900)" in capsys.readouterr().out
     for wish in (["-o", "lengths=64k"], ["--max-context", "500"]):

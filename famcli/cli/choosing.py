@@ -12,8 +12,8 @@ import click
 from famcli.cli import completing
 from famcli.cli.options import Function, bundled, parse_options, plugin_option
 from famcli.cli.saying import tell
-from famcli.cli.suites import Suite, find_suite
 from famcli.errors import UserError
+from famcli.evaluation.suites import Suite, find_suite
 
 if TYPE_CHECKING:
     from famcli.evaluation.choice import ChosenTask
@@ -59,12 +59,13 @@ class TaskChoice:
         """Nothing was typed."""
         return self == TaskChoice((), (), (), (), None, None, None)
 
-    def load(self, example: str, *, leaves_out: bool = False) -> list[ChosenTask]:
+    def load(self, example: str, *, leaves_out: bool = False, all_leave_out: bool = False) -> list[ChosenTask]:
         """The tasks with their options. What is typed takes the place of what a suite says, and a line says so.
 
         Args:
             example: the command that the error names where there is no task.
             leaves_out: whether tasks of suites leave out what does not fit a model's trained context.
+            all_leave_out: whether all tasks do.
 
         Raises:
             UserError: there is none, or one does not exist or cannot have these options.
@@ -76,7 +77,7 @@ class TaskChoice:
         entries = [TaskEntry(task) for task in self.tasks]
         entries += [entry for suite in self._suites for entry in suite.entries]
         given = Given(parse_options(self.options), self.data, self.split, self.limit, self.limit_documents)
-        return choose_tasks(entries, given, leaves_out=leaves_out, note=tell)
+        return choose_tasks(entries, given, leaves_out=leaves_out, all_leave_out=all_leave_out, note=tell)
 
 
 def task_options(function: Function) -> Function:

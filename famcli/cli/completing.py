@@ -69,7 +69,7 @@ def _files(folder: str) -> list[str]:
 
 
 def _own_suites() -> list[str]:
-    from famcli.cli.suites import own_suites
+    from famcli.evaluation.suites import own_suites
 
     try:
         return list(own_suites())

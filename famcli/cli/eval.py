@@ -63,6 +63,11 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     type=click.Choice(["wandb", "mlflow", "tensorboard"]),
     help="Also tell this tracker of each finished run; may be repeated.",
 )
+@click.option(
+    "--leave-out",
+    is_flag=True,
+    help="Leave out documents beyond the context that a model was trained on, as suites do.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would run, and what such runs cost before; start nothing.")
 @as_json
 def command(
@@ -74,6 +79,7 @@ def command(
     settings: RunSettings,
     crew: CrewSettings,
     trackers: tuple[str, ...],
+    leave_out: bool,
     dry_run: bool,
     json_output: bool,
 ) -> None:
@@ -90,8 +96,13 @@ def command(
     models = chosen.models(models)
     if not models:
         raise UserError("no model given", "for example: famcli eval --task passkey --model fam-tiny")
+    if leave_out and settings.max_context is not None:
+        raise UserError(
+            "--leave-out goes by the context of the model, and --max-context says another", "give either of them"
+        )
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
-    tasks = chosen.load(f"famcli eval --task passkey --model {models[0]}", leaves_out=True)
+    example = f"famcli eval --task passkey --model {models[0]}"
+    tasks = chosen.load(example, leaves_out=True, all_leave_out=leave_out)
     specs = dict.fromkeys(with_name(_with_adapter(models, adapter), name))
     checked = [check_model(spec, tasks, settings) for spec in specs]
     check_names([one.source for one in checked], settings.output)

@@ -166,7 +166,7 @@ def memories(json_output: bool) -> None:
 @as_json
 def tasks(json_output: bool) -> None:
     """Tasks for --task, with their options for -o."""
-    from famcli.cli.suites import list_suites
+    from famcli.evaluation.suites import list_suites
     from famcli.task import available_tasks
 
     described: list[JSON] = [
@@ -183,7 +183,7 @@ def tasks(json_output: bool) -> None:
     ]
     suites = [
         {"name": suite.name, "summary": suite.summary, "file": str(suite.file) if suite.file else None}
-        for suite in list_suites()
+        for suite in list_suites(tell)
     ]
     if json_output:
         return say_json({"tasks": described, "suites": suites})
@@ -208,34 +208,15 @@ def tasks(json_output: bool) -> None:
 @as_json
 def runs(output: Path, json_output: bool) -> None:
     """Run records, newest first."""
+    from famcli.cli.run_table import run_values, show_runs
     from famcli.evaluation.record import load_records
-    from famcli.reports.numbers import format_number
 
     records = load_records(output)
     if json_output:
-        described = [
-            {
-                "run_id": record.run_id,
-                "status": record.standing,
-                "model": record.model["name"],
-                "task": record.task["name"],
-                "options": record.task["options"],
-                "started": record.started,
-                "path": str(record.path / "run.json"),
-                "metrics": {name: dataclasses.asdict(metric) for name, metric in record.metrics.items()},
-            }
-            for record in records
-        ]
-        return say_json({"runs": described})
+        return say_json({"runs": [run_values(record) for record in records]})
     if not records:
         return say(f"no runs in {output}; make one with: famcli eval --task passkey --model fam-tiny")
-    rows = []
-    for record in records:
-        headline = next(iter(record.metrics.items()), None)
-        score = f"{headline[0]} {format_number(headline[1].value)} (n={headline[1].n})" if headline else ""
-        status = f"{record.standing}, {len(record.skipped)} skipped" if record.skipped else record.standing
-        rows.append([record.run_id, status, record.model["name"], record.task["name"], score, record.started])
-    say_table(["run", "status", "model", "task", "score", "started"], rows)
+    return show_runs(records)
 
 
 def _data(task: type[Any]) -> JSON | None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def command(*, run: str, sample: str | None, wrong: bool, full: bool, output: Path, json_output: bool) -> None:
     """List the samples of a run, the worst first; or show one: its prompt, answer, reference, options and scores.
 
-    RUN is a run id or its beginning, or a run's directory; the run need not be finished. The whole prompt is there
-    where the run was made with --keep-prompts.
+    RUN is a run id or its beginning, a run's directory, or a model: its only run, else its runs are listed. The run
+    need not be finished. The whole prompt is there where the run was made with --keep-prompts.
 
     \b
     famcli show passkey-fam-tiny-0123456789ab --wrong
@@ -38,7 +38,14 @@ def command(*, run: str, sample: str | None, wrong: bool, full: bool, output: Pa
         raise UserError("both a sample and --wrong are given", "give either")
     if sample is None and full:
         raise UserError("--full is of one sample", f"famcli show {run} ID --full")
-    record = _find(run, output)
+    found = _find(run, output)
+    if len(found) > 1:
+        if sample is not None or wrong:
+            raise UserError(
+                f"{printable(run)} has {len(found)} runs", f"say which; the newest: famcli show {found[0].run_id}"
+            )
+        return _list_runs(found, run, json_output)
+    record = found[0]
     entries = _samples(record)
     if sample is None:
         _list(record, list(entries.values()), wrong, json_output)
@@ -46,30 +53,46 @@ def command(*, run: str, sample: str | None, wrong: bool, full: bool, output: Pa
         _show(record, entries[sample], full, json_output)
     else:
         raise unknown_name(f"sample of {record.run_id}:", sample, entries)
+    return None
 
 
-def _find(name: str, results: Path) -> RunRecord:
-    """The one run that a name means.
+def _find(name: str, results: Path) -> list[RunRecord]:
+    """The one run that a name means, or the runs of the model that it means, the newest first.
 
     Raises:
-        UserError: there is none, or several.
+        UserError: there is none, or the beginning of a run id means several.
     """
+    from famcli.compare.one_model import likeness, names_of
     from famcli.evaluation.record import RECORD_NAME, load_record, load_records
 
     path = Path(name)
     if path.name == RECORD_NAME or (path / RECORD_NAME).exists():
-        return load_record(path)
+        return [load_record(path)]
     records = load_records(results)
+    names = names_of(records)
+    if of_model := [record for record in records if name in names[likeness(record)]]:
+        return of_model
     found = [record for record in records if record.run_id == name]
     found = found or [record for record in records if record.run_id.startswith(name)]
     if len(found) > 1:
         ids = ", ".join(record.run_id for record in found)
         raise UserError(f"'{printable(name)}' means {len(found)} runs: {ids}", "give more of the run id")
     if found:
-        return found[0]
+        return found
     if not records:
         raise UserError(f"no runs in {results}", "make one with: famcli eval --task passkey --model fam-tiny")
-    raise unknown_name("run", name, [record.run_id for record in records])
+    models = {record.model["name"] for record in records}
+    raise unknown_name("run or model", name, models | {record.run_id for record in records})
+
+
+def _list_runs(records: list[RunRecord], name: str, json_output: bool) -> None:
+    from famcli.cli.run_table import run_values, show_runs
+
+    if json_output:
+        return say_json({"runs": [run_values(record) for record in records]})
+    show_runs(records)
+    tell(f"{printable(name)} has {len(records)} runs; the newest: famcli show {records[0].run_id}")
+    return None
 
 
 def _samples(record: RunRecord) -> dict[str, Entry]:

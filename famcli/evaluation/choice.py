@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from famcli.errors import UserError, unknown_name
-from famcli.task import Task, load_task, load_typed_task
+from famcli.errors import UserError, printable, unknown_name
+from famcli.task import Task, is_file, load_task, load_typed_task
 
 LENGTHS = "lengths"
 """The option by which a user asks for texts of a length."""
@@ -42,6 +42,11 @@ class TaskEntry:
             return self.task.from_options(options)
         if not self.suite:
             return load_typed_task(self.task, options)
+        if is_file(self.task):
+            raise UserError(
+                f"suite {self.suite}: '{printable(self.task)}' is a file, and a suite executes nothing",
+                f"write the name of the task in it, and type --plugin {printable(self.task.partition(':')[0])}",
+            )
         try:
             return load_task(self.task, options)
         except UserError as error:
@@ -88,6 +93,7 @@ def choose_tasks(
     given: Given,
     *,
     leaves_out: bool = False,
+    all_leave_out: bool = False,
     note: Callable[[str], None] = lambda message: None,
 ) -> list[ChosenTask]:
     """The tasks; an option that is given goes to every task that has it, and at least one must.
@@ -96,6 +102,7 @@ def choose_tasks(
         entries: what is asked for.
         given: what is said of all of them.
         leaves_out: whether tasks of suites leave out what does not fit a model's trained context.
+        all_leave_out: whether all tasks do.
         note: is told what of a suite does not hold, a line a suite.
 
     Raises:
@@ -118,7 +125,7 @@ def choose_tasks(
             task=task,
             limit=given.limit or entry.limit,
             limit_documents=given.limit_documents or entry.limit_documents,
-            leaves_out=leaves_out and bool(entry.suite) and LENGTHS not in own,
+            leaves_out=all_leave_out or (leaves_out and bool(entry.suite) and LENGTHS not in own),
         )
         for task, entry, own in zip(tasks, entries, typed, strict=True)
     ]

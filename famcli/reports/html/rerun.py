@@ -42,6 +42,7 @@ def rerun_command(record: RunRecord) -> str:
     if thinking := context.get("thinking"):
         words += ["--strip-thinking", str(thinking)]
     words += ["--on-error", "skip"] if record.skipped else []
+    words += ["--leave-out"] if record.left_out and context["max_context"] is None else []
     return shlex.join([*words, "--output", str(record.path.parent), "--fresh"])
 
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from famcli.cli.saying import tell
 from famcli.errors import UserError, printable, unknown_name
+from famcli.evaluation.choice import TaskEntry
 from famcli.fields import read_fields, read_yaml
 from famcli.files import user_path
-
-if TYPE_CHECKING:
-    from famcli.evaluation.choice import TaskEntry
 
 FOLDER = Path("suites")
 """Where suites of one's own have a name."""
 _ENDING = ".yaml"
+_ENDINGS = (_ENDING, ".yml")
 _NO_PATHS = ("", "sample", "hub")
 """Of ``data``: what is no path."""
 
@@ -44,15 +43,15 @@ class Suite:
     file: Path | None = None
 
 
-def list_suites() -> list[Suite]:
-    """famcli's suites by name, then one's own; of the latter those that cannot be used are left out with a line."""
+def list_suites(left_out: Callable[[str], None] = lambda message: None) -> list[Suite]:
+    """famcli's suites by name, then one's own; ``left_out`` is told of each of the latter that cannot be used."""
     suites = [_read_suite(file, name) for name, file in sorted(_bundled().items())]
     for name, path in sorted(own_suites().items()):
         try:
             _check_name(name)
             suites.append(_read_suite(path, name, path))
         except UserError as error:
-            tell(f"left out: {error.message}")
+            left_out(f"left out: {error.message}")
     return suites
 
 
@@ -66,7 +65,7 @@ def find_suite(name: str) -> Suite:
     Raises:
         UserError: there is none, two have this name, or its file is not valid.
     """
-    if os.sep in name or name.endswith((_ENDING, ".yml")):
+    if os.sep in name or name.endswith(_ENDINGS):
         path = user_path(name)
         return _read_suite(path, name, path)
     bundled, own = _bundled(), own_suites()
@@ -74,7 +73,9 @@ def find_suite(name: str) -> Suite:
         _check_name(name)
         return _read_suite(own[name], name, own[name])
     if name not in bundled:
-        raise unknown_name("suite", name, bundled.keys() | own.keys())
+        unknown = unknown_name("suite", name, bundled.keys() | own.keys())
+        beside = [file for ending in _ENDINGS if os.path.isfile(file := f"{name}{ending}")]
+        raise UserError(unknown.message, f"did you mean the file? --suite {beside[0]}") if beside else unknown
     return _read_suite(bundled[name], name)
 
 
@@ -132,10 +133,10 @@ class _SuiteFile:
 
 
 def _read_suite(file: Traversable, name: str, own: Path | None = None) -> Suite:
-    from famcli.evaluation.choice import TaskEntry
-
     where = f"suite {own or file.name}"
-    found = read_fields(_SuiteFile, read_yaml(file, where, "famcli list tasks has the names of suites"), where)
+    values = read_yaml(file, where, "famcli list tasks has the names of suites")
+    _check_brackets(values, where)
+    found = read_fields(_SuiteFile, values, where)
     folder = own.parent if own else None
     entries = tuple(
         TaskEntry(entry.task, dict(_options(entry, folder)), entry.limit, entry.limit_documents, name)
@@ -143,6 +144,29 @@ def _read_suite(file: Traversable, name: str, own: Path | None = None) -> Suite:
     )
     models = tuple(_model(model, folder) if folder else model for model in dict.fromkeys(found.models))
     return Suite(name, found.summary, entries, models, own)
+
+
+def _check_brackets(values: Mapping[str, Any], where: str) -> None:
+    """``{lengths: 1k,4k}`` is to YAML an option ``4k`` that has no value; raises ``UserError`` with what was meant."""
+    entries = values.get("tasks")
+    for entry in entries if isinstance(entries, list) else []:
+        options = entry.get("options") if isinstance(entry, dict) else None
+        if not isinstance(options, dict):
+            continue
+        for name, value in options.items():
+            listed = _listed(options, name)
+            if value is not None and len(listed) > 1:
+                raise UserError(
+                    f"{where}: option '{printable(str(name))}' has several values, which are no list",
+                    printable(f"a list stands in brackets: {name}: [{', '.join(map(str, listed))}]"),
+                )
+
+
+def _listed(options: Mapping[Any, Any], name: Any) -> list[Any]:
+    """The value of an option, and the keys without a value that follow it."""
+    names = list(options)
+    behind = names[names.index(name) + 1 :]
+    return [options[name], *takewhile(lambda key: options[key] is None, behind)]
 
 
 def _options(entry: _EntryFile, folder: Path | None) -> Iterator[tuple[str, str]]:
