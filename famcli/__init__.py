@@ -54,8 +54,9 @@ def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
 
 def evaluate(
     model: str | LoadedModel,
-    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]],
+    tasks: str | Task | type[Task] | Sequence[str | Task | type[Task]] = (),
     *,
+    suite: str | Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
     data: str | Path | Mapping[str, str | Path] | None = None,
     split: str | None = None,
@@ -83,6 +84,8 @@ def evaluate(
     Args:
         model: what ``load_model`` takes, or what it gave.
         tasks: a name, a task with its options, or its class; or several.
+        suite: several tasks by the name of a suite, or by its file; or several suites. What of them is beyond the
+            context of a full-attention model is left out; the models that a file names do not count.
         options: of the tasks, as after ``-o``: ``{"lengths": ["1k", "64k"], "trials": 20}``. Each goes to every task
             that has it; a task that was made with its options keeps them.
         data: a path, ``sample`` or ``hub``, for all tasks or by the name of a task.
@@ -105,7 +108,8 @@ def evaluate(
         progress: say on standard error how far a run is, and what it warns of; nothing is printed otherwise.
 
     Returns:
-        A record a task, in order; its directory is ``record.path``, its scores ``record.metrics``.
+        A record a task, in order, those of suites last; its directory is ``record.path``, its scores
+        ``record.metrics``.
 
     Raises:
         UserError: a name, an option or a value is wrong, the samples do not fit the model, or files cannot be used.
@@ -113,7 +117,7 @@ def evaluate(
     from pathlib import Path
 
     from famcli.evaluation.settings import Settings
-    from famcli.evaluation.several import as_list, data_words, evaluate_tasks
+    from famcli.evaluation.several import as_list, data_words, evaluate_tasks, suite_names
 
     settings = Settings(
         results=Path(output),
@@ -134,6 +138,7 @@ def evaluate(
         model,
         as_list(tasks),
         settings,
+        suites=suite_names(suite),
         options=options or {},
         data=data_words(data),
         split=split,

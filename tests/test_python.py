@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from hub_models import save_hub_model
+from made_runs import passkey_run
 from small_runs import journal_without_times, without_times
 from test_checkpoint import save_small
 
@@ -113,12 +115,41 @@ def test_only_progress_is_printed_and_only_if_asked_for(
         ({"model": ["fam", "bswa"]}, "model must be a spec, or what load_model gave, not list"),
         ({"options": "lengths=1k"}, "options must be a mapping, not str"),
         ({"limit": "2"}, "limit must be a whole number, not '2'"),
+        ({"tasks": (), "suite": "quik"}, "unknown suite 'quik'"),
+        ({"tasks": (), "suite": []}, "no task is given"),
     ],
 )
 def test_what_is_wrong_is_a_user_error_and_writes_nothing(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(famcli.UserError, match=message):
         famcli.evaluate(**{"model": "fam", "tasks": "passkey", **arguments})
     assert not Path("results").exists()
+
+
+def test_a_suite_is_the_runs_that_the_command_makes_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("s.yaml").write_text(
+        "models: [bswa-tiny]\ntasks:\n"
+        "  - {task: passkey, options: {lengths: [350], trials: 1}}\n"
+        "  - {task: pg19, data: sample, limit_documents: 1}\n"
+    )
+    assert main(["eval", "--suite", "s.yaml", "--task", "passkey", "-o", "trials=2", "--model", "fam", "--json"]) == 0
+    typed = [run["run_id"] for run in json.loads(capsys.readouterr().out)["runs"]]
+    called = famcli.evaluate("fam", "passkey", suite="s.yaml", options={"trials": 2}, output="called")
+    assert [run.run_id for run in called] == typed and len(typed) == 3
+    loaded = famcli.evaluate(famcli.load_model("fam"), suite=["s.yaml"], output="called")
+    assert [run.task["name"] for run in loaded] == ["passkey", "pg19"] and loaded[1].run_id == typed[2]
+
+
+def test_what_of_a_suite_does_not_fit_is_left_out_as_by_the_command(caplog: pytest.LogCaptureFixture) -> None:
+    save_hub_model(Path("llama"), max_position_embeddings=600)
+    short = "{task: passkey, options: {lengths: [400, 64k], trials: 1}}"
+    long = "{task: passkey, options: {lengths: 64k}}"
+    Path("s.yaml").write_text(f"tasks: [{short}, {long}]")
+    (run,) = famcli.evaluate("llama", suite="s.yaml")
+    assert [one["what"] for one in run.left_out] == ["length 65536, position start"]
+    assert "llama on passkey: nothing of it fits, and it is left out" in caplog.text
+    Path("s.yaml").write_text(f"tasks: [{long}]")
+    with pytest.raises(famcli.UserError, match="nothing of the suite fits the model llama"):
+        famcli.evaluate("llama", suite="s.yaml")
 
 
 def test_a_loaded_model_has_its_device_and_a_made_task_its_options() -> None:
@@ -159,6 +190,15 @@ def test_a_comparison_prints_what_the_command_prints(capsys: pytest.CaptureFixtu
     assert main(["compare", "--baseline", "fam", "--format", "markdown"]) == 0
     assert comparison.render("markdown") == capsys.readouterr().out
     assert "<table>" in comparison._repr_html_() and "<html" not in comparison._repr_html_()
+    passkey_run(Path("made"), "fam-tiny", {(1024, "start"): [1, 1, 1, 0]})
+    for held, words in ((0.95, "does not remember at 1k"), (0.75, "remembers to at least 1k")):
+        first = str(famcli.compare(output="made", held=held)).splitlines()[0]
+        assert words in first
+        assert main(["compare", "--output", "made", "--held", str(held)]) == 0
+        assert capsys.readouterr().out.splitlines()[0] == first
+    for held in (0, 2):
+        with pytest.raises(famcli.UserError, match=f"held must be a score above 0 and at most 1, not {held}"):
+            famcli.compare(output="made", held=held)
     with pytest.raises(famcli.UserError, match="unknown format 'pdf'"):
         comparison.render("pdf")
     with pytest.raises(famcli.UserError, match="unknown group 'size'"):

@@ -33,8 +33,8 @@ def compare_named(
     Raises:
         UserError: as they do, or there is no finished run.
     """
-    if not 0 <= held <= 1:
-        raise UserError(f"held must be a score from 0 to 1, not {held}", "for example: 0.9")
+    if not 0 < held <= 1:
+        raise UserError(f"held must be a score above 0 and at most 1, not {held}", "for example: 0.9")
     selection, left_out = without_older_versions(select(names, results, baseline))
     if not selection.records:
         raise UserError(f"no finished runs in {results}", MAKE_ONE)

@@ -20,6 +20,7 @@ from famcli.evaluation.progress import PlainProgress
 from famcli.evaluation.prompts import DoesNotFitError
 from famcli.evaluation.runner import evaluate
 from famcli.evaluation.settings import Settings
+from famcli.evaluation.suites import find_suite
 from famcli.files import source_sha256
 from famcli.machine.peak import held_beside, program, taken
 from famcli.task import Task
@@ -76,6 +77,7 @@ def evaluate_tasks(
     tasks: Sequence[Wanted | Task],
     settings: Settings,
     *,
+    suites: Sequence[str],
     options: Mapping[str, Any],
     data: Sequence[str],
     split: str | None,
@@ -86,12 +88,12 @@ def evaluate_tasks(
     """See ``famcli.evaluate``."""
     _check_types(model, options)
     typed = {name: option_text(value) for name, value in options.items()}
-    made = _make_tasks(tasks, Given(typed, data, split, settings.limit, settings.limit_documents))
+    made = _make_tasks(tasks, suites, Given(typed, data, split, settings.limit, settings.limit_documents))
     for chosen in made:
         _check_identity(chosen.task, settings)
     with _heard() if progress else nullcontext():
         if isinstance(model, str):
-            loaded = _load(model, made, settings, device, dtype)
+            loaded, fitting = _load(model, made, settings, device, dtype)
         elif (device, dtype) != ("auto", "auto"):
             raise UserError(
                 f"the model '{model.name}' is loaded already, and a device or dtype is given",
@@ -99,8 +101,8 @@ def evaluate_tasks(
             )
         else:
             loaded = model
-            check_tasks(made, model.tokenizer, model.stream.longest_text, settings)
-        return [_run(loaded, chosen, settings, progress) for chosen in made]
+            fitting = _fitting(model.name, made, model.tokenizer, model.stream.longest_text, settings)
+        return [_run(loaded, chosen, settings, progress) for chosen in fitting]
 
 
 def _check_types(model: Any, options: Any) -> None:
@@ -114,16 +116,31 @@ def _check_types(model: Any, options: Any) -> None:
         raise UserError(f"options must be a mapping, not {type(options).__name__}", 'for example: {"lengths": ["1k"]}')
 
 
-def _load(spec: str, tasks: Sequence[ChosenTask], settings: Settings, device: str, dtype: str) -> LoadedModel:
+def _fitting(
+    name: str, tasks: Sequence[ChosenTask], tokenizer: Tokenizer, longest_text: int | None, settings: Settings
+) -> list[ChosenTask]:
+    """The tasks that a model is asked; a warning for each of a suite of which nothing fits."""
+    fitting, left_out = check_tasks(tasks, tokenizer, longest_text, settings)
+    if not fitting:
+        task, why = left_out[0]
+        raise UserError(f"nothing of the suite fits the model {name}: task {task}: {why}")
+    for task, why in left_out:
+        logger.warning("warning: %s on %s: nothing of it fits, and it is left out: %s", name, task, why)
+    return fitting
+
+
+def _load(
+    spec: str, tasks: Sequence[ChosenTask], settings: Settings, device: str, dtype: str
+) -> tuple[LoadedModel, list[ChosenTask]]:
     """Finds the model, and reads its weights once every task fits it."""
     where = pick_device(device)
     program()  # before the first model is opened
     source = find_model(spec)
-    check_tasks(tasks, source.tokenizer, source.longest_text, settings)
+    fitting = _fitting(source.name, tasks, source.tokenizer, source.longest_text, settings)
     if source.untrained_memory:
         logger.warning("warning: %s: %s: nobody has trained its memory", source.name, source.untrained_memory)
     beside = held_beside()
-    return replace(source.load(where, pick_dtype(dtype, where, source)), beside=beside)
+    return replace(source.load(where, pick_dtype(dtype, where, source)), beside=beside), fitting
 
 
 def _run(model: LoadedModel, chosen: ChosenTask, settings: Settings, progress: bool) -> RunRecord:
@@ -132,19 +149,24 @@ def _run(model: LoadedModel, chosen: ChosenTask, settings: Settings, progress: b
     return evaluate(model, chosen.task, **vars(settings.of(chosen)), progress=shown)
 
 
-def _make_tasks(tasks: Sequence[Wanted | Task], given: Given) -> list[ChosenTask]:
-    """In the order given; a task that was made by the caller has its options already."""
-    if not tasks:
-        raise UserError("no task is given", 'for example: famcli.evaluate("fam-tiny", "passkey")')
-    entries = [TaskEntry(task) for task in tasks if not isinstance(task, Task)]
+def _make_tasks(tasks: Sequence[Wanted | Task], suites: Sequence[str], given: Given) -> list[ChosenTask]:
+    """In the order given, those of suites last; a task that was made by the caller has its options already."""
+    if not tasks and not suites:
+        raise UserError(
+            "no task is given",
+            'for example: famcli.evaluate("fam-tiny", "passkey"), or famcli.evaluate(..., suite="quick")',
+        )
+    of_suites = [entry for name in suites for entry in find_suite(name).entries]
+    entries = [*(TaskEntry(task) for task in tasks if not isinstance(task, Task)), *of_suites]
     if not entries and (given.options or given.data or given.split):
         raise UserError(
             "options, data or a split are given, and every task has its own already",
             "give them to the tasks, or give a name",
         )
-    chosen = iter(choose_tasks(entries, given))
+    chosen = iter(choose_tasks(entries, given, leaves_out=True, note=logger.warning))
     bounds = given.limit, given.limit_documents
-    return [ChosenTask(task, *bounds) if isinstance(task, Task) else next(chosen) for task in tasks]
+    made = [ChosenTask(task, *bounds) if isinstance(task, Task) else next(chosen) for task in tasks]
+    return [*made, *chosen]
 
 
 def option_text(value: Any) -> str:
@@ -171,6 +193,11 @@ def _check_identity(task: Task, settings: Settings) -> None:
 def as_list(tasks: Wanted | Task | Sequence[Wanted | Task]) -> list[Wanted | Task]:
     """One task, or several."""
     return [tasks] if isinstance(tasks, str | type | Task) else list(tasks)
+
+
+def suite_names(suite: str | Sequence[str] | None) -> list[str]:
+    """One suite, several, or none."""
+    return [suite] if isinstance(suite, str) else list(suite or ())
 
 
 def data_words(data: str | Path | Mapping[str, str | Path] | None) -> list[str]:
