@@ -120,7 +120,7 @@ def without_times(record: RunRecord) -> dict[str, Any]:
     values = dict(vars(record))
     for name in ("path", "started", "finished"):
         del values[name]
-    timed = ("seconds", "tokens_per_second", "peak_memory_bytes")
+    timed = ("seconds", "tokens_per_second", "seconds_to_first_answer", "peak_memory_bytes")
     return {**values, "cost": {name: value for name, value in record.cost.items() if name not in timed}}
 
 
@@ -130,5 +130,5 @@ def journal_without_times(path: Path) -> list[dict[str, Any]]:
 
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for line in lines:
-        del line["seconds"], line["peak_memory_bytes"]
+        del line["seconds"], line["first_answer_seconds"], line["peak_memory_bytes"]
     return sorted(lines, key=lambda line: str(line["id"]))

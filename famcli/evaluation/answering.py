@@ -118,6 +118,7 @@ class Answering:
             shared = self._read_shared(*first, group.shared_tokens)
         if group.begun:
             self.keeper.earlier = 0.0  # the journal has them: with the answers that are there
+        waited, unanswered = 0.0, not (group.shared_tokens and group.begun)
         for batch in group.batches:
             requests = list(self._requests(batch))
             for _, some in groupby(requests, key=_together):
@@ -125,7 +126,8 @@ class Answering:
                 if self.prompts:  # before the answers: a sample of the journal has its prompt, whatever happens
                     self.prompts.keep(pairs)
                 answered = list(self._answer(pairs, shared))
-                share = self.keeper.seconds / len(pairs)
+                took = self.keeper.seconds
+                waited, share = waited + took, took / len(pairs)
                 self.keeper.begin()
                 peak = self.peak.bytes
                 computed = shared.prefix.computed if shared else 0
@@ -136,9 +138,12 @@ class Answering:
                     except SampleError as error:
                         errors.append(error)
                         continue
-                    entries.append(
-                        replace(entry, shared_computed_tokens=computed, seconds=share, peak_memory_bytes=peak)
-                    )
+                    shown = replace(entry, shared_computed_tokens=computed, seconds=share, peak_memory_bytes=peak)
+                    entries.append(replace(shown, first_answer_seconds=waited if unanswered else None))
+                if not group.shared_tokens:  # each is a reading of its own
+                    waited = 0.0
+                elif entries:
+                    unanswered = False
                 yield entries
                 for failed in errors:  # now that the others are kept
                     self.skips.add(failed)

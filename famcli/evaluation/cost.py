@@ -32,6 +32,8 @@ def cost(entries: Sequence[Entry]) -> Cost:
     )
     if computed is not None:
         told["tokens_computed"] = computed
+    if (waited := _first_answers(entries)) is not None:
+        told["seconds_to_first_answer"] = waited
     if empty := sum(not entry.output.strip() for entry in texts):
         told["answers_empty"] = empty
     if cut := sum(bool(entry.answer.get("cut")) for entry in texts):
@@ -51,12 +53,24 @@ def _computed(entries: Sequence[Entry]) -> int | None:
     return own + sum(shared.values())
 
 
+def _first_answers(entries: Sequence[Entry]) -> float | None:
+    """The mean over documents; ``None`` where an older version gave the first answer to one."""
+    waited: dict[tuple[str, str], list[float]] = {}
+    for entry in entries:
+        known = [] if entry.first_answer_seconds is None else [entry.first_answer_seconds]
+        waited.setdefault((entry.document, "" if entry.document else entry.id), []).extend(known)
+    if not waited or not all(waited.values()):
+        return None
+    return math.fsum(min(found) for found in waited.values()) / len(waited)
+
+
 def known_cost(record: RunRecord) -> dict[str, Any]:
-    """The cost of a run; ``None`` for ``tokens_computed`` and ``tokens_per_second`` where they are not known.
+    """The cost of a run; ``None`` for what is not known of ``tokens_computed``, ``tokens_per_second`` and
+    ``seconds_to_first_answer``.
 
     Older versions kept only what was read. That is what was computed where the memory skips nothing.
     """
-    found: dict[str, Any] = dict(record.cost)
+    found: dict[str, Any] = {**record.cost, "seconds_to_first_answer": record.cost.get("seconds_to_first_answer")}
     if "tokens_computed" not in found:
         found["tokens_computed"] = found["tokens_read"] if _skips_nothing(record) else None
     worked = found["tokens_computed"]

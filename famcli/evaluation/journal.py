@@ -61,6 +61,8 @@ class Entry:
         template: the words around the data, see ``famcli.task.Task``; ``""`` in older journals.
         around: what a chat template puts before and after the prompt; none without one, and in older journals.
         truncate: which part of the document was cut; ``""`` where none was, and in older journals.
+        first_answer_seconds: from the start of reading its document until it was answered, if it is of the first that
+            were: answers of one batch come together. ``None`` for later ones, and in older journals.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Entry:
     template: str = ""
     around: list[str] = field(default_factory=list)
     truncate: str = ""
+    first_answer_seconds: float | None = None
 
     @classmethod
     def from_line(cls, line: bytes, where: str) -> Entry:
@@ -105,6 +108,8 @@ class Entry:
         for name in _COUNTS:
             if getattr(self, name) < 0:
                 raise UserError(f"{where}: field '{name}' must be at least 0, not {getattr(self, name)}")
+        if (self.first_answer_seconds or 0) < 0:
+            raise UserError(f"{where}: field 'first_answer_seconds' must be at least 0 or none")
         for name, weight in self.weights.items():
             if weight < 0:
                 raise UserError(f"{where}: field 'weights.{printable(name)}' must be at least 0, not {weight:g}")

@@ -171,6 +171,7 @@ class _LaterFields(TypedDict, total=False):
     tokens_computed: int
     answers_empty: int
     answers_cut: int
+    seconds_to_first_answer: float
 
 
 class Cost(_LaterFields):
@@ -186,7 +187,8 @@ class Cost(_LaterFields):
     left out as the user asked; ``tokens_per_second`` counts computed and generated ones. ``peak_memory_bytes`` is the
     most memory during the run: what was allocated on a CUDA device, elsewhere the largest resident set of the process,
     program and weights included, what it holds for other models left out; ``state_bytes`` is the largest state of one
-    stream.
+    stream. ``seconds_to_first_answer`` is the mean over documents of the seconds from the start of reading one to its
+    first answer; records of older versions lack it.
     """
 
     tokens_read: int

@@ -11,16 +11,20 @@ from famcli.evaluation.record import RunRecord
 from famcli.reports.grid import Grid
 from famcli.reports.numbers import NOTHING, short
 
+FIRST = "s to first answer"
+"""The title of the seconds from the start of reading a document to its first answer."""
+
 
 def brief_grid(costs: Sequence[RunCost]) -> Grid:
     """What stands below a table of scores."""
-    return _grid("cost", costs, ("tokens read", "computed", "tokens/s", "s/sample", "peak memory", "largest state"))
+    titles = ("tokens read", "computed", "tokens/s", "s/sample", FIRST, "peak memory", "largest state")
+    return _grid("cost", costs, titles)
 
 
 def full_grid(costs: Sequence[RunCost]) -> Grid:
     """All of it. Times of different machines cannot be compared, so the device stands with them."""
     titles = (
-        *("tokens/s", "s/sample", "peak memory", "largest state", "device"),
+        *("tokens/s", "s/sample", FIRST, "peak memory", "largest state", "device"),
         *("samples", "seconds", "tokens read", "computed", "generated", "saved by sharing"),
     )
     return _grid("task", costs, titles)
@@ -50,6 +54,7 @@ def _texts(cost: RunCost) -> dict[str, str]:
         "seconds": f"{found['seconds']:,.1f}",
         "tokens/s": _count(found["tokens_per_second"]),
         "s/sample": NOTHING if cost.seconds_per_sample is None else short(cost.seconds_per_sample),
+        FIRST: NOTHING if found["seconds_to_first_answer"] is None else short(found["seconds_to_first_answer"]),
         "peak memory": format_bytes(found["peak_memory_bytes"]),
         "largest state": format_bytes(found["state_bytes"]),
     }
