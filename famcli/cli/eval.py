@@ -68,6 +68,12 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     is_flag=True,
     help="Leave out documents beyond the context that a model was trained on, as suites do.",
 )
+@click.option(
+    "--open",
+    "opens",
+    is_flag=True,
+    help="Afterwards write the report of all runs in --output to report.html there, and open it in the browser.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would run, and what such runs cost before; start nothing.")
 @as_json
 def command(
@@ -80,6 +86,7 @@ def command(
     crew: CrewSettings,
     trackers: tuple[str, ...],
     leave_out: bool,
+    opens: bool,
     dry_run: bool,
     json_output: bool,
 ) -> None:
@@ -100,6 +107,8 @@ def command(
         raise UserError(
             "--leave-out goes by the context of the model, and --max-context says another", "give either of them"
         )
+    if opens and dry_run:
+        raise UserError("--dry-run starts nothing, and there is nothing to --open", "leave out either of them")
     # Everything is checked before anything runs: a typo must not come to light after hours, nor leave files behind.
     example = f"famcli eval --task passkey --model {models[0]}"
     tasks = chosen.load(example, leaves_out=True, all_leave_out=leave_out)
@@ -118,6 +127,11 @@ def command(
         from famcli.cli.run_summary import print_runs
 
         print_runs(records)
+    if opens:
+        from famcli.cli.serving import open_report
+
+        open_report(settings.output)
+    return None
 
 
 def _with_adapter(models: tuple[str, ...], adapter: str | None) -> tuple[str, ...]:

@@ -221,6 +221,7 @@ class RunRecord:
         limit_documents: as given; left out of the file where it was not.
         left_out: cells and documents that do not fit the context; left out of the file where there are none.
         shard: the part of another run that this one is; left out of the file of a whole run.
+        planned: samples in all, of a run that is not finished; left out of the file of one that is.
     """
 
     path: Path
@@ -244,6 +245,7 @@ class RunRecord:
     limit_documents: int | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     shard: ShardFields | None = None
+    planned: int | None = None
 
     @property
     def standing(self) -> Literal["running", "interrupted", "finished"]:
@@ -268,7 +270,7 @@ class RunRecord:
         """
         values = asdict(self)
         del values["path"]
-        for name in ("skipped", "limit_documents", "left_out", "shard"):
+        for name in ("skipped", "limit_documents", "left_out", "shard", "planned"):
             if not values[name]:
                 del values[name]
         text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -137,7 +137,7 @@ def evaluate(
             record.started = earlier.started
         journal = Journal(record.path / JOURNAL_NAME)
         _check_journal(journal, samples, task)
-        record.environment = environment()
+        record.environment, record.planned = environment(), len(planned)
         record.save()
         groups = plan(planned, batch_size or _automatic_batch_size(model, planned, crew), journal.entries.keys())
         if crew:
@@ -164,7 +164,7 @@ def evaluate(
             raise skips.all_failed(task)
         aggregate(record, task.metrics, [journal.entries[id] for id in answered])
         record.skipped = [Skipped(id=id, why=why) for id, why in skips.reasons.items() if id not in journal.entries]
-        record.status, record.finished = "finished", now()
+        record.status, record.finished, record.planned = "finished", now(), None
         record.save()
         forget_states(record.path)
     return record

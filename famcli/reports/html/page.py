@@ -16,6 +16,7 @@ from famcli.display import json_text, visible
 from famcli.evaluation.record import RunRecord
 from famcli.reports.answer import meanings, sentences
 from famcli.reports.cost import full_grid
+from famcli.reports.grid import Grid
 from famcli.reports.html.reading import reading_charts
 from famcli.reports.html.rerun import configuration, rerun_command
 from famcli.reports.html.samples import embedded, samples_data
@@ -40,12 +41,13 @@ class Report:
     charts: tuple[Chart, ...]
 
 
-def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
+def build(comparison: Comparison, name: Callable[[RunRecord], str], under_way: Grid | None = None) -> Report:
     """A page about all runs of a comparison. The same runs make the same bytes.
 
     Args:
         comparison: what ``famcli.compare.side_by_side.compare`` made.
         name: the column of a run.
+        under_way: a table of runs that are not finished.
 
     Raises:
         UserError: samples are damaged.
@@ -68,6 +70,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
         .render(
             version=__version__,
             comparison=comparison,
+            under_way=under_way,
             forced=[words for words in told if words.startswith("NOT COMPARABLE")],
             remarks=[words for words in told if not words.startswith("NOT COMPARABLE")],
             sentences=sentences(comparison, answer) if answer else [],
@@ -93,6 +96,15 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str]) -> Report:
     )
     # A lone half of a character, which JSON can hold and a file cannot, must not cost the report.
     return Report(page.encode("utf-8", "replace").decode("utf-8"), (*recall[:1], *cost, *recall[1:], *reading))
+
+
+def waiting_page(message: str, hint: str | None, under_way: Grid | None) -> str:
+    """A page where there is no report yet: why, and what is under way."""
+    template = _environment().get_template("waiting.html")
+    page: str = template.render(
+        version=__version__, message=message, hint=hint, under_way=under_way, style=Markup(_style())
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _environment() -> Any:
