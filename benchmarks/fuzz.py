@@ -75,7 +75,7 @@ def warm() -> None:
     """Imports all that the verbs import when they are called."""
     import importlib
 
-    for name in ("check", "compare", "data", "eval", "list", "report", "running", "sweep", "train"):
+    for name in ("check", "compare", "data", "eval", "list", "profile", "report", "running", "show", "sweep", "train"):
         importlib.import_module(f"famcli.cli.{name}")
     for name in (
         *(

@@ -10,6 +10,7 @@ from typing import Any
 
 from fuzz_inputs import LORA, TASKS, recipe, sample_rows, scrolls_rows, tame, write_theories
 from fuzz_mutations import TEXTS, any_value, dump_json, pack, spoil_bytes, spoil_file, spoil_value
+from fuzz_runs import check, compare, listing, report, show
 from fuzz_scene import NAMES, NUMBERS, OPTIONS, OVERRIDES, TASK_OPTIONS, Scene
 
 
@@ -74,6 +75,8 @@ def eval_data(scene: Scene) -> list[str]:
 def data_check(scene: Scene) -> list[str]:
     task, data = data_of(scene)
     more = [f"-o{option}" for option in scene.some(TASK_OPTIONS, 0.2)]
+    more += [part for value in scene.some(("own", "../in/own", *TEXTS[:20]), 0.1) for part in ("--model", value)]
+    more += [part for value in scene.some(OPTIONS["--split"], 0.1) for part in ("--split", value)]
     return ["data", "check", task, "--data", data, *more, *scene.some(("--json",), 0.3)]
 
 
@@ -219,76 +222,47 @@ def cloze(scene: Scene) -> list[str]:
     return ["data", "cloze", "--text", scene.given("text"), "--output", "made.jsonl", "--shortest=100", *numbers]
 
 
-def _spoilt_runs(scene: Scene) -> str:
-    rng, results = scene.rng, scene.part("results")
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        file = rng.choice(sorted(path for path in results.rglob("*.json*") if path.is_file()))
-        if not file.is_symlink():
-            spoil_file(rng, file)
-    return scene.given("results")
+def profile(scene: Scene) -> list[str]:
+    """Mostly what is wrong: each that is right starts a process of its own."""
+    scene.part("own")
+    pools = {
+        "--lengths": ("300", "0", "1k,", "x", "300,300", str(10**30)),
+        "--decode": ("1", *NUMBERS),
+        "--repeat": ("1", *NUMBERS),
+        "--threads": ("1", *NUMBERS),
+        "--seconds": ("1", *NUMBERS),
+        "--training-blocks": ("1", "0", "x", ",", "1,1"),
+        "--output": ("made", "", "\x00", "../in/own/config.json"),
+        "--against": (scene.given("own"), scene.given("own,memory_segments=1"), *NAMES),
+    }
+    more = [part for name, pool in pools.items() for value in scene.some(pool, 0.2) for part in (name, value)]
+    short = ["--lengths", "300", "--decode", "1", "--seconds", "1"]
+    model = scene.spec(scene.rng.choice((scene.given("own"), *NAMES)), 0.4)
+    return ["profile", "--model", model, *short, *more, *scene.some(("--json",), 0.3)]
 
 
-def compare(scene: Scene) -> list[str]:
-    rng, results = scene.rng, _spoilt_runs(scene)
-    names = ("passkey", "quality", "own", scene.given("own"), scene.given("own,memory_segments=1"), *TEXTS[:12])
-    baseline = [part for name in scene.some((*names, *("own",) * 20), 0.5) for part in ("--baseline", name)]
-    form = rng.choice(("table", "markdown", "csv", "latex", "json", "html"))
-    flags = [flag for flag in ("--per-sample", "--force") if rng.random() < 0.3]
-    by = [part for name in scene.some(("length", "document", "language", "x"), 0.2) for part in ("--by", name)]
-    more = [part for name in scene.some(("paper", "x", "../x"), 0.1) for part in ("--reference", name)]
-    plot = ["--plot", rng.choice(("a.svg", "a.png", "b/a.svg", "", "\x00.svg"))] if rng.random() < 0.1 else []
-    return [
-        "compare",
-        "--output",
-        results,
-        "--format",
-        form,
-        *baseline,
-        *flags,
-        *by,
-        *more,
-        *plot,
-        *scene.some(names, 0.1),
-    ]
+def suite(scene: Scene) -> list[str]:
+    """A file of tasks, spoilt; what is right in it would run."""
+    scene.part("own"), scene.part("quality.jsonl")
+    made: Any = {
+        "models": ["own"],
+        "tasks": [
+            {"task": "passkey", "options": {"lengths": [300, "320"], "trials": 1}, "limit": 1},
+            {"task": "quality", "data": "quality.jsonl", "limit_documents": 1},
+        ],
+    }
+    for _ in range(scene.rng.choice((0, 1, 1, 2, 3))):
+        made = spoil_value(scene.rng, made)
+    path = scene.inputs / "suite.yaml"
+    path.write_bytes(dump_json(scene.rng, made))
+    if scene.rng.random() < 0.2:
+        spoil_file(scene.rng, path)
+    return ["eval", "--suite", scene.given("suite.yaml"), *scene.some(("--dry-run",), 0.7), *scene.options(0.2)]
 
 
-def report(scene: Scene) -> list[str]:
-    results = _spoilt_runs(scene)
-    plots = [part for name in scene.some(("plots", "", "\x00"), 0.3) for part in ("--plots", name)]
-    baseline = [part for name in scene.some(("own", *TEXTS[:20]), 0.3) for part in ("--baseline", name)]
-    return [
-        "report",
-        "--output",
-        results,
-        "--to",
-        scene.rng.choice(("r.html", "a/b/r.html", "", ".")),
-        *plots,
-        *baseline,
-    ]
-
-
-def check(scene: Scene) -> list[str]:
-    rng, results, baseline = scene.rng, _spoilt_runs(scene), scene.part("baseline.json")
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        if baseline.is_file() and not baseline.is_symlink():
-            spoil_file(rng, baseline)
-    runs = sorted(path.name for path in (scene.kit / "results").iterdir() if path.is_dir())
-    run = rng.choice((*runs, *runs, *TEXTS[:20]))
-    more = rng.choice(
-        ([], [], ["--junit", "j.xml"], ["--markdown", "m.md"], ["--json"], ["--update"], ["--update", "--cost"])
-    )
-    if "--update" in more:
-        made = "new.json" if rng.random() < 0.5 else "copy.json"
-        if made == "copy.json" and baseline.is_file():
-            (scene.inputs.parent / "run" / made).write_bytes(baseline.read_bytes())
-        return ["check", "--run", run, "--output", results, "--baseline", made, *more]
-    return ["check", "--run", run, "--output", results, "--baseline", scene.given("baseline.json"), *more]
-
-
-def listing(scene: Scene) -> list[str]:
-    what = scene.rng.choice(("runs", "runs", "runs", "runs", "models", "tasks", "memories", "x"))
-    more = ["--output", _spoilt_runs(scene)] if what == "runs" else []
-    return ["list", what, *more, *scene.some(("--json",), 0.4)]
+def schema(scene: Scene) -> list[str]:
+    task = scene.rng.choice((*TASKS, "passkey", *TEXTS))
+    return ["data", "schema", task, *(flag for flag in ("--example", "--json") if scene.rng.random() < 0.3)]
 
 
 def words(scene: Scene) -> list[str]:
@@ -303,6 +277,9 @@ def words(scene: Scene) -> list[str]:
         "data",
         "train",
         "fetch",
+        "schema",
+        "show",
+        "profile",
         "--model",
         "--task",
         "--help",
@@ -333,6 +310,10 @@ MAKERS: dict[Callable[[Scene], list[str]], int] = {
     report: 4,
     check: 6,
     listing: 3,
+    show: 6,
+    suite: 4,
+    schema: 1,
+    profile: 1,
     words: 2,
     fetch: 1,
 }

@@ -198,7 +198,7 @@ def _adapter(directory: Path) -> None:
 
 
 def _runs(folder: Path) -> None:
-    """Finished runs of two models, and the baseline of one."""
+    """Finished runs of two models with their prompts, the baseline of one, and what reading costs it."""
     from famcli.cli.main import main
 
     here = os.getcwd()
@@ -220,11 +220,13 @@ def _runs(folder: Path) -> None:
                     "quality",
                     "--data",
                     "quality.jsonl",
+                    "--keep-prompts",
                 ]
             ),
+            main(["profile", "--model", "own", "--lengths", "100,300", "--decode", "1", "--output", "profile"]),
             main(["check", *own, *passkey, "--baseline", "baseline.json", "--update"]),
         ]
-        assert codes == [0, 0], codes
+        assert codes == [0, 0, 0], codes
     finally:
         os.chdir(here)
 

@@ -23,8 +23,13 @@ OPTIONS = {
     "--chat-template-arg": ("a=1", "messages=2", "bos_token=null", "x", "=", *TEXTS[:20]),
     "--strip-thinking": ("1", "4", "0", "-1", "x"),
     "--adapter": ("../in/adapter", "../in/own", "nowhere", "", "\x00"),
+    "--as": ("mine", "own", "a/b", "..", "x,y", *TEXTS[:28]),
+    "--limit-documents": ("1", "2", *NUMBERS),
+    "--split": ("all", "test", "", *TEXTS[:8]),
+    "--on-error": ("skip", "stop", "x"),
 }
-FLAGS = ("--fresh", "--chat-template", "--json")
+FLAGS = ("--fresh", "--chat-template", "--json", "--dry-run", "--keep-prompts", "--leave-out")
+HELD = ("0.5", "1", "0", "1.01", "-1", "1e-300", "1e400", *NUMBERS)
 TASK_OPTIONS = (
     *(f"lengths={x}" for x in ("300", "1", "0", "1k,", "１k", str(10**30), "1T", "1G", "-1", "300,300", ",")),
     *(f"trials={x}" for x in ("1", "0", str(10**12), "１", "x", "-1", "1.5")),

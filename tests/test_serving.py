@@ -64,7 +64,10 @@ def test_the_page_is_given_by_get_and_without_it_by_head(server: PageServer) -> 
     [
         *((method, "/", "127.0.0.1:{}", 405) for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS")),
         ("BREW", "/", "127.0.0.1:{}", 501),
-        *(("GET", path, "127.0.0.1:{}", 404) for path in ("/x", "/../run.json", "/index.html", "/%2e%2e/", "http://x/")),
+        *(
+            ("GET", path, "127.0.0.1:{}", 404)
+            for path in ("/x", "/../run.json", "/index.html", "/%2e%2e/", "http://x/")
+        ),
         *(("GET", "/", host, 403) for host in ("evil.example:{}", "127.0.0.1", "127.0.0.1:1", "", None)),
     ],
 )

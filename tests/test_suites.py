@@ -173,6 +173,13 @@ def test_a_list_without_brackets_is_told_how_to_be_one(options: str, hint: str) 
     assert find_suite("s.yaml").entries[0].options == {"lengths": "1k,4k"}
 
 
+@pytest.mark.parametrize("text", ["null", "[1]", "tasks: 3", "tasks: [null, 3, {task: passkey, options: 3}]"])
+def test_a_file_of_another_shape_is_refused(text: str) -> None:
+    Path("s.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"suite s\.yaml"):
+        find_suite("s.yaml")
+
+
 def test_suites_that_name_other_models_are_run_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     files = [write_suite(f"{name}.yaml", PASSKEY, models=[name]) for name in ("fam-tiny", "bswa-tiny")]
     assert main(["eval", "--suite", files[0], "--suite", files[1]]) == 2

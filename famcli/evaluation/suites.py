@@ -146,9 +146,9 @@ def _read_suite(file: Traversable, name: str, own: Path | None = None) -> Suite:
     return Suite(name, found.summary, entries, models, own)
 
 
-def _check_brackets(values: Mapping[str, Any], where: str) -> None:
+def _check_brackets(values: Any, where: str) -> None:
     """``{lengths: 1k,4k}`` is to YAML an option ``4k`` that has no value; raises ``UserError`` with what was meant."""
-    entries = values.get("tasks")
+    entries = values.get("tasks") if isinstance(values, dict) else None
     for entry in entries if isinstance(entries, list) else []:
         options = entry.get("options") if isinstance(entry, dict) else None
         if not isinstance(options, dict):
