@@ -269,3 +269,16 @@ def cached_directory(hub_id: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(config).parent if isinstance(config, str) else None
+
+
+def complete_directory(hub_id: str) -> Path | None:
+    """``cached_directory`` that holds weights; an interrupted download counts as none."""
+    directory = cached_directory(hub_id)
+    if directory and not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
+        return None
+    return directory
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name may be that of a model on the hub."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not name.endswith(".gguf")

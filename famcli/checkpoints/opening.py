@@ -78,7 +78,7 @@ def _open_directory(directory: Path) -> Checkpoint:
         )
     tensors: dict[str, SafeTensor] = {}
     own = fields.get("format") == "famcli"
-    for weights in _weight_files(directory, own):
+    for weights in weight_files(directory, own):
         for stored in list_safetensors(weights):
             try:
                 name = name_of(stored.name, config)
@@ -133,7 +133,7 @@ def _own_config(fields: Mapping[str, Any], file: Path) -> tuple[ModelConfig, Tok
     return own.model, tokenizer
 
 
-def _weight_files(directory: Path, own: bool) -> list[Path]:
+def weight_files(directory: Path, own: bool) -> list[Path]:
     """The files of the one set of weights that transformers reads; another that lies beside it is named.
 
     In an ``own`` directory there may be what training keeps to go on from.

@@ -106,7 +106,9 @@ class Preset:
         local = Path("models") / self.base.rpartition("/")[2]
         if local.is_dir():
             return local
-        return _cached(self.base) if ask_hub else None
+        from famcli.checkpoints.huggingface import complete_directory
+
+        return complete_directory(self.base) if ask_hub else None
 
 
 def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -163,6 +165,8 @@ def find_checkpoint(spec: str) -> CheckpointSource:
     from famcli.checkpoints.checkpoint import check_fits
 
     name, overrides = split_spec(spec)
+    if (scheme := name.partition(":")[0]) in model_entry_points() and not user_path(name).exists():
+        raise UserError(f"model '{spec}' is no decoder of famcli", f"famcli trains its own alone: leave out {scheme}:")
     directory = overrides.pop("adapter", None)
     adapter, base_overrides = None, dict[str, str]()
     if directory is not None:
@@ -334,8 +338,10 @@ def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> 
     path = user_path(name)
     if name and path.exists():
         return path
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not name.endswith(".gguf"):
-        cached = _cached(name)
+    from famcli.checkpoints.huggingface import complete_directory, is_hub_id
+
+    if is_hub_id(name):
+        cached = complete_directory(name)
         if cached is None:
             raise UserError(
                 f"no directory '{name}', and no model of that name in the local hub cache",
@@ -348,13 +354,3 @@ def _find_path(name: str, preset: Preset | None, presets: dict[str, Preset]) -> 
             "a model is a preset, a directory, a GGUF file or a hub id: famcli list models",
         )
     raise unknown_name("model", name, presets)
-
-
-def _cached(hub_id: str) -> Path | None:
-    """The hub cache's directory of a model; an interrupted download counts as none."""
-    from famcli.checkpoints.huggingface import cached_directory
-
-    directory = cached_directory(hub_id)
-    if directory and not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
-        return None
-    return directory

@@ -233,6 +233,11 @@ def model_entry_points() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
+def is_own(entry: EntryPoint) -> bool:
+    """Whether famcli itself brings it."""
+    return entry.value.partition(".")[0] == "famcli"
+
+
 def open_plugin(entry: EntryPoint, argument: str, fields: Mapping[str, str], spec: str) -> PluginSource:
     """The model that a package's function gives.
 

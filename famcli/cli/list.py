@@ -15,6 +15,8 @@ from famcli.errors import UserError
 from famcli.fields import read_json
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from famcli.checkpoints.registry import Preset
     from famcli.models.config import ModelConfig
 
@@ -32,12 +34,14 @@ def command() -> None:
 def models(json_output: bool) -> None:
     """Presets for --model. Directories, GGUF files and hub ids in the local cache work as well."""
     from famcli.checkpoints.registry import list_presets
-    from famcli.checkpoints.sources import model_entry_points
+    from famcli.checkpoints.sources import is_own, model_entry_points
 
     described = [_describe(preset) for preset in list_presets()]
-    others = [{"name": name, "from": entry.value} for name, entry in sorted(model_entry_points().items())]
+    entries = sorted(model_entry_points().items())
+    others = [{"name": name, "from": entry.value} for name, entry in entries if not is_own(entry)]
+    kinds = [_kind(entry) for _, entry in entries if is_own(entry)]
     if json_output:
-        return say_json({"models": described, "of_other_packages": others})
+        return say_json({"models": described, "kinds": kinds, "of_other_packages": others})
     header = ["model", "parameters", "weights bfloat16", "float32", "state float32", "attention", "licence", "weights"]
     say_table(header, [_row(entry) for entry in described])
     for base, here in {entry["base"]: entry["here"] for entry in described if entry["base"]}.items():
@@ -50,9 +54,17 @@ def models(json_output: bool) -> None:
             missing.setdefault(" or ".join(entry["downloads"]), []).append(entry["name"])
     for commands, names in missing.items():
         say(f"to get {', '.join(names)}: {commands}")
+    for kind in kinds:
+        say(f"{kind['form']}: {kind['summary']}")
     if others:
         say(f"of other packages: {', '.join(entry['name'] for entry in others)}")
     say("override any field: --model fam-tiny,memory_segments=0,block_size=256; fields: famcli list memories")
+
+
+def _kind(entry: EntryPoint) -> JSON:
+    """Models of others that famcli reads by a word before the colon, as the function that finds them says it."""
+    form, _, summary = (entry.load().__doc__ or "").strip().partition("\n")[0].partition(": ")
+    return {"name": entry.name, "form": form, "summary": summary}
 
 
 def _describe(preset: Preset) -> JSON:
