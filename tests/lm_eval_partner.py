@@ -67,7 +67,8 @@ class DecoderLM(LM):  # type: ignore[misc]  # the harness carries no types
         latents, state = self._read(list(context.encode()), self.decoder.start(1))
         text = b""
         stops = [stop.encode() for stop in settings["until"]]
-        while len(text) < settings["max_gen_toks"] and not any(stop in text for stop in stops):
+        budget = settings.get("max_gen_toks", 256)
+        while len(text) < budget and not any(stop in text for stop in stops):
             token = int(self.decoder.logits(latents[0, -1]).argmax())
             if token >= BYTES:
                 break

@@ -148,7 +148,8 @@ def install(monkeypatch: pytest.MonkeyPatch, tasks: dict[str, Any], own: bool = 
     load = EntryPoint.load
 
     def found(**wanted: str) -> list[EntryPoint]:
-        return [entry for entry in [*given, *ours] if entry.name == wanted.get("name", entry.name)]
+        known = [*given, *ours] if wanted["group"] == "famcli.tasks" else []
+        return [entry for entry in known if entry.name == wanted.get("name", entry.name)]
 
     def loaded(entry: EntryPoint) -> Any:
         if not entry.value.startswith("of_others"):

@@ -13,7 +13,8 @@ SOURCES = {"famcli": ROOT / "famcli", "famcli.tasks": ROOT / "tasks"}
 
 ORDER = (
     *("display", "errors", "files", "loading", "inputs", "claim", "content", "fields", "version", "seams"),
-    *("machine", "metrics", "models", "checkpoints", "task", "tasks", "plugins", "evaluation", "training"),
+    *("machine", "metrics", "models", "checkpoints", "task", "tasks", "harness", "plugins", "evaluation"),
+    *("lm_eval", "training"),
     *("profiling",),
     *("compare", "gate", "reports", "cli", "famcli"),
 )
@@ -23,6 +24,7 @@ CLOSED = {
     "metrics": {"files"},
     "task": {"models", "checkpoints", "metrics"},
     "tasks": {"models", "checkpoints"},
+    "harness": {"models", "checkpoints"},
     "training": {"evaluation", "tasks"},
     "profiling": {"evaluation", "tasks"},
     "compare": {"models", "checkpoints", "training"},

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
@@ -23,7 +24,7 @@ from famcli.checkpoints.registry import find_model
 from famcli.evaluation.prompts import prompt_tokens, special_tokens_of
 from famcli.evaluation.runner import evaluate
 from famcli.seams import FramedEncoder
-from famcli.task import Generate, Generated, Prompt, load_task
+from famcli.task import Choose, Generate, Generated, Prompt, load_task
 
 pytest.importorskip("lm_eval")
 
@@ -253,3 +254,18 @@ def test_filler_of_passkey_is_cut_as_one_text(kind: str) -> None:
     (filler,) = (segment for segment in request.prompt.segments if not isinstance(segment, str))
     whole, before = ours.encode("a\n" + " ".join([CORPUS[3]] * 60)), ours.encode("a\n")
     assert len(filler) > 400 and filler.tolist() == whole[len(before) :][: len(filler)]
+
+
+@kinds
+@pytest.mark.parametrize("before", ["The pass key is", "Question: Who ran?\nAnswer:", "A dog"])
+def test_what_is_given_before_an_option_is_cut_with_it_and_not_weighed(kind: str, before: str) -> None:
+    texts = ((" 714", "32. Remember"), (" A dog ran f", "ar"))
+    given, options = zip(*texts, strict=True)
+    cut = tokenizer(kind)
+    tokens = prompt_tokens(Choose(Prompt((before,)), options, given), cut)
+    prompt = np.concatenate(tokens.parts).tolist()
+    for option, own, pair in zip(tokens.options, tokens.given, texts, strict=True):
+        assert [*prompt, *option] == cut.encode(before + "".join(pair))
+        read = cut.encode(before + pair[0])
+        assert [*prompt, *option[:own]] == read[: len(prompt) + own]
+        assert 0 <= own < len(option) and read[: len(prompt) + own + 1] != [*prompt, *option[: own + 1]]

@@ -179,8 +179,9 @@ def memories(json_output: bool) -> None:
 def tasks(json_output: bool) -> None:
     """Tasks for --task, with their options for -o."""
     from famcli.evaluation.suites import list_suites
-    from famcli.task import available_tasks
+    from famcli.task import available_tasks, task_families
 
+    families = [{"form": form, "summary": summary} for form, summary in task_families().items()]
     described: list[JSON] = [
         {
             "name": name,
@@ -198,7 +199,7 @@ def tasks(json_output: bool) -> None:
         for suite in list_suites(tell)
     ]
     if json_output:
-        return say_json({"tasks": described, "suites": suites})
+        return say_json({"tasks": described, "families": families, "suites": suites})
     for entry in described:
         say(f"{entry['name']} (version {entry['version']}): {entry['summary']}")
         papers = [f"{name} (the paper's)" if name in entry["paper"] else name for name in entry["metrics"]]
@@ -209,6 +210,8 @@ def tasks(json_output: bool) -> None:
         for option in entry["options"]:
             say(f"  -o {option['name']}={option['default']}")
             say(f"      {option['help']}")
+    for family in families:
+        say(f"{family['form']}: {family['summary']}")
     say()
     say("suites, for --suite:")
     for suite in suites:

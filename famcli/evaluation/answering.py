@@ -188,6 +188,7 @@ class Answering:
             answer, kept = reply.answer, dict[str, Any]()
             if isinstance(answer, Chosen):
                 kept = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
+                kept |= {"greedy": list(answer.greedy)} if answer.greedy else {}
             else:
                 kept = {"token_ids": list(answer.token_ids)}
                 kept |= {"cut": True} if answer.cut else {}
@@ -200,9 +201,7 @@ class Answering:
         """What of a prompt has not been read with the document."""
         head = Head(None) if shared.cut else shared.opening.head
         rest = rest_of(request, head, self.model.tokenizer, self.special)
-        return PromptTokens(
-            [shared.ids[: len(shared.ids) - rest.dropped], *rest.parts], shared.prefix.digest, rest.options
-        )
+        return PromptTokens([shared.ids[: len(shared.ids) - rest.dropped], *rest.parts], shared.prefix.digest, rest)
 
     def _predict(self, p: Planned, request: Read) -> Answered:
         tokenizer = self.model.tokenizer
@@ -246,7 +245,7 @@ class Answering:
             peak_memory_bytes=0,
             computed_tokens=answered.computed_tokens + p.option_tokens,
             prompt_tail=_tail(p, request, self.model.tokenizer),
-            options=list(request.options) if isinstance(request, Choose) else [],
+            options=_options(request) if isinstance(request, Choose) else [],
             template=self.task.template,
             around=[] if isinstance(request, Read) else list(self.special.texts or ()),
             truncate=(self.context.truncate or "") if self.context and p.cut_tokens else "",
@@ -275,5 +274,11 @@ def _tail(p: Planned, request: Request, tokenizer: Tokenizer) -> str:
 
 def _output(request: Request, answer: Any) -> str:
     if isinstance(request, Choose):
-        return request.options[int(answer.best)]
+        return _options(request)[int(answer.best)]
     return str(answer.text) if isinstance(request, Generate) else ""
+
+
+def _options(request: Choose) -> list[str]:
+    """The options as a reader should see them."""
+    given = request.given or [""] * len(request.options)
+    return [before + option for before, option in zip(given, request.options, strict=True)]

@@ -176,7 +176,9 @@ def _wrong_request(request: Any) -> str | None:
         return f"has {prompt.document!r} as its document, and {len(prompt.segments)} segments"
     if isinstance(request, Choose):
         texts = isinstance(request.options, tuple | list) and all(isinstance(one, str) for one in request.options)
-        return None if texts else "needs texts as its options"
+        if request.given and len(request.given) != len(request.options):
+            return f"has {len(request.options)} options, and texts before {len(request.given)} of them"
+        return None if texts and all(isinstance(one, str) for one in request.given) else "needs texts as its options"
     if type(request.max_new_tokens) is not int or request.max_new_tokens < 1:
         return f"has {request.max_new_tokens!r} as its max_new_tokens, not a whole number of at least 1"
     return None if all(isinstance(one, str) for one in request.stop) else "needs texts as its stop strings"

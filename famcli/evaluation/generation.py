@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ def answer_batch(
         raise ValueError(f"a batch needs prompts of one length, not {sorted({len(p) for p in prompts})} tokens")
     if prefix:
         state = prefix.state.index([0] * rows)
-        for start, stop in _chunks(before, length - 1, model.chunk_size):
+        for start, stop in pieces_behind(before, length - 1, model.chunk_size):
             tokens = _stack(prompts, start, stop, model)
             state = model.prefill(tokens, state)
             advance(tokens.numel())
@@ -110,7 +110,7 @@ def answer_batch(
         growing = [_GrowingAnswer(request, tokenizer, thinking) for request in generate]
         answers += _decode(model, tokenizer, growing, last, state)
     else:
-        answers += _weigh(model, [prompt.options for prompt in prompts], last, state, advance)
+        answers += _weigh(model, tokenizer, list(zip(choose, prompts, strict=True)), last, state, advance)
     return [
         Reply(answer, prompt.sha256, before + length, worked, size)
         for answer, prompt in zip(answers, prompts, strict=True)
@@ -146,7 +146,7 @@ def _name(prompts: Sequence[PromptTokens]) -> str:
     return f"prompts {digest.hexdigest()}"
 
 
-def _chunks(before: int, length: int, block_size: int) -> list[tuple[int, int]]:
+def pieces_behind(before: int, length: int, block_size: int) -> list[tuple[int, int]]:
     """Bounds of the chunks of ``length`` tokens that follow ``before`` others, cut where blocks end."""
     bounds = [0, *range(-before % block_size or block_size, length, block_size), length]
     return [(start, stop) for start, stop in pairwise(bounds) if start < stop]
@@ -173,43 +173,70 @@ def _decode(
 
 def _weigh(
     model: StreamModel[Any],
-    options: Sequence[Sequence[Sequence[int]]],
+    tokenizer: Tokenizer,
+    asked: Sequence[tuple[Choose, PromptTokens]],
     tokens: Tensor,
     state: State,
     advance: Callable[[int], None],
 ) -> list[Chosen]:
     """Log-likelihoods of each row's options after ``tokens`` [b, 1]; options of one length are read together."""
+    prompts = [prompt for _, prompt in asked]
     latents, state = model.read(tokens, state)
     first = _numbers(model.logits(latents[:, -1])).float().log_softmax(-1)
-    found: dict[tuple[int, int], float] = {}
+    vocabulary = tokenizer.vocab_size if any(request.greedy for request, _ in asked) else None
+    found: dict[tuple[int, int], _Weighed] = {}
     by_length: dict[int, list[tuple[int, int]]] = {}
-    for row, choices in enumerate(options):
-        for i, option in enumerate(choices):
+    for row, prompt in enumerate(prompts):
+        for i, option in enumerate(prompt.options):
             by_length.setdefault(len(option), []).append((row, i))
     for pairs in by_length.values():
-        for start in range(0, len(pairs), len(options)):
-            some = pairs[start : start + len(options)]
-            ids = torch.tensor([options[row][i] for row, i in some], device=first.device)
-            values = _option_likelihoods(model, ids, first[[row for row, _ in some]], state, [row for row, _ in some])
-            found.update(zip(some, values, strict=True))
+        for start in range(0, len(pairs), len(prompts)):
+            some = pairs[start : start + len(prompts)]
+            ids = torch.tensor([prompts[row].options[i] for row, i in some], device=first.device)
+            given = [prompts[row].given[i] for row, i in some]
+            rows = [row for row, _ in some]
+            weighed = _weigh_options(model, ids, given, first[rows], state.index(rows), vocabulary)
+            found.update(zip(some, weighed, strict=True))
             advance(ids.numel())
     return [
-        Chosen(tuple(found[row, i] for i in range(len(choices))), tuple(map(len, choices)))
-        for row, choices in enumerate(options)
+        Chosen(
+            tuple(found[row, i].log_likelihood for i in range(len(prompt.options))),
+            tuple(len(option) - given for option, given in zip(prompt.options, prompt.given, strict=True)),
+            tuple(found[row, i].greedy for i in range(len(prompt.options))) if request.greedy else (),
+        )
+        for row, (request, prompt) in enumerate(asked)
     ]
 
 
-def _option_likelihoods(
-    model: StreamModel[Any], ids: Tensor, first: Tensor, state: State, rows: list[int]
-) -> list[float]:
-    """Sums over the tokens of options ``ids`` [n, t], read on from ``rows`` of ``state``; ``first`` [n, v] is known."""
+class _Weighed(NamedTuple):
+    """An option: the sum over its tokens, and whether each of them is the most likely one."""
+
+    log_likelihood: float
+    greedy: bool
+
+
+def _weigh_options(
+    model: StreamModel[Any], ids: Tensor, given: list[int], first: Tensor, state: State, vocabulary: int | None
+) -> list[_Weighed]:
+    """Options ``ids`` [n, t], read on from ``state``; ``first`` [n, v] is known of their first tokens.
+
+    The first ``given`` tokens of each are not weighed. The most likely token is one of the ``vocabulary``; ``None``
+    where nobody asks for it.
+    """
+    logits = first[:, None]
+    if ids.shape[1] > 1:
+        latents, _ = model.read(ids[:, :-1], state)
+        later = _numbers(model.logits(latents)).float().log_softmax(-1)
+        logits = torch.cat((logits, later), dim=1) if vocabulary else logits
     likelihoods = first.gather(1, ids[:, :1])
     if ids.shape[1] > 1:
-        latents, _ = model.read(ids[:, :-1], state.index(rows))
-        later = _numbers(model.logits(latents)).float().log_softmax(-1)
         likelihoods = torch.cat((likelihoods, later.gather(2, ids[:, 1:, None])[..., 0]), dim=1)
-    sums: list[float] = likelihoods.double().sum(1).tolist()
-    return sums
+    counts = torch.arange(ids.shape[1], device=ids.device) >= torch.tensor(given, device=ids.device)[:, None]
+    sums = torch.where(counts, likelihoods.double(), 0.0).sum(1).tolist()
+    hits = [False] * len(ids)
+    if vocabulary:
+        hits = ((logits[..., :vocabulary].argmax(-1) == ids) | ~counts).all(1).tolist()
+    return [_Weighed(total, hit) for total, hit in zip(sums, hits, strict=True)]
 
 
 def _numbers(logits: Tensor) -> Tensor:

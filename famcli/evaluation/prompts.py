@@ -157,12 +157,14 @@ class Rest:
     Attributes:
         dropped: how many tokens at the end of the opening are others in the joined text.
         parts: the tokens of the prompt from there on.
-        options: the tokens of each option behind it.
+        options: the tokens of each option behind it, with those of what is given with it.
+        given: how many of these are not weighed, an option each.
     """
 
     dropped: int
     parts: list[Ids]
     options: list[list[int]]
+    given: list[int]
 
     @property
     def tokens(self) -> int:
@@ -176,11 +178,32 @@ def rest_of(request: Generate | Choose, head: Head, tokenizer: Tokenizer, specia
     pieces = special.around(request.prompt.segments)
     joined = join(head, pieces if document is None else pieces[document + 2 :], tokenizer)
     if isinstance(request, Generate):
-        return Rest(joined.dropped, joined.parts, [])
-    dropped, options = joined.head.choices([special.answer(option) for option in request.options], tokenizer)
+        return Rest(joined.dropped, joined.parts, [], [])
+    answers = [special.answer(option) for option in request.options]
+    if request.given:
+        dropped, options, given = _behind_given(joined.head, request.given, answers, tokenizer)
+    else:
+        dropped, options = joined.head.choices(answers, tokenizer)
+        given = [0] * len(options)
     *parts, last = joined.parts or [np.zeros(0, np.int64)]
     kept = len(last) - dropped
-    return Rest(joined.dropped + max(-kept, 0), [*parts, last[: max(kept, 0)]], options)
+    return Rest(joined.dropped + max(-kept, 0), [*parts, last[: max(kept, 0)]], options, given)
+
+
+def _behind_given(
+    head: Head, given: Sequence[str], options: Sequence[str], tokenizer: Tokenizer
+) -> tuple[int, list[list[int]], list[int]]:
+    """As ``Head.choices``, for options behind texts of their own; and how many tokens of each are such a text's."""
+    found, counts = [], []
+    for before, option in zip(given, options, strict=True):
+        joined = join(head, [before], tokenizer)
+        changed, ids = joined.head.then(option, tokenizer)
+        kept = joined.ids[: max(joined.tokens - changed, 0)]
+        found.append((joined.dropped, [*kept.tolist(), *ids.tolist()]))
+        counts.append(len(kept))
+    most, end = max(dropped for dropped, _ in found), len(head.last)
+    behind = [[*head.last[end - most : end - dropped].tolist(), *ids] for dropped, ids in found]
+    return most, behind, [count + most - dropped for count, (dropped, _) in zip(counts, found, strict=True)]
 
 
 class PromptTokens:
@@ -189,14 +212,13 @@ class PromptTokens:
     Args:
         parts: its token ids.
         digest: a hash that has taken in what was read before.
-        options: the token ids of each option behind it, where something is to be chosen.
+        rest: with the token ids of each option behind it, where something is to be chosen.
     """
 
-    def __init__(
-        self, parts: Sequence[Ids], digest: hashlib._Hash | None = None, options: Sequence[Sequence[int]] = ()
-    ) -> None:
+    def __init__(self, parts: Sequence[Ids], digest: hashlib._Hash | None = None, rest: Rest | None = None) -> None:
         self.parts = parts
-        self.options = options
+        self.options: Sequence[Sequence[int]] = rest.options if rest else ()
+        self.given: Sequence[int] = rest.given if rest else ()
         self.ends = np.cumsum([len(part) for part in self.parts])
         self._hash = digest.copy() if digest else hashlib.sha256()
 
@@ -235,4 +257,4 @@ def prompt_tokens(
     else:
         rest = rest_of(request, Head(None), tokenizer, special)
         parts = [ids[: opening.before], context.cut(ids[opening.before :], kept), *rest.parts]
-    return PromptTokens([part for part in parts if len(part)], options=rest.options)
+    return PromptTokens([part for part in parts if len(part)], rest=rest)

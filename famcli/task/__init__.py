@@ -23,7 +23,15 @@ from famcli.task.contract import (
     Weighted,
     option,
 )
-from famcli.task.finding import ENTRY_POINT_GROUP, added_defaults, available_tasks, is_file, load_task, load_typed_task
+from famcli.task.finding import (
+    ENTRY_POINT_GROUP,
+    added_defaults,
+    available_tasks,
+    is_file,
+    load_task,
+    load_typed_task,
+    task_families,
+)
 from famcli.task.schema import DataField, DataSchema
 
 __all__ = [
@@ -56,4 +64,5 @@ __all__ = [
     "load_task",
     "load_typed_task",
     "option",
+    "task_families",
 ]

@@ -104,10 +104,19 @@ class Generate:
 
 @dataclass(frozen=True)
 class Choose:
-    """A request for the log-likelihood of each of ``options`` as what follows ``prompt``; options are not empty."""
+    """A request for the log-likelihood of each of ``options`` as what follows ``prompt``; options are not empty.
+
+    Attributes:
+        prompt: what is read first.
+        options: what is weighed.
+        given: a text for each option, between it and the prompt, that is not weighed; none where nothing stands there.
+        greedy: whether each option is what would be generated is asked as well.
+    """
 
     prompt: Prompt
     options: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    greedy: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,10 +149,12 @@ class Chosen:
     Attributes:
         log_likelihoods: of each option, summed over its tokens, in nats.
         tokens: number of tokens of each option.
+        greedy: whether each of its tokens is the most likely one; empty where that was not asked.
     """
 
     log_likelihoods: tuple[float, ...]
     tokens: tuple[int, ...]
+    greedy: tuple[bool, ...] = ()
 
     @property
     def best(self) -> int:

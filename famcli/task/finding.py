@@ -22,6 +22,8 @@ from famcli.task.contract import MetricSpec, Task
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "famcli.tasks"
+FAMILIES = "famcli.task_families"
+"""Entry points of functions that make a task of a name: ``FAMILY:NAME`` is what that of FAMILY gives for NAME."""
 _OWN = "famcli.tasks."
 """What the modules of famcli's own tasks begin with."""
 
@@ -56,6 +58,9 @@ def load_task(name: str, options: Mapping[str, str]) -> Task:
         UserError: there is no such task, it does not load, or an option does not fit.
     """
     entries = _entry_points()
+    family, colon, member = name.partition(":")
+    if colon and (found := entry_points(group=FAMILIES, name=family)):
+        return _make(_of_family(next(iter(found)), member), options, f"'{name}'", _whose(next(iter(found))))
     if name not in entries:
         raise unknown_name("task", name, entries)
     entry = entries[name]
@@ -174,6 +179,31 @@ def _is_own(entry: EntryPoint) -> bool:
 
 def _whose(entry: EntryPoint) -> str:
     return f"it comes from the package {entry.dist.name if entry.dist else entry.value}, not from famcli"
+
+
+def task_families() -> dict[str, str]:
+    """What each family of tasks is, by the form of its names, such as ``lm_eval:NAME``."""
+    found = {}
+    for entry in sorted(entry_points(group=FAMILIES), key=lambda entry: entry.name):
+        try:
+            form, _, summary = str(entry.load().__doc__ or "").strip().partition("\n")[0].partition(": ")
+        except (Exception, SystemExit) as error:  # whatever a third party's module raises
+            logger.warning("warning: tasks '%s' (%s) do not load: %r", entry.name, entry.value, error)
+            continue
+        found[form] = summary
+    return found
+
+
+def _of_family(entry: EntryPoint, member: str) -> type[Task]:
+    try:
+        task = entry.load()(member)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"task '{entry.name}:{member}' cannot be made: {error!r}", _whose(entry)) from error
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise UserError(f"'{entry.name}:{member}' ({entry.value}) is not a famcli.task.Task", _whose(entry))
+    return task
 
 
 def _load(entry: EntryPoint) -> type[Task]:
