@@ -39,9 +39,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fam-rank-null-sink": {"fam_rank": 2, "fam_ffn": False, "fam_null_sink": True, "sinks": 2},
     **{name: {} for name in HOOKS},
     "mixed-M0": {"memory_segments": 0},
-    # those of other packages that are installed here, as they are by default
-    **{name: {"block_size": 64} for name in memory_entry_points() if name not in ("full", "bswa", "fam")},
+    **{
+        f"infini-{rule}-M{m}": {"infini_rule": rule, "memory_segments": m}
+        for rule in ("linear", "delta")
+        for m in (0, 2)
+    },
+    "infini-paper": {"infini_gate": "sigmoid", "infini_rule": "delta"},
 }
+KNOWN = {"full", "bswa", "fam", "infini"}
+# those of other packages that are installed here, as they are by default
+VARIANTS |= {name: {"block_size": 64} for name in memory_entry_points() if name not in KNOWN}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 

@@ -17,6 +17,10 @@ MORE = {
     "fam-rank": small_config("fam", fam_rank=3, sinks=1, fam_ffn=False, memory_segments=2),
     "fam-rank-ffn": small_config("fam", fam_rank=2, memory_segments=0),
     "gated": small_config("gated_fam", memory_segments=1, fam_length=4),
+    **{
+        f"infini-{rule}": small_config("infini", infini_rule=rule, memory_segments=m)
+        for rule, m in (("linear", 0), ("delta", 2))
+    },
     "local": small_config("bswa", local_window=3, global_every=2),
     "untied": small_config("fam", tie_embeddings=False),
 }

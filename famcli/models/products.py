@@ -12,7 +12,7 @@ from famcli.models.config import ModelConfig
 from famcli.models.masks import QUERY_RUN
 from famcli.models.memories.base import Memory, Products
 
-_OWN_WORK = ("write", "mix", "before")
+_OWN_WORK = ("write", "mix", "before", "complete")
 
 
 def known(config: ModelConfig) -> bool:
@@ -87,6 +87,7 @@ def chunk(config: ModelConfig, start: int, count: int, output: bool) -> Products
     seen = sum(run * (before + last) for run, last in _runs(rows))
     heads = config.heads * config.head_width
     total = Products(rows * (layers * keys + through * latents), through * 2 * heads * seen)
+    total += memory.mix_products(config) * (rows * through)
     return total + memory.write_products(config, blocks) * layers if completes else total
 
 
@@ -106,10 +107,12 @@ def _dense(config: ModelConfig) -> tuple[int, int]:
 def decoding_values(config: ModelConfig, tokens: int) -> int:
     """Numbers that must come from memory to read one more token after ``tokens`` others and to predict the next one.
 
-    Each weight that it meets, and each key and value that it sees, once.
+    Each weight that it meets, and each key and value that it sees, once. What a memory reads beside them is counted as
+    what it multiplies.
     """
     memory = config.memory
     blocks, offset = (0, tokens) if memory.whole else divmod(tokens, config.block_size)
     seen = sum(part.count for part in memory.parts(config, blocks)) + offset
     a_layer = sum(_dense(config)) + 2 * config.kv_heads * config.head_width * seen
+    a_layer += memory.mix_products(config).operations // 2
     return config.layers * a_layer + config.width * config.vocab_size

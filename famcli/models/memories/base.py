@@ -147,8 +147,13 @@ class Memory:
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
 
-        A class that overrides ``write``, ``mix`` or ``before`` and not this has products that are not known.
+        A class that overrides ``write``, ``mix``, ``before`` or ``complete`` and not this has products that are not
+        known.
         """
+        return Products()
+
+    def mix_products(self, config: Shape) -> Products:
+        """The products of ``mix`` in one layer, for one token."""
         return Products()
 
     # What happens to a stream. ``state`` is that of one layer.

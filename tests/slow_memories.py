@@ -1,0 +1,207 @@
+"""The independent oracle of the memories beside FAM: float64, a block at a time, at absolute positions.
+
+Written from the papers' formulas and the names of the weights alone. ``SlowMemory`` is a model without any memory; a
+class a memory overrides what its paper changes. Formulas that go token by token are loops here.
+Shapes: b batch, h heads, g key-value heads, t time, s keys, d width, k head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from famcli.models.config import ModelConfig
+
+
+@dataclass
+class Read:
+    """Of a layer and a block: keys not turned [b, g, t, k], values, normed inputs [b, t, d], outputs [b, t, d]."""
+
+    keys: Tensor
+    values: Tensor
+    inputs: Tensor
+    outputs: Tensor
+
+
+class SlowMemory:
+    """Tokens see the last M blocks and their own up to themselves; subclasses add what a memory does."""
+
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+        self.config, self.weights = config, weights
+        self.memory: Any = config.memory
+
+    # What a memory overrides.
+
+    def begin(self, batch: int) -> None:
+        """Nothing was read."""
+
+    def extra(self, batch: int) -> Tensor | None:
+        """[b, m, d] what is read after the last token of a block."""
+        return None
+
+    def before(self, layer: int, x: Tensor) -> Tensor:
+        return x
+
+    def slots(self, layer: int, start: int) -> tuple[Tensor, Tensor] | None:
+        """Keys, turned to their positions, and values that the block from position ``start`` on sees besides."""
+        return None
+
+    def mixed(self, layer: int, heads: Tensor, queries: Tensor) -> Tensor:
+        return heads
+
+    def beside(self, layer: int, attended: Tensor, inputs: Tensor) -> Tensor:
+        return attended
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        """A block is over; ``blocks`` has the layers of all blocks so far."""
+
+    # The network.
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """[b, n] -> top latents [b, n, d]."""
+        self.begin(len(tokens))
+        size, latents = self.config.block_size, []
+        blocks: list[list[Read]] = []
+        for number, block in enumerate(tokens.split(size, dim=1)):
+            x, complete = self.weights["embedding.weight"][block], block.shape[1] == size
+            if complete and (extra := self.extra(len(tokens))) is not None:
+                x = torch.cat((x, extra), dim=1)
+            layers: list[Read] = []
+            for layer in range(self.config.layers):
+                x = self._layer(layer, x, number, [past[layer] for past in blocks])
+                layers.append(self._last)
+            latents.append(x[:, : block.shape[1]])
+            blocks.append(layers)
+            if complete:
+                self.finish(blocks)
+        return self.normed(torch.cat(latents, dim=1), "norm.weight")
+
+    def _layer(self, layer: int, x: Tensor, number: int, past: list[Read]) -> Tensor:
+        size, segments = self.config.block_size, self.memory.memory_segments
+        x = self.before(layer, x)
+        inputs = self.normed(x, f"layers.{layer}.attention_norm.weight")
+        queries, keys, values = self.projected(layer, inputs)
+        start, count = number * size, x.shape[1]
+        place = start + torch.arange(count)
+        seen_keys, seen_values, shown = [], [], []
+        for back, block in enumerate(past[max(0, number - segments) :], start=max(0, number - segments)):
+            seen_keys.append(self.turned(block.keys[:, :, :size], back * size + torch.arange(size)))
+            seen_values.append(block.values[:, :, :size])
+            shown.append(torch.ones(count, size, dtype=torch.bool))
+        if (slots := self.slots(layer, start)) is not None:
+            seen_keys.append(slots[0])
+            seen_values.append(slots[1])
+            shown.append(torch.ones(count, slots[0].shape[2], dtype=torch.bool))
+        seen_keys.append(self.turned(keys, place))
+        seen_values.append(values)
+        shown.append(torch.ones(count, count, dtype=torch.bool).tril())
+        heads = self.softmax(self.turned(queries, place), seen_keys, seen_values, torch.cat(shown, dim=1))
+        heads = self.mixed(layer, heads, queries)
+        out = self.finished(layer, x, self.beside(layer, self.joined(layer, heads), inputs))
+        self._last = Read(keys, values, inputs, out)
+        return out
+
+    def alone(self, layer: int, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents that see one another and nothing else, from position ``start`` on: keys, values, outputs."""
+        inputs = self.normed(x, f"layers.{layer}.attention_norm.weight")
+        queries, keys, values = self.projected(layer, inputs)
+        place = start + torch.arange(x.shape[1])
+        keys = self.turned(keys, place)
+        everything = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
+        heads = self.softmax(self.turned(queries, place), [keys], [values], everything)
+        return keys, values, self.finished(layer, x, self.joined(layer, heads))
+
+    def projected(self, layer: int, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, not turned."""
+        counts = {"q_proj": self.config.heads, "k_proj": self.config.kv_heads, "v_proj": self.config.kv_heads}
+        found = []
+        for name, heads in counts.items():
+            projected = inputs @ self.weights[f"layers.{layer}.attention.{name}.weight"].T
+            found.append(projected.unflatten(-1, (heads, self.config.head_width)).transpose(1, 2))
+        return found[0], found[1], found[2]
+
+    def softmax(self, queries: Tensor, keys: list[Tensor], values: list[Tensor], shown: Tensor) -> Tensor:
+        group = self.config.heads // self.config.kv_heads
+        key, value = (torch.cat(parts, dim=2).repeat_interleave(group, dim=1) for parts in (keys, values))
+        scores = torch.einsum("bhtk,bhsk->bhts", queries, key) / self.config.head_width**0.5
+        scores = scores.masked_fill(~shown, float("-inf"))
+        shares = (scores - scores.amax(-1, keepdim=True)).exp()
+        return torch.einsum("bhts,bhsk->bhtk", shares / shares.sum(-1, keepdim=True), value)
+
+    def joined(self, layer: int, heads: Tensor) -> Tensor:
+        return heads.transpose(1, 2).flatten(2) @ self.weights[f"layers.{layer}.attention.o_proj.weight"].T
+
+    def finished(self, layer: int, x: Tensor, attended: Tensor) -> Tensor:
+        x = x + attended
+        inputs = self.normed(x, f"layers.{layer}.ffn_norm.weight")
+        gate, up, down = (self.weights[f"layers.{layer}.ffn.{name}_proj.weight"] for name in ("gate", "up", "down"))
+        gated = inputs @ gate.T
+        return x + (gated / (1 + (-gated).exp()) * (inputs @ up.T)) @ down.T
+
+    def normed(self, x: Tensor, name: str) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + self.config.norm_eps).sqrt() * self.weights[name]
+
+    def turned(self, x: Tensor, positions: Tensor) -> Tensor:
+        """RoPE [b, h, t, k]: coordinates (i, i + k / 2) turn by position x theta^(-2 i / k)."""
+        half = x.shape[-1] // 2
+        frequencies = self.config.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
+        angles = positions[:, None].double() * frequencies
+        left, right = x[..., :half], x[..., half:]
+        turned = (left * angles.cos() - right * angles.sin(), right * angles.cos() + left * angles.sin())
+        return torch.cat(turned, dim=-1)
+
+    def own(self, layer: int, name: str) -> Tensor:
+        """A weight of the memory in a layer."""
+        return self.weights[f"layers.{layer}.memory.{name}"]
+
+
+class SlowInfini(SlowMemory):
+    """arXiv 2404.07143, equations 6 to 10: M and z apart, a query or a key at a time."""
+
+    def begin(self, batch: int) -> None:
+        width, places = self.config.head_width, (range(self.config.layers), range(batch), range(self.config.kv_heads))
+        self.M = {place: torch.zeros(width, width).double() for place in product(*places)}
+        self.z = {place: torch.zeros(width).double() for place in product(*places)}
+
+    def mixed(self, layer: int, heads: Tensor, queries: Tensor) -> Tensor:
+        gate, group = self.own(layer, "gate"), self.config.heads // self.config.kv_heads
+        found = torch.stack(
+            [
+                torch.stack(
+                    [
+                        torch.stack([self._found(query, (layer, row, head // group)) for query in queries[row, head]])
+                        for head in range(self.config.heads)
+                    ]
+                )
+                for row in range(len(heads))
+            ]
+        )
+        if self.memory.infini_gate == "tanh":
+            return heads + gate.tanh()[:, None, None] * found
+        share = (1 / (1 + (-gate).exp()))[:, None, None]
+        return share * found + (1 - share) * heads
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        if len(blocks) <= self.memory.memory_segments:
+            return
+        for layer, read in enumerate(blocks[-1 - self.memory.memory_segments]):
+            for row, head in product(range(len(read.keys)), range(self.config.kv_heads)):
+                place = (layer, row, head)
+                M, z = self.M[place], self.z[place]
+                for key, value in zip(read.keys[row, head], read.values[row, head], strict=True):
+                    if self.memory.infini_rule == "delta":
+                        value = value - self._found(key, place)
+                    M, z = M + torch.outer(self._sigma(key), value), z + self._sigma(key)
+                self.M[place], self.z[place] = M, z
+
+    def _found(self, x: Tensor, place: tuple[int, int, int]) -> Tensor:
+        M, z = self.M[place], self.z[place]
+        return (self._sigma(x) @ M) / (self._sigma(x) @ z) if z.any() else torch.zeros_like(x)
+
+    def _sigma(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x + 1, x.clamp(max=0).exp())

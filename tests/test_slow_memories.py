@@ -1,0 +1,107 @@
+"""Memories of the literature against their slow forms, and what they are before anybody has trained them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from slow_memories import SlowInfini, SlowMemory
+from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
+
+from famcli.checkpoints.checkpoint import memory_weights
+from famcli.models.decoder import Decoder
+
+CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
+    **{
+        f"infini-{rule}-{gate}-M{m}": (SlowInfini, {"infini_rule": rule, "infini_gate": gate, "memory_segments": m})
+        for rule in ("linear", "delta")
+        for gate in ("tanh", "sigmoid")
+        for m in (0, 2)
+    },
+}
+
+
+@pytest.mark.parametrize("case", ["bswa-M0", "bswa-M2", *CASES])
+@torch.no_grad()
+def test_any_chunking_equals_the_slow_form(case: str) -> None:
+    kind, fields = CASES.get(case, (SlowMemory, {"memory_segments": int(case[-1])}))
+    config = small_config(case.partition("-")[0], **fields)
+    decoder = small_decoder(config)
+    tokens = random_tokens(config, 2, 22)
+    expected = kind(config, double_weights(decoder)).read(tokens)
+    for sizes in ([22], [1] * 22, [5, 9, 1, 7]):
+        latents, _ = read_in_chunks(decoder, tokens, sizes)
+        assert distance(latents, expected) <= 1e-9
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_are_those_of_the_slow_form(case: str) -> None:
+    """Through all blocks: what is learned late in a text reaches what was written early."""
+    kind, fields = CASES[case]
+    config = small_config(case.partition("-")[0], **fields)
+    decoder, tokens = small_decoder(config), random_tokens(config, 1, 22)
+    weights = {name: w.requires_grad_() for name, w in double_weights(decoder).items()}
+    slow = kind(config, weights).read(tokens)[:, -6:]
+    probe = torch.randn(slow.shape, generator=torch.Generator().manual_seed(3)).double()
+    expected = torch.autograd.grad((slow * probe).sum(), list(weights.values()))
+    latents, _ = read_in_chunks(decoder, tokens, [22])
+    own = [decoder.get_parameter(name) for name in weights]
+    for name, one, other in zip(
+        weights, torch.autograd.grad((latents[:, -6:] * probe).sum(), own), expected, strict=True
+    ):
+        assert distance(one, other) <= 1e-8 * max(1, other.abs().max().item()), name
+
+
+@pytest.mark.parametrize("segments", [0, 2])
+@pytest.mark.parametrize("fields", [{"attention": "infini"}, {"attention": "infini", "infini_rule": "delta"}])
+@torch.no_grad()
+def test_an_untrained_memory_changes_nothing(fields: dict[str, Any], segments: int) -> None:
+    """What is built on a pretrained model reads as the model does, and its memory can learn from there."""
+    bswa = small_decoder(small_config("bswa", memory_segments=segments))
+    untrained = Decoder(small_config(memory_segments=segments, **fields)).double()
+    untrained.initialise(0)
+    untrained.load_state_dict(bswa.state_dict(), strict=False)
+    tokens = random_tokens(bswa.config, 2, 30)
+    for sizes in ([30], [1] * 30, [7, 23]):
+        found, expected = (read_in_chunks(decoder, tokens, sizes)[0] for decoder in (untrained, bswa))
+        assert distance(found, expected) <= 1e-12
+
+
+def trained(attention: str, **fields: Any) -> tuple[list[float], Decoder, Decoder]:
+    """Losses of a token that a block was full of, asked once the block is over and no segment has it.
+
+    And the model before and after.
+    """
+    config = small_config(attention, memory_segments=0, width=16, **fields)
+    decoder, begun = Decoder(config), Decoder(config)
+    decoder.initialise(1)
+    begun.load_state_dict(decoder.state_dict())
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=0.01)
+    losses = []
+    for step in range(80):
+        told = random_tokens(config, 32, 1, seed=step)
+        text = torch.cat((told.expand(-1, 4), torch.zeros_like(told)), dim=1)
+        latents, _ = decoder.read(text, decoder.start(len(text)))
+        loss = torch.nn.functional.cross_entropy(decoder.logits(latents[:, -1]), told[:, 0])
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses, begun, decoder
+
+
+LEARNS: list[dict[str, Any]] = [{"attention": "infini"}, {"attention": "infini", "infini_rule": "delta"}]
+
+
+@pytest.mark.parametrize("fields", LEARNS, ids=str)
+def test_a_short_training_lowers_the_loss(fields: dict[str, Any]) -> None:
+    losses, begun, decoder = trained(**fields)
+    assert sum(losses[-5:]) / 5 < losses[0] - 1.5
+    for name in memory_weights(decoder.config):
+        assert not torch.equal(decoder.get_parameter(name), begun.get_parameter(name)), name
+
+
+def test_without_a_memory_the_same_training_learns_nothing() -> None:
+    losses, _, _ = trained("bswa")
+    assert min(losses[5:]) > 3.3  # log 40 is 3.7
