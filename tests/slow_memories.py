@@ -205,3 +205,75 @@ class SlowInfini(SlowMemory):
 
     def _sigma(self, x: Tensor) -> Tensor:
         return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+
+
+class SlowRmt(SlowMemory):
+    """arXiv 2207.06881, 3: [memory; tokens; memory], and 2305.14788, 3.1, with a cap, where there are summaries."""
+
+    def begin(self, batch: int) -> None:
+        learned = self.weights["rmt_embedding"].expand(batch, -1, -1)
+        self.shown = learned[:, :0] if self.memory.rmt_summaries else learned
+
+    def extra(self, batch: int) -> Tensor:
+        return self.weights["rmt_embedding"].expand(batch, -1, -1) if self.memory.rmt_summaries else self.shown
+
+    def slots(self, layer: int, start: int) -> tuple[Tensor, Tensor] | None:
+        if not self.shown.shape[1]:
+            return None
+        x, first = self.shown, start - self.memory.memory_segments * self.config.block_size - self.shown.shape[1]
+        for below in range(layer):
+            x = self.alone(below, x, first)[2]
+        return self.alone(layer, x, first)[:2]
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        new = self.normed(blocks[-1][-1].outputs[:, self.config.block_size :], "norm.weight")
+        kept = self.memory.rmt_length * (self.memory.rmt_summaries or 1)
+        self.shown = torch.cat((self.shown, new), dim=1)[:, -kept:]
+
+
+class SlowArmt(SlowMemory):
+    """arXiv 2407.04841, equations 1 to 4, with what the authors' code adds: A and z apart, a memory token at a time."""
+
+    def begin(self, batch: int) -> None:
+        places = list(product(range(self.config.layers), range(batch)))
+        features = 6 * self.memory.armt_features
+        self.A = {place: torch.zeros(self.config.width, features).double() for place in places}
+        self.z = {place: torch.zeros(features).double() for place in places}
+
+    def extra(self, batch: int) -> Tensor:
+        return self.weights["armt_embedding"].expand(batch, -1, -1)
+
+    def before(self, layer: int, x: Tensor) -> Tensor:
+        return torch.stack(
+            [torch.stack([token + self._read(layer, row, "query", token) for token in x[row]]) for row in range(len(x))]
+        )
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        after = {}
+        for layer, read in enumerate(blocks[-1]):
+            for row in range(len(read.outputs)):
+                A, z = self.A[layer, row], self.z[layer, row]
+                for token in read.outputs[row, self.config.block_size :]:
+                    phi = self._phi(self.own(layer, "key.weight") @ token)
+                    beta = 1 / (1 + (-(self.own(layer, "rate.weight") @ token + self.own(layer, "rate.bias"))).exp())
+                    gamma = 1 - self.z[layer, row] @ phi / (phi @ phi + 1e-5)
+                    gamma = min(max(gamma.item(), 0.0), 1.0)
+                    value = self.own(layer, "value.weight") @ token
+                    A = A + torch.outer(beta * (value - self._read(layer, row, "key", token)), phi)
+                    z = z + gamma * phi
+                after[layer, row] = (A, z)
+        for place, (A, z) in after.items():
+            self.A[place], self.z[place] = A, z
+
+    def _read(self, layer: int, row: int, projection: str, token: Tensor) -> Tensor:
+        phi = self._phi(self.own(layer, f"{projection}.weight") @ token)
+        return self.A[layer, row] @ phi / (self.z[layer, row] @ phi + 1e-5)
+
+    def _phi(self, x: Tensor) -> Tensor:
+        both = [max_0(value) for value in (*x, *-x)]
+        pairs = [both[i] * both[(i - roll) % len(both)] for roll in (1, 2, 3) for i in range(len(both))]
+        return torch.stack(pairs)
+
+
+def max_0(x: Tensor) -> Tensor:
+    return x if x > 0 else x * 0

@@ -23,6 +23,7 @@ from famcli.models.cost import state_values, state_values_per_token
 from famcli.models.decoder import Decoder
 from famcli.models.memories import ENTRY_POINT_GROUP, memory_entry_points, memory_kind
 from famcli.models.memories.gated_fam import GatedFam
+from famcli.models.memories.rmt import Rmt
 from famcli.models.state import StreamState
 
 pytestmark = pytest.mark.usefixtures("made_memories")
@@ -44,9 +45,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         for rule in ("linear", "delta")
         for m in (0, 2)
     },
+    **{f"rmt-M{m}-n{n}": {"rmt_length": 3, "rmt_summaries": n, "memory_segments": m} for m in (0, 2) for n in (0, 2)},
+    "rmt-N2": {"rmt_length": 2, "sinks": 2},
+    **{f"armt-M{m}": {"armt_length": 3, "armt_features": 8, "memory_segments": m} for m in (0, 2)},
     "infini-paper": {"infini_gate": "sigmoid", "infini_rule": "delta"},
 }
-KNOWN = {"full", "bswa", "fam", "infini"}
+KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt"}
 # those of other packages that are installed here, as they are by default
 VARIANTS |= {name: {"block_size": 64} for name in memory_entry_points() if name not in KNOWN}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -320,6 +324,7 @@ class TestState:
         assert distance(use(placed, tokens)[0], use(decoder, tokens)[0]) == 0
         # nothing comes back from the stand-in for a device, so the layer that is not there decides alone
         monkeypatch.setattr(GatedFam, "score", staticmethod(lambda states: states[0]["fam_scores"]))
+        monkeypatch.setattr(Rmt, "made_of_block", staticmethod(lambda _, states: states[0]["rmt_new"]))
         away = spread(PlacedDecoder, replace(config, tie_embeddings=False))
         for name, weight in away.named_parameters():
             if ".memory.bias" in name and weight.device.type == "cpu":
@@ -347,7 +352,7 @@ class TestRegistration:
         assert (config.memory.memory_segments, config.memory.scale) == (2, 0.5)
         assert ModelConfig.from_mapping(config.as_mapping(), "test") == config
         assert config.memory.describe(config) == "mixed, B 4, M 2"
-        with pytest.raises(UserError, match=r"unknown memory 'mixd'.* must be one of added, bare, bswa,") as caught:
+        with pytest.raises(UserError, match=r"unknown memory 'mixd'.* must be one of added, armt, bare, bswa,") as caught:
             small_config("mixd")
         assert "mixed" in (caught.value.hint or "")
 

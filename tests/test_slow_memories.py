@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow_memories import SlowInfini, SlowMemory
+from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowRmt
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import memory_weights
@@ -19,6 +19,12 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
         for gate in ("tanh", "sigmoid")
         for m in (0, 2)
     },
+    **{
+        f"rmt-M{m}-n{n}": (SlowRmt, {"rmt_length": 3, "rmt_summaries": n, "memory_segments": m})
+        for m in (0, 2)
+        for n in (0, 2)
+    },
+    **{f"armt-M{m}": (SlowArmt, {"armt_length": 3, "armt_features": 4, "memory_segments": m}) for m in (0, 2)},
 }
 
 
@@ -54,7 +60,9 @@ def test_gradients_are_those_of_the_slow_form(case: str) -> None:
 
 
 @pytest.mark.parametrize("segments", [0, 2])
-@pytest.mark.parametrize("fields", [{"attention": "infini"}, {"attention": "infini", "infini_rule": "delta"}])
+@pytest.mark.parametrize(
+    "fields", [{"attention": "infini"}, {"attention": "infini", "infini_rule": "delta"}, {"attention": "armt"}]
+)
 @torch.no_grad()
 def test_an_untrained_memory_changes_nothing(fields: dict[str, Any], segments: int) -> None:
     """What is built on a pretrained model reads as the model does, and its memory can learn from there."""
@@ -91,7 +99,13 @@ def trained(attention: str, **fields: Any) -> tuple[list[float], Decoder, Decode
     return losses, begun, decoder
 
 
-LEARNS: list[dict[str, Any]] = [{"attention": "infini"}, {"attention": "infini", "infini_rule": "delta"}]
+LEARNS: list[dict[str, Any]] = [
+    {"attention": "infini"},
+    {"attention": "infini", "infini_rule": "delta"},
+    {"attention": "rmt", "rmt_length": 2},
+    {"attention": "rmt", "rmt_length": 2, "rmt_summaries": 2},
+    {"attention": "armt", "armt_length": 2, "armt_features": 8},
+]
 
 
 @pytest.mark.parametrize("fields", LEARNS, ids=str)

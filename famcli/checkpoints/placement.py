@@ -27,9 +27,9 @@ class PlacedLayer(Layer):
         here = self._settle(state)
         return super().forward(x.to(here), state, at.on(here), output)
 
-    def alone(self, x: Tensor, at: Geometry, start: int) -> Tensor:
+    def alone(self, x: Tensor, at: Geometry, start: int, visible: Tensor | None = None) -> Tensor:
         here = self._device
-        return super().alone(x.to(here), at.on(here), start)
+        return super().alone(x.to(here), at.on(here), start, None if visible is None else visible.to(here))
 
     def write_again(self, state: LayerState, at: Geometry, stride: float) -> None:
         super().write_again(state, at.on(self._settle(state)), stride)

@@ -335,7 +335,8 @@ class Decoder(nn.Module):
         memory = self.config.memory
         x = self._scaled(self.embedding(tokens))
         if at.completes and (extra := memory.extra(self.config)):
-            x = torch.cat((x, self.embed_memory(extra).expand(len(x), -1, -1)), dim=1)
+            learned = self.embed_memory(extra).expand(len(x), -1, -1)
+            x = torch.cat((x, memory.extra_inputs(learned, state.layers).to(x.device)), dim=1)
         layers = [dict(layer) for layer in state.layers]
         for i, layer in enumerate(self._stack):
             x = layer(x, layers[i], geometries[layer.local], output or i + 1 < len(layers))

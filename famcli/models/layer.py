@@ -90,14 +90,16 @@ class Layer(nn.Module):
         heads = self.attention.heads_of(rotate(plain, at.tokens), seen, at.masks, visible)
         return self.attention.project(memory.mix(heads, plain, state, self))
 
-    def alone(self, x: Tensor, at: Geometry, start: int) -> Tensor:
+    def alone(self, x: Tensor, at: Geometry, start: int, visible: Tensor | None = None) -> Tensor:
         """Latents one layer up that attend to one another alone, all to all: [b, n, d] -> same.
 
-        They stand at the positions from ``start`` on, counted from the block's beginning.
+        They stand at the positions from ``start`` on, counted from the block's beginning; ``visible`` [b, n] says which
+        of them are attended to, where not all.
         """
         normed, rotation = self.attention_norm(x), at.turn(start, x.shape[1])
         seen = [self.attention.keys_values(normed, rotation)]
-        return self.residual(x, self.attention.attend(self.attention.queries(normed, rotation), seen))
+        attended = self.attention.attend(self.attention.queries(normed, rotation), seen, visible=visible)
+        return self.residual(x, attended)
 
     def write_again(self, state: LayerState, at: Geometry, stride: float) -> None:
         """See ``Decoder.update_again``."""

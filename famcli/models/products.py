@@ -87,8 +87,10 @@ def chunk(config: ModelConfig, start: int, count: int, output: bool) -> Products
     seen = sum(run * (before + last) for run, last in _runs(rows))
     heads = config.heads * config.head_width
     total = Products(rows * (layers * keys + through * latents), through * 2 * heads * seen)
-    total += memory.mix_products(config) * (rows * through)
-    return total + memory.write_products(config, blocks) * layers if completes else total
+    total += memory.before_products(config) * (rows * layers) + memory.mix_products(config) * (rows * through)
+    if completes:
+        total += memory.write_products(config, blocks) * layers + memory.complete_products(config, blocks)
+    return total
 
 
 def _runs(rows: int) -> Iterator[tuple[int, int]]:
@@ -114,5 +116,5 @@ def decoding_values(config: ModelConfig, tokens: int) -> int:
     blocks, offset = (0, tokens) if memory.whole else divmod(tokens, config.block_size)
     seen = sum(part.count for part in memory.parts(config, blocks)) + offset
     a_layer = sum(_dense(config)) + 2 * config.kv_heads * config.head_width * seen
-    a_layer += memory.mix_products(config).operations // 2
+    a_layer += (memory.before_products(config) + memory.mix_products(config)).operations // 2
     return config.layers * a_layer + config.width * config.vocab_size

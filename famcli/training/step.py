@@ -163,7 +163,7 @@ class _Step:
         if not holding:
             return
         for after, before in zip(self.model.carried(state), memory, strict=True):
-            scale = before[holding].square().mean(dim=-1, keepdim=True)
+            scale = _or_one(before[holding].square().mean(dim=-1, keepdim=True))
             self.losses.add("retention", (after[holding] - before[holding]).square() / scale)
 
     def _rehearse(self, state: StreamState) -> None:
@@ -201,7 +201,8 @@ class _Step:
                 once = aged.fork()
                 self.model.update_again(once)
                 for new, old in zip(self.model.carried(once), before, strict=True):
-                    change = (new - old).square().flatten(1).mean(dim=1) / old.square().flatten(1).mean(dim=1)
+                    size = _or_one(old.square().flatten(1).mean(dim=1))
+                    change = (new - old).square().flatten(1).mean(dim=1) / size
                     self.losses.add("drift", torch.log(change + LEAST_CHANGE))
             with torch.no_grad():
                 self.model.update_again(aged, stride)
@@ -274,3 +275,8 @@ class _Step:
         for row, question, ok in zip(asked.rows, asked.questions, right, strict=True):
             self.tally.add((self.batch.rows[row].offset + ahead) // size - question.known_from // size, ok)
         return {row for row, loss in zip(asked.rows, means, strict=True) if loss > self.recipe.forget_above}
+
+
+def _or_one(sizes: Tensor) -> Tensor:
+    """Sizes to compare a change with; that of a memory which holds nothing yet is 1."""
+    return torch.where(sizes > 0, sizes, 1)

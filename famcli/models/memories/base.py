@@ -144,6 +144,11 @@ class Memory:
         """The one of ``embeddings`` that is read after the last token of each block, for ``write`` alone."""
         return None
 
+    def extra_inputs(self, learned: Tensor, states: Sequence[State]) -> Tensor:
+        """What enters the first layer at these extra positions, [b, m, d]: the ``learned`` vectors [b, m, d], or what
+        ``states`` hold in their place."""
+        return learned
+
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
 
@@ -152,8 +157,16 @@ class Memory:
         """
         return Products()
 
+    def before_products(self, config: Shape) -> Products:
+        """The products of ``before`` in one layer, for one token or extra position."""
+        return Products()
+
     def mix_products(self, config: Shape) -> Products:
-        """The products of ``mix`` in one layer, for one token."""
+        """The products of ``mix`` in one layer, for one token or extra position."""
+        return Products()
+
+    def complete_products(self, config: Shape, blocks: int) -> Products:
+        """The products of ``complete``, in all layers together; see ``write_products``."""
         return Products()
 
     # What happens to a stream. ``state`` is that of one layer.

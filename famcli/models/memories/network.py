@@ -100,13 +100,21 @@ class LayerView(Protocol):
         """Both residuals of the layer: what attention gave [b, t, d] added to ``x``, then the feed-forward."""
         ...
 
-    def alone(self, x: Tensor, at: Any, start: int) -> Tensor:
-        """Latents [b, n, d] one layer up that attend to one another alone, from position ``start`` on."""
+    def alone(self, x: Tensor, at: Any, start: int, visible: Tensor | None = None) -> Tensor:
+        """Latents [b, n, d] one layer up that attend to one another alone, from position ``start`` on.
+
+        ``visible`` [b, n]: which of them are attended to; ``None``: all.
+        """
         ...
 
 
 class DecoderView(Protocol):
-    """The whole network at the start of a stream, see ``Decoder``."""
+    """The whole network at the start of a stream, or when a block is complete; see ``Decoder``."""
+
+    @property
+    def norm(self) -> nn.Module:
+        """That of the top latents."""
+        ...
 
     def layer(self, number: int) -> Any:
         """The ``LayerView`` of this number, counted from 0."""
