@@ -48,9 +48,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"rmt-M{m}-n{n}": {"rmt_length": 3, "rmt_summaries": n, "memory_segments": m} for m in (0, 2) for n in (0, 2)},
     "rmt-N2": {"rmt_length": 2, "sinks": 2},
     **{f"armt-M{m}": {"armt_length": 3, "armt_features": 8, "memory_segments": m} for m in (0, 2)},
+    **{f"titans-{v}": {"titans_variant": v, "titans_heads": h} for v, h in (("mag", 1), ("mal", 2))},
+    "titans-M2": {"memory_segments": 2},
     "infini-paper": {"infini_gate": "sigmoid", "infini_rule": "delta"},
 }
-KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt"}
+KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans"}
 # those of other packages that are installed here, as they are by default
 VARIANTS |= {name: {"block_size": 64} for name in memory_entry_points() if name not in KNOWN}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -352,7 +354,9 @@ class TestRegistration:
         assert (config.memory.memory_segments, config.memory.scale) == (2, 0.5)
         assert ModelConfig.from_mapping(config.as_mapping(), "test") == config
         assert config.memory.describe(config) == "mixed, B 4, M 2"
-        with pytest.raises(UserError, match=r"unknown memory 'mixd'.* must be one of added, armt, bare, bswa,") as caught:
+        with pytest.raises(
+            UserError, match=r"unknown memory 'mixd'.* must be one of added, armt, bare, bswa,"
+        ) as caught:
             small_config("mixd")
         assert "mixed" in (caught.value.hint or "")
 

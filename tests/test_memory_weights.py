@@ -27,8 +27,14 @@ from famcli.training.recipe import KeyPlaces
 
 pytestmark = pytest.mark.usefixtures("made_memories")
 CPU = torch.device("cpu")
+OF_TITANS = ("query.weight", "key.weight", "value.weight", "out.weight", "rates.weight", "rates.bias")
 OF_ARMT = ("query.weight", "key.weight", "value.weight", "rate.weight", "rate.bias")
-CONSTANT = ("memory.gate", "memory.value.weight")
+CONSTANT = {
+    "mixed": ("gate",),
+    "infini": ("gate",),
+    "armt": ("value.weight",),
+    "titans": ("out.weight", "rates.bias"),
+}
 WEIGHTS = {
     "bswa": set(),
     "fam": {"fam_embedding"},
@@ -39,6 +45,7 @@ WEIGHTS = {
     "extra": {"summary_embedding"},
     "rmt": {"rmt_embedding"},
     "armt": {"armt_embedding", *(f"layers.{i}.memory.{name}" for i in range(3) for name in OF_ARMT)},
+    "titans": {f"layers.{i}.memory.{name}" for i in range(3) for name in OF_TITANS},
     "infini": {f"layers.{i}.memory.gate" for i in range(3)},
 }
 each_memory = pytest.mark.parametrize("attention", WEIGHTS)
@@ -162,6 +169,6 @@ def test_random_weights_depend_on_the_seed_alone(attention: str) -> None:
     for name in WEIGHTS[attention]:
         first, same, other = (decoder.get_parameter(name) for decoder in decoders)
         assert first.isfinite().all() and torch.equal(first, same)
-        assert torch.equal(first, other) == name.endswith(CONSTANT), name
+        assert torch.equal(first, other) == name.endswith(CONSTANT.get(attention, ())), name
     if attention == "mixed":
         assert all((decoders[0].get_parameter(name) == 1).all() for name in WEIGHTS[attention])

@@ -22,6 +22,7 @@ MORE = {
         for rule, m in (("linear", 0), ("delta", 2))
     },
     **{f"rmt-n{n}": small_config("rmt", rmt_length=3, rmt_summaries=n, memory_segments=n) for n in (0, 2)},
+    **{f"titans-{v}": small_config("titans", titans_variant=v, titans_heads=h) for v, h in (("mag", 1), ("mal", 2))},
     "armt": small_config("armt", armt_length=3, armt_features=4),
     "local": small_config("bswa", local_window=3, global_every=2),
     "untied": small_config("fam", tie_embeddings=False),

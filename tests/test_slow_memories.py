@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowRmt
+from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowRmt, SlowTitans
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import memory_weights
@@ -25,6 +25,10 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
         for n in (0, 2)
     },
     **{f"armt-M{m}": (SlowArmt, {"armt_length": 3, "armt_features": 4, "memory_segments": m}) for m in (0, 2)},
+    **{
+        f"titans-{v}-M{m}": (SlowTitans, {"titans_variant": v, "titans_heads": h, "memory_segments": m})
+        for v, h, m in (("mag", 2, 0), ("mal", 1, 0), ("mag", 1, 2))
+    },
 }
 
 
@@ -59,10 +63,17 @@ def test_gradients_are_those_of_the_slow_form(case: str) -> None:
         assert distance(one, other) <= 1e-8 * max(1, other.abs().max().item()), name
 
 
+NEUTRAL: list[dict[str, Any]] = [
+    {"attention": "infini"},
+    {"attention": "infini", "infini_rule": "delta"},
+    {"attention": "armt"},
+    {"attention": "titans"},
+    {"attention": "titans", "titans_variant": "mal"},
+]
+
+
 @pytest.mark.parametrize("segments", [0, 2])
-@pytest.mark.parametrize(
-    "fields", [{"attention": "infini"}, {"attention": "infini", "infini_rule": "delta"}, {"attention": "armt"}]
-)
+@pytest.mark.parametrize("fields", NEUTRAL, ids=str)
 @torch.no_grad()
 def test_an_untrained_memory_changes_nothing(fields: dict[str, Any], segments: int) -> None:
     """What is built on a pretrained model reads as the model does, and its memory can learn from there."""
@@ -105,6 +116,8 @@ LEARNS: list[dict[str, Any]] = [
     {"attention": "rmt", "rmt_length": 2},
     {"attention": "rmt", "rmt_length": 2, "rmt_summaries": 2},
     {"attention": "armt", "armt_length": 2, "armt_features": 8},
+    {"attention": "titans"},
+    {"attention": "titans", "titans_variant": "mal", "titans_heads": 2},
 ]
 
 
@@ -119,3 +132,45 @@ def test_a_short_training_lowers_the_loss(fields: dict[str, Any]) -> None:
 def test_without_a_memory_the_same_training_learns_nothing() -> None:
     losses, _, _ = trained("bswa")
     assert min(losses[5:]) > 3.3  # log 40 is 3.7
+
+
+@torch.no_grad()
+def test_titans_never_diverges_however_often_a_block_comes() -> None:
+    """Steps as large as they can be, on a block whose keys are all alike."""
+    config = small_config("titans", block_size=16)
+    decoder = small_decoder(config)
+    for layer in decoder.layers:
+        layer.memory["rates"].weight.zero_()
+        layer.memory["rates"].bias.copy_(torch.tensor([-9.0, 0.0, 9.0]))
+    state = decoder.start(1)
+    tokens = torch.full((1, 16), 7)
+    for part in (tokens[:, :9], tokens[:, 9:]):
+        state = decoder.prefill(part, state)
+    once = [layer["titans_weights"].norm() for layer in state.layers]
+    for _ in range(100):
+        decoder.update_again(state)
+    for layer, size in zip(state.layers, once, strict=True):
+        assert layer["titans_weights"].norm() < 3 * size
+
+
+SUMS = {"infini": ["infini_table"], "armt": ["armt_table"], "titans": ["titans_weights", "titans_momentum"]}
+
+
+@pytest.mark.parametrize("attention", [*SUMS, "rmt"])
+@torch.no_grad()
+def test_sums_stay_precise_in_sixteen_bits(attention: str) -> None:
+    """In a model of bfloat16, and in one that autocast computes in it."""
+    config = small_config(attention)
+    for dtype in (torch.bfloat16, torch.float32):
+        decoder = small_decoder(config, dtype)
+        tokens = random_tokens(config, 2, 22)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.float32):
+            latents, after_one = decoder.read(tokens[:, :4], decoder.start(2))
+            state = after_one.fork()
+            latents = torch.cat((latents, decoder.read(tokens[:, 4:], after_one)[0]), dim=1)
+        assert latents.isfinite().all() and latents.dtype == dtype
+        for layer in state.layers:
+            for name in SUMS.get(attention, []):
+                assert layer[name].dtype == torch.float32
+                rounded = layer[name].bfloat16().float()
+                assert not torch.equal(layer[name], rounded), "computed in sixteen bits"

@@ -75,7 +75,8 @@ class Layer(nn.Module):
         latents = None
         if output or x.shape[1] > at.count:
             after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
-            latents = self.residual(x, self._attend(normed, [*memory.slots(state, at.parts), block, *after], state, at))
+            attended = self._attend(normed, [*memory.slots(state, at.parts), block, *after], state, at)
+            latents = self.residual(x, memory.beside(attended, normed, state, self))
         if at.completes:
             extra = latents[:, at.count :] if latents is not None else None
             state |= memory.write(Block(*block, inputs, extra), state, self, at)

@@ -152,8 +152,8 @@ class Memory:
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
 
-        A class that overrides ``write``, ``mix``, ``before`` or ``complete`` and not this has products that are not
-        known.
+        A class that overrides ``write``, ``mix``, ``beside``, ``before`` or ``complete`` and not this has products that
+        are not known.
         """
         return Products()
 
@@ -162,7 +162,7 @@ class Memory:
         return Products()
 
     def mix_products(self, config: Shape) -> Products:
-        """The products of ``mix`` in one layer, for one token or extra position."""
+        """The products of ``mix`` and ``beside`` in one layer, for one token or extra position."""
         return Products()
 
     def complete_products(self, config: Shape, blocks: int) -> Products:
@@ -199,6 +199,11 @@ class Memory:
 
         ``queries`` [b, h, t, k] are not turned to their positions. Only called where the memory ``mixes``.
         """
+        return attended
+
+    def beside(self, attended: Tensor, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
+        """Attention's output [b, t, d], after its projection, with what the memory makes of the same normed ``inputs``
+        [b, t, d] added."""
         return attended
 
     def forgets(self, config: Shape, blocks: int) -> bool:
