@@ -119,7 +119,7 @@ class _Layer:
                 )
                 attended = self.of_fam._attend(fams[-1], moved, keys, shown, sees.expand(self.memory.fam_length, -1))
                 residual = fams[-1] if block > 0 or carries_context else torch.zeros_like(fams[-1])
-                fams.append(self.of_fam._finish_fam(attended + residual))
+                fams.append(self.of_fam._finish_fam(self._added(residual, attended)))
         past = blocks[:, None] - blocks[None, :]
         causal = order[:, None] >= order[None, :]
         sees_tokens = causal & (past <= segments)
@@ -150,6 +150,13 @@ class _Layer:
     def _of_block(self, count: int) -> Tensor:
         """For each latent of ``count`` FAMs in a row, the block that sees it."""
         return torch.arange(count).repeat_interleave(self.memory.fam_length if count else 0)
+
+    def _added(self, residual: Tensor, attended: Tensor) -> Tensor:
+        """The residual, or the fixed gate of arXiv 2203.07852: c g + z (1 - g)."""
+        if self.memory.fam_gate == "none":
+            return attended + residual
+        gate = 1 / (1 + (-self.weights["memory.residual.gate"]).exp())
+        return residual * gate + attended * (1 - gate)
 
     def _finish_fam(self, fam: Tensor) -> Tensor:
         if self.memory.fam_ffn:

@@ -127,7 +127,8 @@ class SlowMemory:
 
     def softmax(self, queries: Tensor, keys: list[Tensor], values: list[Tensor], shown: Tensor) -> Tensor:
         group = self.config.heads // self.config.kv_heads
-        key, value = (torch.cat(parts, dim=2).repeat_interleave(group, dim=1) for parts in (keys, values))
+        alike = [[x.expand(len(queries), -1, -1, -1) for x in parts] for parts in (keys, values)]
+        key, value = (torch.cat(parts, dim=2).repeat_interleave(group, dim=1) for parts in alike)
         scores = torch.einsum("bhtk,bhsk->bhts", queries, key) / self.config.head_width**0.5
         scores = scores.masked_fill(~shown, float("-inf"))
         shares = (scores - scores.amax(-1, keepdim=True)).exp()
@@ -205,6 +206,14 @@ class SlowInfini(SlowMemory):
 
     def _sigma(self, x: Tensor) -> Tensor:
         return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+
+
+class SlowPersistent(SlowMemory):
+    """arXiv 1907.01470, 4.1: learned vectors join the softmax, here at the block's beginning."""
+
+    def slots(self, layer: int, start: int) -> tuple[Tensor, Tensor]:
+        place = torch.full((self.memory.persistent_length,), start)
+        return self.turned(self.own(layer, "slot_keys")[None], place), self.own(layer, "slot_values")[None]
 
 
 class SlowRmt(SlowMemory):

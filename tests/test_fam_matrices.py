@@ -34,6 +34,19 @@ def test_any_chunking_equals_the_reference(null_sink: bool, ffn: bool, segments:
             assert distance(layer["fam"], fams[-1]) <= 1e-9 * fams[-1].abs().max()
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("ffn", [True, False])
+@pytest.mark.parametrize("norm", ["none", "rms"])
+@torch.no_grad()
+def test_a_gate_in_place_of_the_residual_is_that_of_the_reference(rank: int, ffn: bool, norm: str) -> None:
+    config = small_config("fam", fam_gate="fixed", fam_rank=rank, fam_ffn=ffn, fam_norm=norm, memory_segments=1)
+    decoder, tokens = small_decoder(config), random_tokens(config, 2, 22)
+    expected = reference.read(config, double_weights(decoder), tokens)
+    for sizes in ([22], [1] * 22, [5, 9, 1, 7]):
+        latents, _ = read_in_chunks(decoder, tokens, sizes)
+        assert distance(latents, expected.latents) <= 1e-10
+
+
 @torch.no_grad()
 def test_matrices_of_zero_change_nothing_and_others_change_the_fam_alone() -> None:
     own, plain = small_decoder(small_config("fam", fam_rank=3)), small_decoder(small_config("fam"))

@@ -50,9 +50,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"armt-M{m}": {"armt_length": 3, "armt_features": 8, "memory_segments": m} for m in (0, 2)},
     **{f"titans-{v}": {"titans_variant": v, "titans_heads": h} for v, h in (("mag", 1), ("mal", 2))},
     "titans-M2": {"memory_segments": 2},
+    **{
+        f"persistent-M{m}-N{n}": {"persistent_length": 3, "memory_segments": m, "sinks": n} for m, n in ((0, 0), (2, 1))
+    },
+    "fam-gate": {"fam_gate": "fixed", "memory_segments": 2},
     "infini-paper": {"infini_gate": "sigmoid", "infini_rule": "delta"},
 }
-KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans"}
+KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans", "persistent"}
 # those of other packages that are installed here, as they are by default
 VARIANTS |= {name: {"block_size": 64} for name in memory_entry_points() if name not in KNOWN}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

@@ -33,6 +33,7 @@ CONSTANT = {
     "mixed": ("gate",),
     "infini": ("gate",),
     "armt": ("value.weight",),
+    "persistent": ("slot_values",),
     "titans": ("out.weight", "rates.bias"),
 }
 WEIGHTS = {
@@ -45,6 +46,7 @@ WEIGHTS = {
     "extra": {"summary_embedding"},
     "rmt": {"rmt_embedding"},
     "armt": {"armt_embedding", *(f"layers.{i}.memory.{name}" for i in range(3) for name in OF_ARMT)},
+    "persistent": {f"layers.{i}.memory.{name}" for i in range(3) for name in ("slot_keys", "slot_values")},
     "titans": {f"layers.{i}.memory.{name}" for i in range(3) for name in OF_TITANS},
     "infini": {f"layers.{i}.memory.gate" for i in range(3)},
 }

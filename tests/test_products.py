@@ -23,6 +23,8 @@ MORE = {
     },
     **{f"rmt-n{n}": small_config("rmt", rmt_length=3, rmt_summaries=n, memory_segments=n) for n in (0, 2)},
     **{f"titans-{v}": small_config("titans", titans_variant=v, titans_heads=h) for v, h in (("mag", 1), ("mal", 2))},
+    "persistent": small_config("persistent", persistent_length=3, memory_segments=1),
+    "fam-gate": small_config("fam", fam_gate="fixed", fam_rank=2),
     "armt": small_config("armt", armt_length=3, armt_features=4),
     "local": small_config("bswa", local_window=3, global_every=2),
     "untied": small_config("fam", tie_embeddings=False),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowRmt, SlowTitans
+from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowPersistent, SlowRmt, SlowTitans
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import memory_weights
@@ -29,6 +29,7 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
         f"titans-{v}-M{m}": (SlowTitans, {"titans_variant": v, "titans_heads": h, "memory_segments": m})
         for v, h, m in (("mag", 2, 0), ("mal", 1, 0), ("mag", 1, 2))
     },
+    **{f"persistent-M{m}": (SlowPersistent, {"persistent_length": 3, "memory_segments": m}) for m in (0, 2)},
 }
 
 

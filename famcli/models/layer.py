@@ -75,7 +75,9 @@ class Layer(nn.Module):
         latents = None
         if output or x.shape[1] > at.count:
             after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
-            attended = self._attend(normed, [*memory.slots(state, at.parts), block, *after], state, at)
+            learned = memory.learned_slots(self, len(x))
+            slots = memory.slots(state, at.parts[: len(at.parts) - len(learned)])
+            attended = self._attend(normed, [*slots, *learned, block, *after], state, at)
             latents = self.residual(x, memory.beside(attended, normed, state, self))
         if at.completes:
             extra = latents[:, at.count :] if latents is not None else None

@@ -186,6 +186,10 @@ class Memory:
         """Keys and values [b, g, n, k] that join the softmax of a block's tokens, a pair for each of ``parts``."""
         return []
 
+    def learned_slots(self, layer: LayerView, batch: int) -> list[KeysValues]:
+        """Keys and values [b, g, n, k] that are weights of the layer; a pair for each of the last ``parts``."""
+        return []
+
     def visible(self, state: State, parts: Sequence[Part]) -> Tensor | None:
         """[b, n] which of the keys that ``slots`` gives a row's tokens see; ``None``: all."""
         return None

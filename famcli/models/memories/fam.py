@@ -60,6 +60,12 @@ class Fam(Slots):
         "so that tokens are read as the base reads them; 0: none, as in the paper",
     )
 
+    fam_gate: Literal["none", "fixed"] = setting(
+        "none",
+        "fixed: a learned gate a channel weighs what a latent was against what attention gives, in place of the "
+        "residual (Block-Recurrent Transformer, arXiv 2203.07852); none: the paper's residual",
+    )
+
     def check(self, config: Shape) -> None:
         super().check(config)
         if not 0 <= self.fam_rank <= config.width:
@@ -74,10 +80,14 @@ class Fam(Slots):
         return {"fam_embedding": self.fam_length}
 
     def layer_module(self, config: Shape, number: int) -> nn.Module | None:
-        """Its own matrices: of attention, and of the feed-forward where the FAM passes it."""
-        if not self.fam_rank:
+        """Its own matrices: of attention, and of the feed-forward where the FAM passes it; and the gate.
+
+        The gate begins at three quarters of what a latent was.
+        """
+        if not self.fam_rank and self.fam_gate == "none":
             return None
-        from torch.nn import ModuleDict
+        import torch
+        from torch.nn import ModuleDict, Parameter, ParameterDict
 
         from famcli.models.memories.low_rank import LowRank
 
@@ -86,7 +96,10 @@ class Fam(Slots):
         sizes = {"q": (width, heads), "k": (width, kv_heads), "v": (width, kv_heads), "o": (heads, width)}
         if self.fam_ffn:
             sizes |= {"gate": (width, ffn), "up": (width, ffn), "down": (ffn, width)}
-        return ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in sizes.items()})
+        own = ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in sizes.items() if self.fam_rank})
+        if self.fam_gate == "fixed":
+            own["residual"] = ParameterDict({"gate": Parameter(torch.ones(width))})
+        return own
 
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The queries, what they see, and the FAM's new keys and values."""
@@ -139,8 +152,9 @@ class Fam(Slots):
             return layer
         from famcli.models.memories.low_rank import with_own
 
-        parts = {name: f"{'attention' if name in _OF_ATTENTION else 'ffn'}.{name}_proj" for name in layer.memory}
-        return cast("LayerView", with_own(layer, {parts[name]: matrix for name, matrix in layer.memory.items()}))
+        matrices = {name: matrix for name, matrix in layer.memory.items() if name != "residual"}
+        parts = {name: f"{'attention' if name in _OF_ATTENTION else 'ffn'}.{name}_proj" for name in matrices}
+        return cast("LayerView", with_own(layer, {parts[name]: matrix for name, matrix in matrices.items()}))
 
     def _set(self, fam: Tensor, layer: LayerView, at: Place) -> State:
         layer = self._own(layer)
@@ -175,6 +189,10 @@ class Fam(Slots):
         fam, initial, own = state["fam"], state["fam_initial"], self._own(layer)
         attended = own.attention.attend(self._queries(fam, layer, at), self.seen(block, state, at))
         carried = (fam if self.fam_keep_initial else fam.masked_fill(initial[:, None, None], 0)) / stride
+        if self.fam_gate == "fixed":
+            gate = layer.memory["residual"]["gate"].sigmoid().to(fam.dtype)
+            carried = gate * carried + (1 - gate) * own.attention_out_norm(attended)
+            attended = attended.new_zeros(attended.shape)
         fam = own.residual(carried, attended) if self.fam_ffn else carried + own.attention_out_norm(attended)
         if self.fam_norm == "rms":
             fam = self.fam_scale * rms_norm(fam, fam.shape[-1:])
