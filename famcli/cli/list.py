@@ -11,6 +11,7 @@ import click
 
 from famcli.cli.options import as_json, output, plugin_option
 from famcli.cli.saying import say, say_json, say_table, tell
+from famcli.cli.sizes import short_count, size
 from famcli.errors import UserError
 from famcli.fields import read_json
 
@@ -105,10 +106,10 @@ def _row(entry: JSON) -> list[str]:
     growing = memory and memory["state_float32_per_token"]
     return [
         entry["name"],
-        _short(entry["parameters"]) if entry["parameters"] else "",
-        _size(memory["weights_bfloat16"]) if memory else "",
-        _size(memory["weights_float32"]) if memory else "",
-        f"{_size(growing)} a token" if growing else _size(memory["state_float32"]) if memory else "",
+        short_count(entry["parameters"]) if entry["parameters"] else "",
+        size(memory["weights_bfloat16"]) if memory else "",
+        size(memory["weights_float32"]) if memory else "",
+        f"{size(growing)} a token" if growing else size(memory["state_float32"]) if memory else "",
         entry["attention"],
         entry["licence"],
         _weights(entry),
@@ -132,25 +133,22 @@ def _in_hub_cache(preset: Preset) -> bool:
     return preset.base is not None and (cache / f"models--{preset.base.replace('/', '--')}").is_dir()
 
 
-def _short(count: int) -> str:
-    """134515008 -> ``135M``, 8829669376 -> ``8.8B``."""
-    return f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.3g}M"
-
-
-def _size(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 2**10:.1f} KiB"
-
-
-@command.command(short_help="Memories for --model, with their fields.")
+@command.command(short_help="Memories for --model, with their fields, or what they take on a model.")
+@click.option("--model", metavar="MODEL[,FIELD=VALUE...]", help="Also say what each memory would take on this model.")
 @plugin_option
 @as_json
-def memories(json_output: bool) -> None:
-    """Memories for --model NAME,attention=MEMORY, with the fields each of them has."""
+def memories(model: str | None, json_output: bool) -> None:
+    """Memories for --model NAME,attention=MEMORY, with the fields each of them has.
+
+    With --model: a table of what each takes on that model, with as many memory segments and sinks as it has. No
+    weights are read.
+    """
     from famcli.models.memories import memory_entry_points, memory_kind
+
+    if model is not None:
+        from famcli.cli.memory_table import say_memories_on
+
+        return say_memories_on(model, json_output)
 
     described: list[JSON] = []
     for name in memory_entry_points():
@@ -171,6 +169,7 @@ def memories(json_output: bool) -> None:
         for field in entry["fields"]:
             say(f"  {field['name']}={str(field['default']).lower()}")
             say(f"      {field['help']}")
+    say("what each takes on a model: famcli list memories --model fam-tiny")
 
 
 @command.command()
