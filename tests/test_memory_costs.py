@@ -73,6 +73,8 @@ def test_a_preset_is_listed_whether_or_not_its_weights_are_here(
     monkeypatch.setattr("famcli.checkpoints.weights.SafeTensor.read", refuse)
     costs = listed(capsys, "--model", "fam-24b")
     assert costs["infini"]["state_bytes"] > costs["bswa"]["state_bytes"] > 10**9
+    full = listed(capsys, "--model", "full-135m")  # has no window of its own
+    assert "M 3, m" in full["rmt"]["described"] and "M 3, F" in full["gated_fam"]["described"]
     small = listed(capsys, "--model", "fam-tiny,attention=armt,armt_length=3")
     assert small["armt"]["own"] and "m 3" in small["armt"]["described"]
     assert main(["list", "memories", "--model", "fam-tiny"]) == 0

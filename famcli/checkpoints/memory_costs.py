@@ -74,7 +74,7 @@ def memory_costs(config: ModelConfig, left_out: Callable[[UserError], None]) -> 
     costs = []
     for name in memory_entry_points():
         try:
-            costs.append(_cost(config if name == config.attention else _with(config, name), config.attention, base))
+            costs.append(_cost(_with(config, name), config.attention, base))
         except UserError as error:
             left_out(error)
     return costs
