@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from famcli.errors import UserError
-from famcli.fields import parse_lengths, whole_number
+from famcli.fields import parse_lengths
 from famcli.metrics.recall import first_digit_run, token_accuracy
 from famcli.seams import Head, join, special_of
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Prompt, Sample, Segment, Task, option
 
+from .drawing import MOST_SAMPLES, parse_count
+from .pieces import Filler
 from .wordings import DESCRIPTION, FILLER, KEY_LINE, NAMES, QUESTION, WORDINGS, Wording
 
 GENERATION_BUDGET = 10
@@ -34,8 +36,6 @@ GRID_DEPTHS = (0, 25, 50, 75, 100)
 """Per cent of the filler that stands before the key in the cells of position ``grid``."""
 
 POSITIONS = ("start", "random", "grid")
-MOST_SAMPLES = 100_000
-"""A run has no more: as many texts of 1k tokens are a hundred million."""
 LARGEST_KEY_DIGITS = GENERATION_BUDGET - 1
 MOST_KEYS = len(NAMES)
 
@@ -46,13 +46,6 @@ def parse_positions(text: str) -> tuple[str, ...]:
     if not given <= set(POSITIONS):
         raise ValueError(f"one or several of {','.join(POSITIONS)}")
     return tuple(position for position in POSITIONS if position in given)
-
-
-def parse_count(text: str) -> int:
-    """A whole number from 1 to ``MOST_SAMPLES``."""
-    if not re.fullmatch("0*[1-9][0-9]*", text) or whole_number(text.lstrip("0")) > MOST_SAMPLES:
-        raise ValueError(f"a whole number from 1 to {MOST_SAMPLES}")
-    return int(text)
 
 
 def parse_key_digits(text: str) -> int:
@@ -230,17 +223,13 @@ class PassKeyText:
     def __init__(self, tokenizer: Encoder, wording: Wording = WORDINGS["classic"]) -> None:
         self.tokenizer, self.wording = tokenizer, wording
         self.special = special_of(tokenizer)
-        self.newline = join(Head(None), ("\n",), tokenizer).tokens
-        self.first_unit = join(Head(None), ("\n" + FILLER,), tokenizer).ids[self.newline :]
-        self.next_unit = join(join(Head(), (FILLER,), tokenizer).head, (" " + FILLER,), tokenizer).ids
-        self._filler = self.first_unit
+        self._filler = Filler(FILLER, "\n", tokenizer)
+        self.newline = self._filler.before
         self._around: dict[tuple[tuple[str, ...], tuple[bool, ...]], int] = {}
 
     def filler(self, tokens: int) -> NDArray[np.int64]:
         """The first ``tokens`` token ids of the filler repeated for ever: a view that all prompts share."""
-        if tokens > len(self._filler):
-            self._filler = np.concatenate((self.first_unit, np.resize(self.next_unit, tokens - len(self.first_unit))))
-        return self._filler[:tokens]
+        return self._filler.tokens(tokens)
 
     def line(self, told: Told) -> str:
         """The sentences that tell a key."""

@@ -198,3 +198,23 @@ def test_cost_against_length_is_the_median_of_the_kinds(tmp_path: Path) -> None:
     chart = run_cost_chart(compare([run]))
     assert chart and [panel.description for panel in chart.panels] == ["a, 1k: 4 seconds", "a, 1k: 3 MiB"]
     assert run_cost_chart(compare([passkey_record("a", {(1024, "start"): [1]})])) is None, "there are no samples"
+
+
+def test_what_has_no_lengths_is_told_by_its_number(tmp_path: Path) -> None:
+    def answers(right: dict[int, float]) -> list[Answer]:
+        return [Answer(f"{n}", {"f1": value}, cell={"pairs": n}) for n, value in right.items()]
+
+    runs = [
+        document_run(tmp_path, "fam-tiny", answers({1: 1, 20: 1})),
+        document_run(tmp_path, "b", answers({1: 1, 20: 0})),
+    ]
+    comparison = compare(runs)
+    told = dict(line.split(" remembers to ") for line in answer_lines(comparison) if " remembers to " in line)
+    assert {name: words.partition(":")[0] for name, words in told.items()} == {
+        "quality: fam-tiny": "at least 20 pairs, the most measured",
+        "quality: b": "1 pair",
+    }
+    assert "not at 20 pairs: 0.000" in told["quality: b"]
+    assert [row.settings for row in comparison.rows] == [{"pairs": 1}, {"pairs": 20}]
+    assert [chart.name for chart in recall_charts(comparison)] == ["recall-curves-pairs", "recall-heat-map"]
+    assert run_cost_chart(comparison) is None

@@ -20,6 +20,10 @@ Key = tuple[tuple[str, Setting], ...]
 """Settings that can be looked up."""
 
 
+LENGTH = "length"
+"""The setting that is a length of texts in tokens; any other whole number is so many of what its name says."""
+
+
 ALL: Key = ()
 """The group of all samples of a run."""
 
@@ -81,9 +85,15 @@ def grouped(entries: Iterable[Entry], key: Callable[[Entry], Key | None]) -> dic
     return groups
 
 
-def words_first(item: tuple[str, Setting]) -> tuple[bool, str]:
-    """Sorts settings: values in words, then numbers, both by name."""
-    return not isinstance(item[1], str), item[0]
+def words_first(item: tuple[str, Setting]) -> tuple[bool, bool, str]:
+    """Sorts settings: values in words, then numbers, both by name, and a length last."""
+    return not isinstance(item[1], str), item[0] == LENGTH, item[0]
+
+
+def axis_of(settings: Mapping[str, Setting]) -> str | None:
+    """The setting that says how much is to be remembered: a length, else the only whole number; ``None`` for none."""
+    amounts = [name for name, value in settings.items() if type(value) is int and value > 0]
+    return LENGTH if LENGTH in amounts else amounts[0] if len(amounts) == 1 else None
 
 
 def in_order(settings: Mapping[str, Setting]) -> list[Any]:
@@ -99,11 +109,18 @@ def _natural(value: Setting) -> list[tuple[bool, float, str]]:
 
 
 def format_settings(settings: Mapping[str, Setting]) -> str:
-    """``start 64k``: values in words first, lengths in tokens last."""
+    """``start 64k``, ``16 pairs 8k``: values in words first, lengths in tokens last."""
     return " ".join(
-        format_tokens(value) if isinstance(value, int) else str(value)
-        for _, value in sorted(settings.items(), key=words_first)
+        format_amount(name, value) if isinstance(value, int) else str(value)
+        for name, value in sorted(settings.items(), key=words_first)
     )
+
+
+def format_amount(name: str, value: int) -> str:
+    """``64k`` of a length, ``16 pairs`` of anything else."""
+    if name == LENGTH:
+        return format_tokens(value)
+    return f"{value:,} {name.removesuffix('s') if value == 1 else name}"
 
 
 def format_tokens(count: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from famcli.compare.cells import Setting, cell_names, format_tokens, in_order
+from famcli.compare.cells import Setting, cell_names, format_amount, in_order
 from famcli.compare.pairing import fact_words, facts, samples_of
 from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RunRecord
@@ -85,12 +85,12 @@ def _words(settings: Mapping[str, list[Setting]]) -> list[str]:
 
 
 def _lengths(settings: Mapping[str, list[Setting]]) -> list[str]:
-    """``1k, 4k`` or ``1k to 64k``."""
-    lists = [[value for value in found if type(value) is int] for found in settings.values()]
-    return [_range(found) for found in lists if found]
+    """``1k, 4k`` or ``1k to 64k``, ``4, 16 pairs``."""
+    lists = {name: [value for value in found if type(value) is int] for name, found in settings.items()}
+    return [_range(name, found) for name, found in lists.items() if found]
 
 
-def _range(lengths: Sequence[int]) -> str:
-    if len(lengths) <= FEW:
-        return ", ".join(map(format_tokens, lengths))
-    return f"{format_tokens(lengths[0])} to {format_tokens(lengths[-1])}"
+def _range(name: str, amounts: Sequence[int]) -> str:
+    *others, last = (format_amount(name, amount).split()[0] for amount in amounts)
+    last = last + format_amount(name, amounts[-1]).removeprefix(last)
+    return ", ".join([*others, last]) if len(amounts) <= FEW else f"{others[0]} to {last}"

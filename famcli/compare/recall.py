@@ -1,4 +1,4 @@
-"""How long a text may be until a model no longer remembers, and what reading so much cost."""
+"""How long a text may be, or how much may stand in it, until a model no longer remembers, and what that cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Measured:
     """A score at one length.
 
     Attributes:
-        length: of the texts, in tokens.
+        length: of the texts, in tokens; where ``Recall.axis`` is another, how much of that stands in them.
         score, interval, too_few: see ``Row``.
         right: how many samples were right, where each is right or wrong.
         seconds: mean of the samples, each with its share of the time its batch took; ``None`` without samples.
@@ -47,7 +47,9 @@ class Recall:
     Attributes:
         task: its name, with what differs between texts of its kinds, such as ``passkey (wording flight)``.
         metric: its headline score.
-        settings: what the cells have in common besides their length, such as where the key is.
+        settings: what the cells have in common besides ``axis``, such as where the key is.
+        axis: what ``points`` differ in: ``length``, or what is counted in a task that has no lengths, such as
+            ``pairs``.
         column: the model.
         held: the score from which a text counts as remembered.
         points: by length, the shortest first; at least one.
@@ -56,6 +58,7 @@ class Recall:
     task: str
     metric: str
     settings: dict[str, Setting]
+    axis: str
     column: str
     held: float
     points: tuple[Measured, ...]
@@ -95,6 +98,7 @@ class _Kind:
 
     metric: str
     settings: dict[str, Setting]
+    axis: str
     facts: dict[str, str]
     points: dict[str, list[Measured]] = field(default_factory=dict)
 
@@ -102,7 +106,7 @@ class _Kind:
 def recalls_of(
     found: Sequence[CellRuns], rows: Sequence[Row], columns: Sequence[str], held: float
 ) -> tuple[Recall, ...]:
-    """By task, kind and column, of all scores from 0 to 1 that are measured by length, of which more is better.
+    """By task, kind and column, of all scores from 0 to 1 that are measured by an amount, of which more is better.
 
     Runs of a task that differ in anything but their lengths, such as the wording, are kinds of their own.
 
@@ -114,19 +118,21 @@ def recalls_of(
     """
     kinds: dict[str, _Kind] = {}
     for cell, row in zip(found, rows, strict=True):
-        if not is_recall(row):
+        axis = cells.axis_of(row.settings)
+        if axis is None or not is_recall(row):
             continue
-        settings = {name: value for name, value in cell.settings.items() if name != "length"}
+        settings = {name: value for name, value in cell.settings.items() if name != axis}
         for column, (record, _) in cell.runs.items():
             told = facts(record)
-            key = repr((cell.metric, sorted(told.items()), sorted(settings.items())))
-            kind = kinds.setdefault(key, _Kind(cell.metric, settings, told))
-            kind.points.setdefault(column, []).append(_measured(row, column, cell.entries(column).values()))
+            key = repr((cell.metric, axis, sorted(told.items()), sorted(settings.items())))
+            kind = kinds.setdefault(key, _Kind(cell.metric, settings, axis, told))
+            kind.points.setdefault(column, []).append(_measured(row, axis, column, cell.entries(column).values()))
     recalls = [
         Recall(
             task=" ".join([kind.facts["task"], *([f"({', '.join(words)})"] if words else [])]),
             metric=kind.metric,
             settings=kind.settings,
+            axis=kind.axis,
             column=column,
             held=held,
             points=tuple(sorted(points, key=lambda point: point.length)),
@@ -138,18 +144,17 @@ def recalls_of(
 
 
 def is_recall(row: Row) -> bool:
-    """Whether a row tells what is remembered of texts of a length."""
-    length = row.settings.get("length")
-    whole = type(length) is int and length > 0
-    return whole and row.higher_is_better and all(0 <= score.value <= 1 for score in row.scores.values())
+    """Whether a row tells what is remembered of texts of a length, or with so much in them."""
+    measured = cells.axis_of(row.settings) is not None
+    return measured and row.higher_is_better and all(0 <= score.value <= 1 for score in row.scores.values())
 
 
-def _measured(row: Row, column: str, entries: Iterable[Entry]) -> Measured:
+def _measured(row: Row, axis: str, column: str, entries: Iterable[Entry]) -> Measured:
     samples, score = list(entries), row.scores[column]
     values = [entry.scores[row.metric] for entry in samples if entry.weights.get(row.metric, 1.0)]
     binary = len(values) == score.n and set(values) <= {0.0, 1.0}
     return Measured(
-        length=int(row.settings["length"]),
+        length=int(row.settings[axis]),
         score=score,
         interval=row.intervals.get(column),
         too_few=column in row.too_few,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from famcli.compare.answer import Answer, best
-from famcli.compare.cells import format_tokens
+from famcli.compare.cells import LENGTH, format_amount
 from famcli.compare.comparison import Column, Comparison
 from famcli.compare.recall import Measured, Recall
 from famcli.compare.row import Row
@@ -39,8 +39,13 @@ def meanings(comparison: Comparison, answer: Answer) -> list[str]:
     found = []
     if answer.recalls:
         metrics = " or ".join(sorted({recall.metric for recall in answer.recalls}))
+        axes = sorted({recall.axis for recall in answer.recalls}, key=lambda axis: (axis != LENGTH, axis))
+        what = " or to ".join("a length" if axis == LENGTH else f"a number of {axis}" for axis in axes)
+        less = (
+            "shorter length" if axes == [LENGTH] else "smaller one" if LENGTH not in axes else "shorter or smaller one"
+        )
         found.append(
-            f"remembers to a length: {metrics} is {answer.held:g} or more there and at every shorter length measured "
+            f"remembers to {what}: {metrics} is {answer.held:g} or more there and at every {less} measured "
             "(--held); s a sample: its share of the time its batch took"
         )
     if comparison.baseline is None and any(len(row.scores) > 1 for row in answer.headlines):
@@ -52,7 +57,8 @@ def answer_values(comparison: Comparison) -> dict[str, Any] | None:
     """The answer for programs; ``remembers_to`` is ``None`` where the shortest length measured does not hold.
 
     ``held``; ``sentences``; ``recalls``, one a kind of text and model: ``task``, ``metric``, ``settings``, ``model``,
-    ``remembers_to`` and ``longest_measured`` in tokens, ``points`` (see ``famcli.compare.recall.Measured``);
+    ``axis``, ``remembers_to`` and ``longest_measured`` in tokens, or in what ``axis`` counts where it is not
+    ``length``, ``points`` (see ``famcli.compare.recall.Measured``);
     ``headlines``, one a task that is not measured by length: ``task``, ``metric``, ``best`` models, and by model the
     ``verdicts`` against the baseline.
     """
@@ -68,6 +74,7 @@ def answer_values(comparison: Comparison) -> dict[str, Any] | None:
                 "metric": recall.metric,
                 "settings": recall.settings,
                 "model": recall.column,
+                "axis": recall.axis,
                 "remembers_to": recall.longest.length if recall.longest else None,
                 "longest_measured": recall.points[-1].length,
                 "points": [asdict(point) for point in recall.points],
@@ -135,19 +142,25 @@ def _how_far(recall: Recall) -> str:
     longest, broken = recall.longest, recall.broken
     if longest is None:
         first = recall.points[0]
-        only = "the only length measured" if len(recall.points) == 1 else "the shortest measured"
-        return f"does not remember at {_place(first)}, {only}: {_score(first)}{_cost(first)}"
+        only = _only(recall, "the shortest measured", "the fewest measured")
+        return f"does not remember at {_place(recall, first)}, {only}: {_score(first)}{_cost(first)}"
     if broken is None:
-        only = "the only length measured" if len(recall.points) == 1 else "the longest measured"
-        return f"remembers to at least {_place(longest)}, {only}: {_score(longest)}{_cost(longest)}"
+        only = _only(recall, "the longest measured", "the most measured")
+        return f"remembers to at least {_place(recall, longest)}, {only}: {_score(longest)}{_cost(longest)}"
     return (
-        f"remembers to {_place(longest)}: {_score(longest)}{_cost(longest)}; not at {format_tokens(broken.length)}: "
-        f"{_score(broken)}"
+        f"remembers to {_place(recall, longest)}: {_score(longest)}{_cost(longest)}; "
+        f"not at {format_amount(recall.axis, broken.length)}: {_score(broken)}"
     )
 
 
-def _place(point: Measured) -> str:
-    return f"{format_tokens(point.length)} tokens"
+def _place(recall: Recall, point: Measured) -> str:
+    return format_amount(recall.axis, point.length) + " tokens" * (recall.axis == LENGTH)
+
+
+def _only(recall: Recall, of_lengths: str, of_amounts: str) -> str:
+    if len(recall.points) == 1:
+        return "the only length measured" if recall.axis == LENGTH else "the only number measured"
+    return of_lengths if recall.axis == LENGTH else of_amounts
 
 
 def _score(point: Measured) -> str:

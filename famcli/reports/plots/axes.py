@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from famcli.compare.cells import format_tokens
+from famcli.compare.cells import LENGTH, format_tokens
 from famcli.reports.numbers import short
 from famcli.reports.plots.svg import Axis, Line, Panel, Point, line_panel, nice_ticks
 
@@ -14,8 +14,15 @@ MIB = 2**20
 
 def length_axis(lengths: Sequence[int]) -> Axis:
     """Of lengths of texts, the shortest first."""
-    ticks = [(float(length), format_tokens(length)) for length in lengths]
-    return Axis(lengths[0] / 1.25, lengths[-1] * 1.25, ticks, "length of the text in tokens", transform=math.log2)
+    return amount_axis(LENGTH, lengths)
+
+
+def amount_axis(name: str, amounts: Sequence[int]) -> Axis:
+    """Of lengths of texts, or of how much of ``name`` stands in them, the least first."""
+    length = name == LENGTH
+    ticks = [(float(amount), format_tokens(amount) if length else f"{amount:,}") for amount in amounts]
+    label = "length of the text in tokens" if length else f"{name} in the text"
+    return Axis(amounts[0] / 1.25, amounts[-1] * 1.25, ticks, label, transform=math.log2)
 
 
 def cost_line(

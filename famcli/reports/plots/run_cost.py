@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import median
 
-from famcli.compare.cells import format_tokens
+from famcli.compare.cells import LENGTH, format_tokens
 from famcli.compare.comparison import Comparison
 from famcli.compare.recall import Measured
 from famcli.reports.plots.axes import MIB, cost_line, cost_panel, length_axis
@@ -24,7 +24,8 @@ def run_cost_chart(comparison: Comparison) -> Chart | None:
     if not drawn:
         return None
     looks = series(comparison.names)
-    shown = {recall.column for recall in comparison.answer.recalls} if comparison.answer else set()
+    recalls = comparison.answer.recalls if comparison.answer else ()
+    shown = {recall.column for recall in recalls if recall.axis == LENGTH}
     return Chart(
         "run-cost",
         "what a sample cost in these runs, against length",
@@ -39,7 +40,7 @@ def run_cost_chart(comparison: Comparison) -> Chart | None:
 def _panel(comparison: Comparison, title: str, unit: str, value: Callable[[Measured], float | None]) -> Panel | None:
     found: dict[str, dict[int, list[float]]] = {}
     for recall in comparison.answer.recalls if comparison.answer else ():
-        for point in recall.points:
+        for point in recall.points if recall.axis == LENGTH else ():
             if figure := value(point):
                 found.setdefault(recall.column, {}).setdefault(point.length, []).append(figure)
     if not found:
