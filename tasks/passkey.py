@@ -63,7 +63,7 @@ def parse_wording(text: str) -> str:
 
 
 def parse_keys(text: str) -> int:
-    """A number of keys, each with a name of its own."""
+    """A number of keys, each with a name of its own; or of keys of one name."""
     if not re.fullmatch("0*[1-9][0-9]?", text) or int(text) > MOST_KEYS:
         raise ValueError(f"a whole number from 1 to {MOST_KEYS}")
     return int(text)
@@ -90,12 +90,20 @@ class PassKeyOptions:
         parse_keys,
         added=True,
     )
+    values: int = option(
+        "1",
+        "keys told of the name that is asked for, one after another: the latest counts, and position is its place. "
+        "Several need a wording with names",
+        parse_keys,
+        added=True,
+    )
 
     def __post_init__(self) -> None:
-        if self.keys > 1 and not WORDINGS[self.wording].names:
+        if max(self.keys, self.values) > 1 and not WORDINGS[self.wording].names:
             names = ", ".join(name for name, wording in WORDINGS.items() if wording.names)
+            what = f"{self.keys} keys are told apart by names" if self.keys > 1 else f"{self.values} values need a name"
             raise UserError(
-                f"task passkey: {self.keys} keys are told apart by names, and the wording '{self.wording}' has none",
+                f"task passkey: {what}, and the wording '{self.wording}' has none",
                 f"wordings with names: {names}, for example -o wording=named",
             )
 
@@ -124,7 +132,8 @@ class Draw:
         position: ``start``, ``random`` or, on the grid, ``depth 25%``.
         trial: number of the sample in its cell.
         asked: the key that is asked for.
-        others: further keys.
+        others: further keys, of other names.
+        earlier: keys that its name had before.
     """
 
     length: int
@@ -132,12 +141,16 @@ class Draw:
     trial: int
     asked: Told
     others: tuple[Told, ...] = ()
+    earlier: tuple[Told, ...] = ()
 
     @classmethod
-    def of(cls, seed: int, length: int, position: str, trial: int, digits: int, keys: int = 1) -> Draw:
+    def of(
+        cls, seed: int, length: int, position: str, trial: int, digits: int, keys: int = 1, *, values: int = 1
+    ) -> Draw:
         """Keys and depths depend on the seed, the cell and the trial alone, so that a cell can be rerun by itself."""
         drawn = [_digest(seed, length, position, trial)]
         drawn += [_digest(seed, length, position, trial, f"key {i}") for i in range(1, keys)]
+        drawn += [_digest(seed, length, position, trial, f"value {i}") for i in range(1, values)]
         numbers = _distinct([int.from_bytes(digest[:16]) for digest in drawn], 10**digits)
         first = int.from_bytes(drawn[0][22:26])
         told = [
@@ -147,7 +160,15 @@ class Draw:
         if position != "random":
             depth = 0.0 if position == "start" else int(position.removeprefix("depth ").removesuffix("%")) / 100
             told[0] = replace(told[0], depth=depth)
-        return cls(length, position, trial, told[0], tuple(told[1:]))
+        asked = told[0]
+        earlier = (replace(one, name=asked.name, depth=one.depth * asked.depth) for one in told[keys:])
+        return cls(length, position, trial, asked, tuple(told[1:keys]), tuple(earlier))
+
+    @property
+    def in_order(self) -> list[Told]:
+        """All keys of the text as they stand in it; of those at one depth the one that is asked for comes first, but
+        behind those that its name had before."""
+        return sorted((*self.earlier, self.asked, *self.others), key=lambda told: told.depth)
 
     @property
     def id(self) -> str:
@@ -179,7 +200,10 @@ class PassKey(Task):
             UserError: a length is too short for the text around the filler, or there are more than ``MOST_SAMPLES``.
         """
         options = self.options
-        draws = [Draw.of(seed, *place, options.key_digits, options.keys) for place in self._places(limit)]
+        draws = [
+            Draw.of(seed, *place, options.key_digits, options.keys, values=options.values)
+            for place in self._places(limit)
+        ]
         text = PassKeyText(tokenizer, WORDINGS[options.wording])
         least = max(text.least_length(draw) for draw in draws)
         for length in options.lengths:
@@ -241,12 +265,12 @@ class PassKeyText:
 
     def least_length(self, draw: Draw) -> int:
         """The shortest length in tokens with at least one token of filler on either side of each key."""
-        gaps = [1] * (len(draw.others) + 2)
+        gaps = [1] * (len(draw.in_order) + 1)
         return self.around(draw, gaps) + sum(gaps) + GENERATION_BUDGET
 
     def around(self, draw: Draw, gaps: Sequence[int]) -> int:
         """Tokens of a whole prompt without its fillers, one in each of the ``gaps`` that is not 0."""
-        lines = (*(self.line(told) for told in _in_order(draw)), self.question(draw.asked))
+        lines = (*(self.line(told) for told in draw.in_order), self.question(draw.asked))
         there = tuple(gap > 0 for gap in gaps)
         if (lines, there) not in self._around:
             ids = self._read(draw, [int(gap) for gap in there])[0]
@@ -255,7 +279,7 @@ class PassKeyText:
 
     def answer(self, draw: Draw) -> list[int]:
         """The tokens of the key as they go on after the question."""
-        gaps = [0] + [1] * (len(draw.others) + 1)
+        gaps = [0] + [1] * len(draw.in_order)
         head = self._read(draw, gaps)[1]
         dropped, ids = head.then(self.special.answer(f" {draw.asked.key}"), self.tokenizer)
         return [int(token) for token in ids[dropped:]]
@@ -268,7 +292,7 @@ class PassKeyText:
 
     def sample(self, draw: Draw) -> Sample:
         gaps = self.split(draw)
-        place = _in_order(draw).index(draw.asked)
+        place = draw.in_order.index(draw.asked)
         following = [gap for gap in gaps[place + 1 :] if gap]
         return Sample(
             id=draw.id,
@@ -282,16 +306,16 @@ class PassKeyText:
 
     def _distance(self, draw: Draw, place: int, following: Sequence[int]) -> int:
         """Tokens between the key that is asked for and the question."""
-        later = [join(Head(None), (self.line(told) + "\n",), self.tokenizer).tokens for told in _in_order(draw)]
+        later = [join(Head(None), (self.line(told) + "\n",), self.tokenizer).tokens for told in draw.in_order]
         return sum(following) + self.newline * len(following) + sum(later[place + 1 :])
 
     def split(self, draw: Draw) -> list[int]:
         """Tokens of filler before, between and after the keys. Random keys stand inside the filler, at every place
         alike."""
-        told, room = _in_order(draw), draw.length - GENERATION_BUDGET
+        told, room = draw.in_order, draw.length - GENERATION_BUDGET
         fixed = draw.position != "random"
         least = [1] * (len(told) + 1)
-        if fixed and told[0] is draw.asked and draw.asked.depth == 0:
+        if fixed and told[0].name == draw.asked.name and draw.asked.depth == 0:
             least[0] = 0
         if fixed and told[-1] is draw.asked and draw.asked.depth == 1:
             least[-1] = 0
@@ -301,18 +325,13 @@ class PassKeyText:
 
     def request(self, draw: Draw, gaps: Sequence[int]) -> Generate:
         segments: list[Segment] = [DESCRIPTION + "\n"]
-        for gap, line in zip(gaps, (*(self.line(told) + "\n" for told in _in_order(draw)), ""), strict=True):
+        for gap, line in zip(gaps, (*(self.line(told) + "\n" for told in draw.in_order), ""), strict=True):
             if gap:
                 segments += [self.filler(gap), "\n"]
             if line:
                 segments.append(line)
         segments.append(self.question(draw.asked))
         return Generate(Prompt(tuple(segments)), GENERATION_BUDGET)
-
-
-def _in_order(draw: Draw) -> list[Told]:
-    """The keys of a text as they stand in it; the one that is asked for comes first of those at one depth."""
-    return sorted((draw.asked, *draw.others), key=lambda told: told.depth)
 
 
 def _differences(numbers: Sequence[int]) -> list[int]:

@@ -318,3 +318,34 @@ def test_distances_are_counted_from_the_key_that_is_asked_for() -> None:
 def test_several_keys_need_names() -> None:
     with pytest.raises(UserError, match="wording 'classic' has none"):
         samples(keys="2")
+
+
+@pytest.mark.parametrize("position", ["start", "random", "grid"])
+@pytest.mark.parametrize("tokenizer", tokenizers.values())
+def test_the_latest_key_of_a_name_counts(position: str, tokenizer: Any) -> None:
+    options = {"lengths": "2k", "position": position, "trials": "4", "wording": "named"}
+    for sample in samples(tokenizer(), keys="2", values="3", **options):
+        prompt = sample.request().prompt
+        assert len(prompt_ids(prompt, tokenizer())) == 2048 - BUDGET
+        text = "".join(part if isinstance(part, str) else " FILL " for part in prompt.segments)
+        told = re.findall(r"The pass key of (\w+) is (\d+)\.", text)
+        (name,) = re.findall(r"What is the pass key of (\w+)\?", text)
+        keys = [key for other, key in told if other == name]
+        assert len(told) == len({key for _, key in told}) == 4 and len(keys) == 3
+        assert keys[-1] == sample.reference
+        assert sample.cell["position"] not in ("start", "depth 0%") or [other for other, _ in told[:3]] == [name] * 3
+        assert sample.cell["position"] != "start" or text.index("The pass key of") < text.index("FILL")
+
+
+def test_more_values_leave_the_keys_as_they_are() -> None:
+    options = {"lengths": "1k", "position": "start,random,grid", "wording": "named", "keys": "3"}
+    before, after = samples(**options), samples(values="2", **options)
+    assert [(s.id, s.reference, s.details["depth"]) for s in before] == [
+        (s.id, s.reference, s.details["depth"]) for s in after
+    ]
+    assert "values" not in PassKey.from_options(options).recorded_options()
+
+
+def test_several_values_need_a_name() -> None:
+    with pytest.raises(UserError, match="2 values need a name, and the wording 'classic' has none"):
+        samples(values="2")
