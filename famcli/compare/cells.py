@@ -117,9 +117,9 @@ def format_settings(settings: Mapping[str, Setting]) -> str:
 
 
 def format_amount(name: str, value: int) -> str:
-    """``64k`` of a length, ``16 pairs`` of anything else."""
+    """``64k`` of a length, ``16 pairs`` of anything else; ``0k`` is the text without what makes it long."""
     if name == LENGTH:
-        return format_tokens(value)
+        return format_tokens(value) if value else "0k"
     return f"{value:,} {name.removesuffix('s') if value == 1 else name}"
 
 

@@ -89,7 +89,7 @@ def facts(record: RunRecord) -> dict[str, str]:
     have a chat template of their own, but all or none of them.
     """
     task, settings = record.task, cell_names(record)
-    cells = settings | {f"{name}s" for name in settings} | {"data", "split", HOW_MANY}
+    cells = settings | {f"{name}s" for name in settings} | {"data", "split", HOW_MANY, *(task["data"] or {})}
     found = {
         "task": task["name"],
         "task version": str(task["version"]),

@@ -169,7 +169,8 @@ def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, token
     task: dict[str, Any] = {**record.task}
     if data := record.task["data"]:  # the same content elsewhere is the same run
         task["data"] = data["sha256"]
-        task["options"] = {name: value for name, value in record.task["options"].items() if name != "data"}
+        told = {"data", *data}  # an option that the data's facts name as well is a path to a part of it
+        task["options"] = {name: value for name, value in record.task["options"].items() if name not in told}
     determined: dict[str, Any] = {
         "schema_version": record.schema_version,
         "config": stream.identity,

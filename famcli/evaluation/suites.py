@@ -20,8 +20,10 @@ FOLDER = Path("suites")
 """Where suites of one's own have a name."""
 _ENDING = ".yaml"
 _ENDINGS = (_ENDING, ".yml")
+_PATHS = ("data", "background")
+"""Options that are paths."""
 _NO_PATHS = ("", "sample", "hub")
-"""Of ``data``: what is no path."""
+"""Of them: what is no path."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _options(entry: _EntryFile, folder: Path | None) -> Iterator[tuple[str, str]
     given = entry.options if entry.data is None else {**entry.options, "data": entry.data}
     for name, value in given.items():
         text = ",".join(map(_typed, value)) if isinstance(value, list) else _typed(value)
-        yield name, _data(text, folder) if name == "data" and folder else text
+        yield name, _data(text, folder) if name in _PATHS and folder else text
 
 
 def _typed(value: Value) -> str:

@@ -112,7 +112,7 @@ def run_differences(record: RunRecord, asked: Mapping[str, str], run: BaselineRu
     named = {difference.partition(":")[0] for difference in found}
     ours, theirs = record.task["options"], run.record.task["options"]
     for name in dict.fromkeys([*ours, *theirs]):
-        if name not in named | {"data"} and ours.get(name) != theirs.get(name):
+        if name not in named | {"data", *(record.task["data"] or {})} and ours.get(name) != theirs.get(name):
             found.append(f"{name}: {json.dumps(ours.get(name))}, {json.dumps(theirs.get(name))}")
     if found:
         return found

@@ -342,7 +342,8 @@ class Task(ABC):
         """Where the task's data comes from, for the run record; ``None`` for a task without data.
 
         ``sha256`` in it identifies the content: it takes the place of the option ``data`` in a run's identity, so that
-        the same data elsewhere makes the same run.
+        the same data elsewhere makes the same run. So it does for every option whose name is a key here: such an option
+        is the path of a further part of the data.
         """
         return None
 
