@@ -17,12 +17,12 @@ import torch
 from famcli.checkpoints.registry import find_model
 from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
-from famcli.cli.suites import find_suite
 from famcli.compare.reference import load_reference
 from famcli.errors import UserError
 from famcli.evaluation.choice import Given, choose_tasks
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
+from famcli.evaluation.suites import find_suite
 from famcli.harness.loading import find_file, make
 from famcli.task import Choose, Generate, Read, load_task
 

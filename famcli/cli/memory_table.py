@@ -43,7 +43,7 @@ def _row(cost: MemoryCost) -> list[str]:
         short_count(cost.parameters) if cost.parameters >= 10**6 else f"{cost.parameters:,}",
         "grows" if grows else "unknown" if cost.block_operations is None else _operations(cost.block_operations),
         "" if cost.over_bswa is None else f"{cost.over_bswa:+.1%}",
-        format_field(cost.receptive_field),
+        format_field(cost.receptive_field, None),
     ]
 
 

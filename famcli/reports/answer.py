@@ -119,7 +119,7 @@ def _recalls(recalls: Sequence[Recall], column: Column) -> str:
         where = "; ".join(f"{', '.join(places)}: {count}" for count, places in counts.items())
         parts.append(f"{outcome} ({where})")
     longest = ordered[0].longest
-    cost = f"; {_place(longest)}{_cost(longest)[1:]}" if longest and _cost(longest) else ""
+    cost = f"; {_place(ordered[0], longest)}{_cost(longest)[1:]}" if longest and _cost(longest) else ""
     verb = "remembers" if longest else "does not remember"
     return f"{recalls[0].family}: {who} {verb} {'; '.join(parts)}{cost}".replace("remember not at", "remember at")
 
@@ -132,10 +132,10 @@ def _outcome(recall: Recall) -> str:
     """``to 1k tokens, not at 4k``."""
     longest, broken = recall.longest, recall.broken
     if longest is None:
-        return f"not at {_place(recall.points[0])}"
+        return f"not at {_place(recall, recall.points[0])}"
     if broken is None:
-        return f"to at least {_place(longest)}"
-    return f"to {_place(longest)}, not at {format_tokens(broken.length)}"
+        return f"to at least {_place(recall, longest)}"
+    return f"to {_place(recall, longest)}, not at {format_amount(recall.axis, broken.length)}"
 
 
 def _how_far(recall: Recall) -> str:
