@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 FAMCLI = [sys.executable, "-c", "import sys; from famcli.cli.main import main; sys.exit(main(sys.argv[1:]))"]
-TIMES = ("seconds", "tokens_per_second", "seconds_to_first_answer", "peak_memory_bytes")
+TIMES = ("seconds", "tokens_per_second", "seconds_to_first_answer", "first_answer_seconds", "peak_memory_bytes")
 DOCUMENTS = 40
 
 

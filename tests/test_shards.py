@@ -24,7 +24,13 @@ def told(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         del record[name]
     lines = [json.loads(line) for line in (directory / "samples.jsonl").read_text().splitlines()]
     for part in (record["cost"], *lines):
-        for name in ("seconds", "tokens_per_second", "peak_memory_bytes"):
+        for name in (
+            "seconds",
+            "tokens_per_second",
+            "seconds_to_first_answer",
+            "first_answer_seconds",
+            "peak_memory_bytes",
+        ):
             part.pop(name, None)
     return record, sorted(lines, key=lambda line: line["id"])
 
