@@ -37,6 +37,7 @@ RECIPE: dict[str, Any] = {
 }
 STARTING = 0.05
 """Seconds in which Python itself starts: an interrupt may end it with a traceback of its own, before famcli begins."""
+TIMES = ("seconds", "tokens_per_second", "seconds_to_first_answer", "first_answer_seconds", "peak_memory_bytes")
 
 
 def command(*args: str | Path) -> list[str]:
@@ -69,12 +70,12 @@ def results_of(output: Path) -> dict[str, Any]:
             record = json.loads(file.read_text())
             for field in ("started", "finished"):
                 del record[field]
-            for field in ("seconds", "tokens_per_second", "peak_memory_bytes"):
-                del record["cost"][field]
+            for field in TIMES:
+                record["cost"].pop(field, None)
             found[name] = record
         elif file.name == "samples.jsonl":
             entries = [json.loads(line) for line in file.read_text().splitlines()]
-            found[name] = [{k: v for k, v in e.items() if k not in ("seconds", "peak_memory_bytes")} for e in entries]
+            found[name] = [{k: v for k, v in e.items() if k not in TIMES} for e in entries]
         else:
             found[name] = file.read_bytes()
     return found

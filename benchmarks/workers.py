@@ -7,7 +7,9 @@ python benchmarks/workers.py --kills 30 10      # 30 kills of workers, 10 of the
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
+import math
 import os
 import random
 import signal
@@ -16,12 +18,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 FAMCLI = [sys.executable, "-c", "import sys; from famcli.cli.main import main; sys.exit(main(sys.argv[1:]))"]
 TIMES = ("seconds", "tokens_per_second", "seconds_to_first_answer", "first_answer_seconds", "peak_memory_bytes")
 DOCUMENTS = 40
+
+
+PUBLISHED = {
+    "PG-19, 50 books": (50, 94_704, 82_677, 491_500),
+    "Isabelle, 16 theories": (16, 60_874, 65_008, 280_500),
+    "NarrativeQA, 115 stories": (115, 85_449, 84_376, 505_949),
+    "XLSum, 37,747 articles": (37_747, 1_888, 1_304, 13_571),
+}
+"""Documents of a task, and mean, deviation and maximum of their tokens (arXiv 2404.09173, Table 10; NarrativeQA's 5,878
+rows there are questions about 115 stories)."""
 
 
 def write_documents(folder: Path, documents: int, seed: int) -> Path:
@@ -156,13 +169,49 @@ def kill(folder: Path, texts: Path, workers: int, drivers: int, chance: random.R
     )
 
 
+def lengths(documents: int, mean: float, deviation: float, longest: int) -> list[int]:
+    """Tokens of documents of which these are known: quantiles of the log-normal distribution, and the longest."""
+    spread = math.log(1 + (deviation / mean) ** 2)
+    normal = statistics.NormalDist(math.log(mean) - spread / 2, spread**0.5)
+    found = [round(math.exp(normal.inv_cdf((i + 0.5) / documents))) for i in range(documents)]
+    return [*(min(length, longest) for length in found[:-1]), longest]
+
+
+def busy(documents: Sequence[int], workers: int) -> int:
+    """Tokens that the last worker to end has read: each takes the longest document that is left."""
+    ends = [0] * workers
+    for length in sorted(documents, reverse=True):
+        heapq.heapreplace(ends, ends[0] + length)
+    return max(ends)
+
+
+def simulate() -> None:
+    """How many times faster than one worker, where reading is all that takes time."""
+    print("documents                    workers:       8      64     512   the longest is this share of all")
+    everything: list[int] = []
+    for name, known in PUBLISHED.items():
+        documents = lengths(*known)
+        everything += documents
+        _print_simulated(name, documents)
+    _print_simulated("all four in one", everything)
+
+
+def _print_simulated(name: str, documents: Sequence[int]) -> None:
+    total = sum(documents)
+    gains = "".join(f"{total / busy(documents, workers):8.1f}" for workers in (8, 64, 512))
+    print(f"{name:<36}{gains}   {max(documents) / total:.2%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     parser.add_argument("--kills", type=int, nargs=2, metavar=("WORKERS", "DRIVERS"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--simulate", action="store_true")
     args = parser.parse_args()
+    if args.simulate:
+        return simulate()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = write_documents(folder, args.documents, args.seed)
