@@ -130,7 +130,7 @@ def test_what_is_a_file_or_is_not_there_passes(tmp_path: Path) -> None:
         check_file(tmp_path / name)
     (tmp_path / "loop").symlink_to("loop")
     check_file(tmp_path / "loop")
-    with pytest.raises(UserError, match="cannot be a path: embedded null byte"):
+    with pytest.raises(UserError, match=r"cannot be a path: .*embedded null"):
         check_file(tmp_path / "a\0b")
 
 
@@ -202,7 +202,7 @@ def test_a_zip_writes_nothing_whatever_its_members_are_called(
     ("content", "why"),
     [
         (b'{"a": "\\ud800"}\n', "line 1: invalid JSON: .*surrogates not allowed"),
-        (b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "line 1: invalid JSON"),
+        (b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n", "line 1: invalid JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}\n", "line 1: invalid JSON: Exceeds the limit"),
         ("\ufeff{}".encode("utf-16"), "is in UTF-16, and famcli reads UTF-8"),
         (b"\xff\xfe\xfd\n", "line 1: invalid JSON|is in UTF-16"),
