@@ -91,7 +91,14 @@ def test_a_directory_is_one_model_however_its_path_is_written(tmp_path: Path) ->
     passkey_run(tmp_path, "named", OTHER, "2031-01-03", model={"name": "best", "spec": "./mine"})
     found = list(columns([], tmp_path).values())
     assert sorted(found) == ["./mine,block_size=8", "/new/mine", "best", "mine", "mine", "mine"]
-    assert set(columns(["./mine"], tmp_path).values()) == {"mine"} and len(columns(["./mine"], tmp_path)) == 3
+    for typed in ("./mine", "/models/mine/"):
+        assert list(columns([typed], tmp_path).values()) == ["mine"] * 3
+    assert list(columns(["../field/mine,block_size=8"], tmp_path).values()) == ["./mine,block_size=8"], "typed anew"
+    with pytest.raises(UserError, match="unknown run or model"):
+        columns(["../mine"], tmp_path)  # of two models of that name, which?
+    passkey_run(tmp_path / "apart" / "mine,block_size=8", "fam-tiny", CELLS)
+    directory = str(tmp_path / "apart" / "mine,block_size=8")
+    assert list(columns([directory], tmp_path).values()) == ["fam-tiny"], "a directory of runs comes first"
 
 
 def test_of_a_task_of_ones_own_the_newest_version_counts(tmp_path: Path) -> None:

@@ -62,15 +62,14 @@ def _find(name: str, results: Path) -> list[RunRecord]:
     Raises:
         UserError: there is none, or the beginning of a run id means several.
     """
-    from famcli.compare.one_model import likeness, names_of
+    from famcli.compare.one_model import runs_of_model, runs_of_path
     from famcli.evaluation.record import RECORD_NAME, load_record, load_records
 
     path = Path(name)
     if path.name == RECORD_NAME or (path / RECORD_NAME).exists():
         return [load_record(path)]
     records = load_records(results)
-    names = names_of(records)
-    if of_model := [record for record in records if name in names[likeness(record)]]:
+    if of_model := runs_of_model(name, records) or runs_of_path(name, records):
         return of_model
     found = [record for record in records if record.run_id == name]
     found = found or [record for record in records if record.run_id.startswith(name)]

@@ -107,7 +107,8 @@ def runs_by_cell(
         for cell in cells:
             cell.differs = _forced(cell, baseline, judge)
     found = [cell for cells in alike.values() for cell in cells]
-    _tell_apart(found)
+    if not force:
+        _tell_apart(found)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from famcli.evaluation.record import RunRecord, spelled
@@ -29,6 +29,20 @@ def names_of(records: Iterable[RunRecord]) -> dict[Likeness, set[str]]:
     for record in records:
         found.setdefault(likeness(record), set()).add(record.model["name"])
     return found
+
+
+def runs_of_model(name: str, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs of the model that was given this name, under all of its names."""
+    names = names_of(records)
+    return [record for record in records if name in names[likeness(record)]]
+
+
+def runs_of_path(name: str, records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs of the model of a directory whose path was never written like this; none where it may be of several."""
+    if "/" not in name:
+        return []
+    found = [r for r in records if r.spec == r.model["name"] and spelled(r.spec) == spelled(name)]
+    return found if len({likeness(record) for record in found}) == 1 else []
 
 
 def shortest(names: Iterable[str]) -> str:

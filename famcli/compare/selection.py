@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from famcli.compare.cells import cell_names
-from famcli.compare.one_model import likeness, names_of, shortest
+from famcli.compare.one_model import likeness, names_of, runs_of_model, runs_of_path, shortest
 from famcli.compare.pairing import samples_of, with_samples
 from famcli.errors import UserError, closest, printable
 from famcli.evaluation.record import RECORD_NAME, RunRecord, load_record, load_records, same_spec
@@ -144,19 +144,17 @@ def _unknown(name: str, records: Sequence[RunRecord]) -> UserError:
 
 def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRecord]:
     """The finished runs that ``name`` means."""
-    models = names_of(records)
     tests: tuple[Callable[[RunRecord], bool], ...] = (
-        lambda record: name in models[likeness(record)],
         lambda record: name == record.run_id,
         lambda record: record.run_id.startswith(name),
     )
-    found: list[RunRecord] = []
+    found = runs_of_model(name, records)
     for test in tests:
         found = found or [record for record in records if test(record)]
     path = Path(name)
     if not found and ((path / RECORD_NAME).exists() or path.suffix == ".json"):
         found = [load_record(path)]
-    found = found or (load_records(path) if path.is_dir() else [])
+    found = found or (load_records(path) if path.is_dir() else []) or runs_of_path(name, records)
     if not found:
         if not records:
             raise UserError(f"no runs in {results}", MAKE_ONE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from famcli.compare.cells import format_settings
 from famcli.compare.measure import Measure
-from famcli.compare.one_model import likeness, names_of
+from famcli.compare.one_model import runs_of_model
 from famcli.compare.pairing import samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
@@ -19,12 +19,12 @@ from famcli.reports.numbers import NOTHING, format_score
 def runs_under_way(names: Sequence[str], results: Path) -> list[RunRecord]:
     """The runs in ``results`` that are not finished, the newest first; with names those that one of them means."""
     records = load_records(results)
-    called = names_of(records)
+    meant = {record.run_id for name in names for record in runs_of_model(name, records)}
     return [
         record
         for record in records
         if record.status != "finished"
-        and (not names or any(name in called[likeness(record)] or record.run_id.startswith(name) for name in names))
+        and (not names or record.run_id in meant or any(record.run_id.startswith(name) for name in names))
     ]
 
 
@@ -53,7 +53,9 @@ def _lines(record: RunRecord) -> list[tuple[str, str, str, str]]:
 
 def _measured(record: RunRecord, entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     """Cell, score and number of samples of each cell that has some."""
-    metric = next(iter(record.task["metrics"]))
+    metric = next(iter(record.task["metrics"]), None)
+    if metric is None:
+        return []
     measure = Measure.of(metric, [record])
     cells: dict[str, list[Entry]] = {}
     for entry in entries:
