@@ -114,7 +114,7 @@ def test_of_a_task_of_ones_own_the_newest_version_counts(tmp_path: Path) -> None
         "left out: 5 run(s) of older versions of mine: passkey-fam-tiny-2030-01-05, passkey-fam-tiny-2030-01-04, "
         "passkey-fam-tiny-2030-01-03 and 2 more; a run that is named is shown"
     ]
-    comparison, _ = compare_named([old[0].run_id, "other"], tmp_path)
+    comparison, _ = compare_named([old[0].run_id, "bswa-tiny"], tmp_path, force=True)
     assert old[0].run_id in {one.run_id for one in comparison.runs}
 
 
