@@ -23,7 +23,8 @@ from famcli.models.decoder import Decoder
 from famcli.training.loop import Trainer, from_scratch
 from famcli.training.losses import Tally
 from famcli.training.material import Material
-from famcli.training.recipe import KeyPlaces
+from famcli.training.optimizers import make_optimizers
+from famcli.training.recipe import KeyPlaces, Optimizer
 
 pytestmark = pytest.mark.usefixtures("made_memories")
 CPU = torch.device("cpu")
@@ -124,6 +125,23 @@ def test_training_reaches_the_memory_and_goes_on_after_a_kill(tmp_path: Path, at
     assert lines[0] == lines[1]
     for name, weight in run.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "adafactor"])
+def test_gates_and_embeddings_of_a_memory_have_a_rate_of_their_own(name: str) -> None:
+    own = {
+        "infini": {f"layers.{i}.memory.gate" for i in range(3)},
+        "armt": {"armt_embedding", *(f"layers.{i}.memory.rate.bias" for i in range(3))},
+        "fam": {"fam_embedding"},
+    }
+    how = Optimizer(name=name, fam_factor=7.0, weight_decay=0.1)  # type: ignore[arg-type]
+    for attention, expected in own.items():
+        model = Decoder(small_config(attention))
+        groups = [group for optimizer in make_optimizers(model, how) for group in optimizer.param_groups]
+        found = [group for group in groups if group["factor"] == 7.0]
+        assert len(found) == 1 and found[0]["weight_decay"] == 0
+        assert {id(p) for p in found[0]["params"]} == {id(model.get_parameter(weight)) for weight in expected}
+        assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 
 @each_memory

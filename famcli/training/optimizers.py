@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from famcli.checkpoints.checkpoint import memory_weights
 from famcli.models.decoder import Decoder
 from famcli.training.recipe import Optimizer
 
@@ -57,12 +58,15 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 def make_optimizers(model: Decoder, how: Optimizer) -> list[torch.optim.Optimizer]:
     """The recipe's optimisers of all weights that are trained.
 
+    A memory's embeddings, gates and biases are a group of their own: Adam moves a weight by the learning rate a step,
+    whatever it weighs, and a gate that begins at nothing has to go far.
+
     Parameter groups carry ``factor``, their multiple of the learning rate. Weight decay is for the layers' matrices.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    of_memory = model.config.memory.embeddings(model.config)
+    of_memory = memory_weights(model.config)
     matrices = [p for name, p in trained.items() if p.dim() == 2 and name.startswith("layers.")]
-    fam = [p for name, p in trained.items() if name in of_memory]
+    fam = [p for name, p in trained.items() if name in of_memory and (p.dim() == 1 or not name.startswith("layers."))]
     others = [p for p in trained.values() if not any(p is q for q in matrices + fam)]
     decayed: list[dict[str, Any]] = [{"params": matrices, "weight_decay": how.weight_decay, "factor": 1.0}]
     plain: list[dict[str, Any]] = [

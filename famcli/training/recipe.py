@@ -230,7 +230,7 @@ class Optimizer:
         warmup: steps over which the rate rises linearly from 0.
         clip: largest norm of the gradient.
         muon_factor: with Muon, how many times the learning rate its matrices take.
-        fam_factor: how many times the learning rate the FAM's embeddings take.
+        fam_factor: how many times the learning rate a memory's embeddings, gates and biases take.
     """
 
     name: Literal["adamw", "muon", "adafactor"] = "adamw"
