@@ -42,6 +42,9 @@ class Infini(Window):
         "the paper's, sigmoid(c) of it and the rest of attention, which halves an untrained model's attention",
     )
 
+    def describe(self, config: Shape) -> str:
+        return super().describe(config) + (", delta" if self.infini_rule == "delta" else "")
+
     def state_values(self, config: Shape) -> int:
         table = config.kv_heads * config.head_width * (config.head_width + 1)
         return super().state_values(config) + table
