@@ -47,8 +47,9 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "rmt m 16": {"attention": "rmt"},
     "rmt m 16 n 4": {"attention": "rmt", "rmt_summaries": 4},
     "armt": {"attention": "armt"},
+    "gated_delta": {"attention": "gated_delta"},
     "titans mag": {"attention": "titans"},
-    "titans mal": {"attention": "titans", "titans_variant": "mal"},
+    "titans mal": {"attention": "titans", "matrix_place": "mal"},
 }
 CHUNKINGS = ([1] * 200, [15] * 13, [17] * 11, [3, 16, 33, 1, 64, 5, 78], [48] * 4)
 

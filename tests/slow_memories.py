@@ -288,47 +288,26 @@ def max_0(x: Tensor) -> Tensor:
     return x if x > 0 else x * 0
 
 
-class SlowTitans(SlowMemory):
-    """arXiv 2501.00663, equations 11 to 14 for a matrix, token by token, with gradients at the block's first weights.
-
-    Beside the paper: half of the squared error, and steps that no block takes beyond 1 all together.
-    """
+class SlowMatrices(SlowMemory):
+    """Matrices that queries of their own read."""
 
     def begin(self, batch: int) -> None:
-        places = list(product(range(self.config.layers), range(batch), range(self.memory.titans_heads)))
+        places = list(product(range(self.config.layers), range(batch), range(self.memory.matrix_heads)))
         width = self.config.head_width
         self.W, self.S = ({place: torch.zeros(width, width).double() for place in places} for _ in range(2))
 
     def before(self, layer: int, x: Tensor) -> Tensor:
-        if self.memory.titans_variant == "mag":
+        if self.memory.matrix_place == "mag":
             return x
         return x + self._read(layer, self.normed(x, f"layers.{layer}.attention_norm.weight"))
 
     def beside(self, layer: int, attended: Tensor, inputs: Tensor) -> Tensor:
-        return attended + self._read(layer, inputs) if self.memory.titans_variant == "mag" else attended
-
-    def finish(self, blocks: list[list[Read]]) -> None:
-        for (layer, row, head), start in list(self.W.items()):
-            inputs = blocks[-1][layer].inputs[row]
-            keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
-            rates = inputs @ self.own(layer, "rates.weight").T + self.own(layer, "rates.bias")
-            alpha, eta, theta = (1 / (1 + (-rates[:, i * self.memory.titans_heads + head]).exp()) for i in range(3))
-            moved, pushed = torch.zeros(()).double(), torch.zeros(()).double()
-            for t in range(len(inputs)):  # how far the block goes where every token pushes alike
-                pushed = eta[t] * pushed + theta[t]
-                moved = (1 - alpha[t]) * moved + pushed
-            theta = theta / moved if moved > 1 else theta
-            W, S = start, self.S[layer, row, head]
-            for t in range(len(inputs)):
-                gradient = torch.outer(keys[t], keys[t] @ start - values[t])
-                S = eta[t] * S - theta[t] * gradient
-                W = (1 - alpha[t]) * W + S
-            self.W[layer, row, head], self.S[layer, row, head] = W, S
+        return attended + self._read(layer, inputs) if self.memory.matrix_place == "mag" else attended
 
     def _read(self, layer: int, inputs: Tensor) -> Tensor:
         rows = []
         for row in range(len(inputs)):
-            heads = range(self.memory.titans_heads)
+            heads = range(self.memory.matrix_heads)
             found = [self._of(layer, "query", inputs[row], head) @ self.W[layer, row, head] for head in heads]
             rows.append(torch.cat(found, dim=-1) @ self.own(layer, "out.weight").T)
         return torch.stack(rows)
@@ -343,3 +322,45 @@ class SlowTitans(SlowMemory):
 
     def _silu(self, x: Tensor) -> Tensor:
         return x / (1 + (-x).exp())
+
+    def _rates(self, layer: int, inputs: Tensor, head: int, count: int) -> list[Tensor]:
+        rates = inputs @ self.own(layer, "rates.weight").T + self.own(layer, "rates.bias")
+        return [1 / (1 + (-rates[:, i * self.memory.matrix_heads + head]).exp()) for i in range(count)]
+
+
+class SlowTitans(SlowMatrices):
+    """arXiv 2501.00663, equations 11 to 14 for a matrix, token by token, with gradients at the block's first weights.
+
+    Beside the paper: half of the squared error, and steps that no block takes beyond 1 all together.
+    """
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        for (layer, row, head), start in list(self.W.items()):
+            inputs = blocks[-1][layer].inputs[row]
+            keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
+            alpha, eta, theta = self._rates(layer, inputs, head, 3)
+            moved, pushed = torch.zeros(()).double(), torch.zeros(()).double()
+            for t in range(len(inputs)):  # how far the block goes where every token pushes alike
+                pushed = eta[t] * pushed + theta[t]
+                moved = (1 - alpha[t]) * moved + pushed
+            theta = theta / moved if moved > 1 else theta
+            W, S = start, self.S[layer, row, head]
+            for t in range(len(inputs)):
+                gradient = torch.outer(keys[t], keys[t] @ start - values[t])
+                S = eta[t] * S - theta[t] * gradient
+                W = (1 - alpha[t]) * W + S
+            self.W[layer, row, head], self.S[layer, row, head] = W, S
+
+
+class SlowDelta(SlowMatrices):
+    """arXiv 2412.06464, equation 10, token by token; a block's tokens read what the block before left."""
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        for (layer, row, head), S in list(self.W.items()):
+            inputs = blocks[-1][layer].inputs[row]
+            keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
+            forgotten, beta = self._rates(layer, inputs, head, 2)
+            for t in range(len(inputs)):
+                erased = torch.eye(len(keys[t])).double() - beta[t] * torch.outer(keys[t], keys[t])
+                S = (1 - forgotten[t]) * erased @ S + beta[t] * torch.outer(keys[t], values[t])
+            self.W[layer, row, head] = S

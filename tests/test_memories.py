@@ -48,15 +48,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **{f"rmt-M{m}-n{n}": {"rmt_length": 3, "rmt_summaries": n, "memory_segments": m} for m in (0, 2) for n in (0, 2)},
     "rmt-N2": {"rmt_length": 2, "sinks": 2},
     **{f"armt-M{m}": {"armt_length": 3, "armt_features": 8, "memory_segments": m} for m in (0, 2)},
-    **{f"titans-{v}": {"titans_variant": v, "titans_heads": h} for v, h in (("mag", 1), ("mal", 2))},
+    **{f"titans-{v}": {"matrix_place": v, "matrix_heads": h} for v, h in (("mag", 1), ("mal", 2))},
     "titans-M2": {"memory_segments": 2},
     **{
         f"persistent-M{m}-N{n}": {"persistent_length": 3, "memory_segments": m, "sinks": n} for m, n in ((0, 0), (2, 1))
     },
     "fam-gate": {"fam_gate": "fixed", "memory_segments": 2},
+    **{f"gated_delta-{v}": {"matrix_place": v, "matrix_heads": h} for v, h in (("mag", 1), ("mal", 2))},
     "infini-paper": {"infini_gate": "sigmoid", "infini_rule": "delta"},
 }
-KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans", "persistent"}
+KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans", "persistent", "gated_delta"}
 # those of other packages that are installed here, as they are by default
 VARIANTS |= {name: {"block_size": 64} for name in memory_entry_points() if name not in KNOWN}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

@@ -28,7 +28,7 @@ from famcli.training.recipe import KeyPlaces, Optimizer
 
 pytestmark = pytest.mark.usefixtures("made_memories")
 CPU = torch.device("cpu")
-OF_TITANS = ("query.weight", "key.weight", "value.weight", "out.weight", "rates.weight", "rates.bias")
+OF_MATRICES = ("query.weight", "key.weight", "value.weight", "out.weight", "rates.weight", "rates.bias")
 OF_ARMT = ("query.weight", "key.weight", "value.weight", "rate.weight", "rate.bias")
 CONSTANT = {
     "mixed": ("gate",),
@@ -36,6 +36,7 @@ CONSTANT = {
     "armt": ("value.weight",),
     "persistent": ("slot_values",),
     "titans": ("out.weight", "rates.bias"),
+    "gated_delta": ("out.weight", "rates.bias"),
 }
 WEIGHTS = {
     "bswa": set(),
@@ -48,7 +49,8 @@ WEIGHTS = {
     "rmt": {"rmt_embedding"},
     "armt": {"armt_embedding", *(f"layers.{i}.memory.{name}" for i in range(3) for name in OF_ARMT)},
     "persistent": {f"layers.{i}.memory.{name}" for i in range(3) for name in ("slot_keys", "slot_values")},
-    "titans": {f"layers.{i}.memory.{name}" for i in range(3) for name in OF_TITANS},
+    "titans": {f"layers.{i}.memory.{name}" for i in range(3) for name in OF_MATRICES},
+    "gated_delta": {f"layers.{i}.memory.{name}" for i in range(3) for name in OF_MATRICES},
     "infini": {f"layers.{i}.memory.gate" for i in range(3)},
 }
 each_memory = pytest.mark.parametrize("attention", WEIGHTS)

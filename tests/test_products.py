@@ -22,7 +22,8 @@ MORE = {
         for rule, m in (("linear", 0), ("delta", 2))
     },
     **{f"rmt-n{n}": small_config("rmt", rmt_length=3, rmt_summaries=n, memory_segments=n) for n in (0, 2)},
-    **{f"titans-{v}": small_config("titans", titans_variant=v, titans_heads=h) for v, h in (("mag", 1), ("mal", 2))},
+    **{f"titans-{v}": small_config("titans", matrix_place=v, matrix_heads=h) for v, h in (("mag", 1), ("mal", 2))},
+    "gated_delta": small_config("gated_delta", matrix_heads=2),
     "persistent": small_config("persistent", persistent_length=3, memory_segments=1),
     "fam-gate": small_config("fam", fam_gate="fixed", fam_rank=2),
     "armt": small_config("armt", armt_length=3, armt_features=4),

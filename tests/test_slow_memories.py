@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowPersistent, SlowRmt, SlowTitans
+from slow_memories import SlowArmt, SlowDelta, SlowInfini, SlowMemory, SlowPersistent, SlowRmt, SlowTitans
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import memory_weights
@@ -26,10 +26,14 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
     },
     **{f"armt-M{m}": (SlowArmt, {"armt_length": 3, "armt_features": 4, "memory_segments": m}) for m in (0, 2)},
     **{
-        f"titans-{v}-M{m}": (SlowTitans, {"titans_variant": v, "titans_heads": h, "memory_segments": m})
+        f"titans-{v}-M{m}": (SlowTitans, {"matrix_place": v, "matrix_heads": h, "memory_segments": m})
         for v, h, m in (("mag", 2, 0), ("mal", 1, 0), ("mag", 1, 2))
     },
     **{f"persistent-M{m}": (SlowPersistent, {"persistent_length": 3, "memory_segments": m}) for m in (0, 2)},
+    **{
+        f"gated_delta-{v}-M{m}": (SlowDelta, {"matrix_place": v, "matrix_heads": h, "memory_segments": m})
+        for v, h, m in (("mag", 2, 0), ("mal", 1, 2))
+    },
 }
 
 
@@ -69,7 +73,8 @@ NEUTRAL: list[dict[str, Any]] = [
     {"attention": "infini", "infini_rule": "delta"},
     {"attention": "armt"},
     {"attention": "titans"},
-    {"attention": "titans", "titans_variant": "mal"},
+    {"attention": "titans", "matrix_place": "mal"},
+    {"attention": "gated_delta"},
 ]
 
 
@@ -118,7 +123,8 @@ LEARNS: list[dict[str, Any]] = [
     {"attention": "rmt", "rmt_length": 2, "rmt_summaries": 2},
     {"attention": "armt", "armt_length": 2, "armt_features": 8},
     {"attention": "titans"},
-    {"attention": "titans", "titans_variant": "mal", "titans_heads": 2},
+    {"attention": "titans", "matrix_place": "mal", "matrix_heads": 2},
+    {"attention": "gated_delta"},
 ]
 
 
@@ -147,14 +153,32 @@ def test_titans_never_diverges_however_often_a_block_comes() -> None:
     tokens = torch.full((1, 16), 7)
     for part in (tokens[:, :9], tokens[:, 9:]):
         state = decoder.prefill(part, state)
-    once = [layer["titans_weights"].norm() for layer in state.layers]
+    once = [layer["matrices"].norm() for layer in state.layers]
     for _ in range(100):
         decoder.update_again(state)
     for layer, size in zip(state.layers, once, strict=True):
-        assert layer["titans_weights"].norm() < 3 * size
+        assert layer["matrices"].norm() < 3 * size
 
 
-SUMS = {"infini": ["infini_table"], "armt": ["armt_table"], "titans": ["titans_weights", "titans_momentum"]}
+@pytest.mark.parametrize(("attention", "rates"), [("gated_delta", [9.0, 0.0]), ("titans", [9.0, -9.0, 0.0])])
+def test_what_forgets_all_has_gradients(attention: str, rates: list[float]) -> None:
+    """Products of a whole block's rates are beyond the least and the largest number, one way and the other."""
+    config = small_config(attention, block_size=128)
+    decoder = small_decoder(config)
+    for layer in decoder.layers:
+        layer.memory["rates"].bias.data.copy_(torch.tensor(rates))
+    tokens = random_tokens(config, 1, 256)
+    latents, _ = decoder.read(tokens, decoder.start(1))
+    latents.square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in decoder.parameters())
+
+
+SUMS = {
+    "gated_delta": ["matrices"],
+    "infini": ["infini_table"],
+    "armt": ["armt_table"],
+    "titans": ["matrices", "matrix_momentum"],
+}
 
 
 @pytest.mark.parametrize("attention", [*SUMS, "rmt"])

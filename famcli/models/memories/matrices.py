@@ -1,0 +1,130 @@
+"""Matrices of a layer that are read with queries of the memory's own, beside attention or before it.
+
+What such memories differ in is how a block is written into them. What is read is added, through a projection that
+begins at zero, so that a pretrained model reads as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from famcli.errors import UserError
+from famcli.models.memories.base import Block, Products, setting
+from famcli.models.memories.window import Window
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from famcli.models.memories.network import LayerView, Shape, State
+
+
+@dataclass(frozen=True)
+class Matrices(Window):
+    """A matrix [k, k] for each head of the memory's own: keys of length 1 lead to values.
+
+    State of a layer besides that of ``Window``: ``matrices`` [b, n, k, k], in float32 at least, zeros at first.
+
+    Attributes:
+        rates: numbers that each token sets for each head, from its inputs; the first of them forgets.
+    """
+
+    needs_inputs = True
+    rates: ClassVar[int]
+
+    memory_segments: int = setting(0, "M: past blocks whose keys and values stay visible, all of them")
+    matrix_heads: int = setting(1, "n: matrices in a layer, each as wide as a head of attention")
+    matrix_place: Literal["mag", "mal"] = setting(
+        "mag", "mag: what is read stands beside attention; mal: before it, and attention sees what was read"
+    )
+
+    def check(self, config: Shape) -> None:
+        super().check(config)
+        if self.matrix_heads < 1:
+            raise UserError(f"model field 'matrix_heads' must be at least 1, not {self.matrix_heads}")
+
+    def describe(self, config: Shape) -> str:
+        return f"{super().describe(config)}, {self.matrix_place}, n {self.matrix_heads}"
+
+    def inner(self, config: Shape) -> int:
+        """Width of all heads together."""
+        return self.matrix_heads * config.head_width
+
+    def state_values(self, config: Shape) -> int:
+        return super().state_values(config) + self.inner(config) * config.head_width
+
+    def layer_module(self, config: Shape, number: int) -> nn.Module | None:
+        """Rates begin where a block forgets some fifth of what there was, whatever its size."""
+        import math
+
+        import torch
+        from torch import nn
+
+        heads, width, inner = self.matrix_heads, config.width, self.inner(config)
+        into = {name: nn.Linear(width, inner, bias=False) for name in ("query", "key", "value")}
+        out, rates = nn.Linear(inner, width, bias=False), nn.Linear(width, self.rates * heads)
+        nn.init.zeros_(out.weight)
+        begin = torch.tensor([-math.log(4 * config.block_size), *[0.0] * (self.rates - 1)])
+        with torch.no_grad():
+            rates.bias.copy_(begin.repeat_interleave(heads))
+        return nn.ModuleDict({**into, "out": out, "rates": rates})
+
+    def told_products(self, config: Shape) -> Products:
+        """Of ``told``, for one block."""
+        told = config.width * (2 * self.inner(config) + self.rates * self.matrix_heads)
+        return Products(told) * config.block_size
+
+    def _read_products(self, config: Shape) -> Products:
+        return Products(2 * config.width * self.inner(config), self.inner(config) * config.head_width)
+
+    def before_products(self, config: Shape) -> Products:
+        return self._read_products(config) if self.matrix_place == "mal" else Products()
+
+    def mix_products(self, config: Shape) -> Products:
+        return self._read_products(config) if self.matrix_place == "mag" else Products()
+
+    def empty(self, config: Shape, batch: int, like: Tensor) -> Tensor:
+        from famcli.models.memories.table import precise
+
+        return precise(like.new_zeros(batch, self.matrix_heads, config.head_width, config.head_width))
+
+    def start(self, config: Shape, batch: int, like: Tensor) -> State:
+        return {**super().start(config, batch, like), "matrices": self.empty(config, batch, like)}
+
+    def before(self, x: Tensor, state: State, layer: LayerView) -> Tensor:
+        return x + self._read(layer.attention_norm(x), state, layer) if self.matrix_place == "mal" else x
+
+    def beside(self, attended: Tensor, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
+        return attended + self._read(inputs, state, layer) if self.matrix_place == "mag" else attended
+
+    def _read(self, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
+        from famcli.models.memories.table import multiplied
+
+        queries = _unit(self._heads(layer.memory["query"](inputs)))
+        found = multiplied(queries, state["matrices"]).transpose(1, 2).flatten(2)
+        read: Tensor = layer.memory["out"](found.to(inputs.dtype))
+        return read
+
+    def told(self, block: Block, layer: LayerView) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Keys and values [b, n, B, k] of a block, and each of its rates [b, n, B] before any squashing."""
+        from famcli.models.memories.table import precise
+
+        assert block.inputs is not None
+        own = layer.memory
+        keys, values = (self._heads(own[name](block.inputs)) for name in ("key", "value"))
+        rates = precise(own["rates"](block.inputs)).transpose(1, 2)
+        return _unit(keys), values, rates.chunk(self.rates, dim=1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """SiLU of [b, t, n k] -> [b, n, t, k], in float32 at least."""
+        from torch.nn.functional import silu
+
+        from famcli.models.memories.table import precise
+
+        return silu(precise(x)).unflatten(-1, (self.matrix_heads, -1)).transpose(1, 2)
+
+
+def _unit(x: Tensor) -> Tensor:
+    from torch.nn.functional import normalize
+
+    return normalize(x, dim=-1)
