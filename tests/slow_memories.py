@@ -209,10 +209,10 @@ class SlowInfini(SlowMemory):
 
 
 class SlowPersistent(SlowMemory):
-    """arXiv 1907.01470, 4.1: learned vectors join the softmax, here at the block's beginning."""
+    """arXiv 1907.01470, 4.1: learned vectors join the softmax, here before the block."""
 
     def slots(self, layer: int, start: int) -> tuple[Tensor, Tensor]:
-        place = torch.full((self.memory.persistent_length,), start)
+        place = start + torch.arange(-self.memory.persistent_length, 0)
         return self.turned(self.own(layer, "slot_keys")[None], place), self.own(layer, "slot_values")[None]
 
 

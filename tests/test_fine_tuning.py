@@ -92,6 +92,7 @@ def one_loss(how: Recipe, model: Decoder) -> tuple[dict[str, float], dict[str, t
         ("fam", 1, False, {}),
         ("fam", 0, True, REHEARSED),
         ("bswa", 1, True, {}),
+        ("rmt", 0, True, {}),
         ("full", 0, False, {}),
     ],
 )

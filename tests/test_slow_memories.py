@@ -10,6 +10,7 @@ from slow_memories import SlowArmt, SlowDelta, SlowInfini, SlowMemory, SlowPersi
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import memory_weights
+from famcli.models.attention import SkippedPositions
 from famcli.models.decoder import Decoder
 
 CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
@@ -48,6 +49,21 @@ def test_any_chunking_equals_the_slow_form(case: str) -> None:
     for sizes in ([22], [1] * 22, [5, 9, 1, 7]):
         latents, _ = read_in_chunks(decoder, tokens, sizes)
         assert distance(latents, expected) <= 1e-9
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_positions_may_begin_anywhere_and_skip(case: str) -> None:
+    """As training draws them: only differences count, and chunks stay exact where tokens stand apart."""
+    config = small_config(case.partition("-")[0], **CASES[case][1])
+    decoder, tokens = small_decoder(config), random_tokens(config, 2, 22)
+    expected, _ = read_in_chunks(decoder, tokens, [22])
+    decoder.position_offset = 9
+    assert distance(read_in_chunks(decoder, tokens, [7, 15])[0], expected) <= 1e-10
+    decoder.skipped = SkippedPositions(torch.tensor([0, 3, 4, 9]), 11)
+    apart, _ = read_in_chunks(decoder, tokens, [22])
+    assert distance(apart, expected) > 1e-3
+    assert distance(read_in_chunks(decoder, tokens, [3, 9, 10])[0], apart) <= 1e-10
 
 
 @pytest.mark.parametrize("case", CASES)

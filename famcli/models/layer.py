@@ -75,7 +75,7 @@ class Layer(nn.Module):
         latents = None
         if output or x.shape[1] > at.count:
             after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
-            learned = memory.learned_slots(self, len(x))
+            learned = memory.learned_slots(self, len(x), at)
             slots = memory.slots(state, at.parts[: len(at.parts) - len(learned)])
             attended = self._attend(normed, [*slots, *learned, block, *after], state, at)
             latents = self.residual(x, memory.beside(attended, normed, state, self))

@@ -186,7 +186,7 @@ class Memory:
         """Keys and values [b, g, n, k] that join the softmax of a block's tokens, a pair for each of ``parts``."""
         return []
 
-    def learned_slots(self, layer: LayerView, batch: int) -> list[KeysValues]:
+    def learned_slots(self, layer: LayerView, batch: int, at: Place) -> list[KeysValues]:
         """Keys and values [b, g, n, k] that are weights of the layer; a pair for each of the last ``parts``."""
         return []
 

@@ -1,9 +1,9 @@
 """Persistent memory: learned keys and values in every layer's softmax (Sukhbaatar et al., arXiv 1907.01470).
 
-Nothing passes from block to block but the window: it is the control of a memory with as many slots, which has the same
-way to be seen and as many weights, and cannot know the text. In the paper these slots replace the feed-forward, and
-values begin at random; here the feed-forward stays, and values begin at zero. The slots have no position of their own:
-to rotary queries they all stand at the beginning of the block.
+Nothing passes from block to block but the window: it is the control of a memory with as many slots, which is seen in
+the same way and cannot know the text. In the paper these slots replace the feed-forward, and values begin at random;
+here the feed-forward stays, and values begin at zero. The slots stand where those of FAM do, at the F positions before
+the block; the paper has none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from famcli.models.memories.bswa import Bswa
 if TYPE_CHECKING:
     from torch import nn
 
-    from famcli.models.memories.network import KeysValues, LayerView, Shape
+    from famcli.models.memories.network import KeysValues, LayerView, Place, Shape
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Persistent(Bswa):
     def describe(self, config: Shape) -> str:
         return f"{super().describe(config)}, F {self.persistent_length}"
 
+    def reach(self, config: Shape) -> int:
+        return max(super().reach(config), self.persistent_length)
+
     def layer_module(self, config: Shape, number: int) -> nn.Module | None:
         import torch
         from torch import nn
@@ -49,6 +52,6 @@ class Persistent(Bswa):
     def parts(self, config: Shape, blocks: int) -> tuple[Part, ...]:
         return (*super().parts(config, blocks), Part(self.persistent_length))
 
-    def learned_slots(self, layer: LayerView, batch: int) -> list[KeysValues]:
+    def learned_slots(self, layer: LayerView, batch: int, at: Place) -> list[KeysValues]:
         keys, values = (layer.memory[name].expand(batch, -1, -1, -1) for name in ("slot_keys", "slot_values"))
-        return [(keys, values)]
+        return [(at.moved_to(keys, -self.persistent_length), values)]
