@@ -43,8 +43,11 @@ RELEASED = {
     "*.htmlstripped.dev": JSONL,
     "*.htmlstripped.test": JSONL,
     "qasper-*.json": JSON,
+    "train-v*.json": JSON,
+    "dev-v*.json": JSON,
+    "hotpot_*.json": JSON,
 }
-"""Files as the authors of QuALITY and Qasper publish them, by the pattern of their names."""
+"""Files as the authors of QuALITY, Qasper, SQuAD and HotpotQA publish them, by the pattern of their names."""
 NO_DATA = ("", ".md")
 """Extensions of files beside data that nobody takes for data: README.md, LICENSE."""
 READABLE = (
@@ -150,12 +153,17 @@ class DataFile:
                 yield row
 
     def _json_object(self) -> Iterator[Row]:
-        """The values of one object, each of which has its name as its ``id``."""
+        """The objects of a list, which may be the field ``data`` of one; else the values of one object, each of which
+        has its name as its ``id``."""
         with self._open_text() as stream:
-            for name, fields in _parse_object(stream.read(), self.label).items():
-                if not isinstance(fields, dict):
-                    raise DataError(f"{self.label}: field '{name}' must be an object")
-                yield Row({"id": name, **fields}, f"{self.label}, '{name}'", self.name)
+            whole = _parse(stream.read(), self.label)
+        listed = whole.get("data") if isinstance(whole, dict) else whole
+        named = enumerate(listed, 1) if isinstance(listed, list) else _object(whole, self.label).items()
+        for name, fields in named:
+            if not isinstance(fields, dict):
+                raise DataError(f"{self.label}: field '{name}' must be an object")
+            row = fields if isinstance(listed, list) else {"id": name, **fields}
+            yield Row(row, f"{self.label}, '{name}'", self.name)
 
     def _csv_rows(self) -> Iterator[Row]:
         csv.field_size_limit(sys.maxsize)  # a field may hold a book
@@ -362,14 +370,22 @@ def _kind(name: str, texts: Sequence[str]) -> str | None:
 
 
 def _parse_object(line: bytes, where: str) -> dict[str, Any]:
+    return _object(_parse(line, where), where)
+
+
+def _parse(line: bytes, where: str) -> Any:
     try:
         fields = json.loads(line.decode())
         if _SURROGATE.search(line):  # half a character is valid JSON, but no text
             json.dumps(fields, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: invalid JSON: {error}") from None
+    return fields
+
+
+def _object(fields: Any, where: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
-        raise DataError(f"{where}: must be a JSON object, not {line[:40].decode(errors='replace').strip()}")
+        raise DataError(f"{where}: must be a JSON object, not {json.dumps(fields)[:40]}")
     return fields
 
 
