@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from small_runs import WordTokenizer, prompt_ids, small_model
 
 from famcli.checkpoints.tokenizer import ByteTokenizer
+from famcli.compare.pairing import comparable
 from famcli.errors import UserError
 from famcli.evaluation.runner import evaluate
 from famcli.task import DataError, Generated, Sample
@@ -176,16 +177,19 @@ def test_a_background_counts_by_its_content(tmp_path: Path, tale: Path) -> None:
     moved, other = tmp_path / "moved.txt", tmp_path / "other.txt"
     moved.write_text(TALE)
     other.write_text(TALE + " Another sentence ends this.")
-    ids = [
+    runs = [
         evaluate(
             small_model(),
             BABILong.from_options({"data": "sample", "lengths": "2k", "background": str(path), "kinds": "qa4"}),
             limit=1,
             results=tmp_path / str(n),
-        ).run_id
+        )
         for n, path in enumerate((tale, moved, other))
     ]
-    assert ids[0] == ids[1] != ids[2]
+    assert runs[0].run_id == runs[1].run_id != runs[2].run_id
+    assert runs[0].task["options"]["background"] != runs[1].task["options"]["background"]
+    assert comparable(runs[0], runs[1]) == []
+    assert [difference.partition(":")[0] for difference in comparable(runs[0], runs[2])] == ["data"]
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real records are not here")
