@@ -40,22 +40,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fam-rank-null-sink": {"fam_rank": 2, "fam_ffn": False, "fam_null_sink": True, "sinks": 2},
     **{name: {} for name in HOOKS},
     "mixed-M0": {"memory_segments": 0},
-    **{
-        f"infini-{rule}-M{m}": {"infini_rule": rule, "memory_segments": m}
-        for rule in ("linear", "delta")
-        for m in (0, 2)
-    },
-    **{f"rmt-M{m}-n{n}": {"rmt_length": 3, "rmt_summaries": n, "memory_segments": m} for m in (0, 2) for n in (0, 2)},
-    "rmt-N2": {"rmt_length": 2, "sinks": 2},
-    **{f"armt-M{m}": {"armt_length": 3, "armt_features": 8, "memory_segments": m} for m in (0, 2)},
-    **{f"titans-{v}": {"matrix_place": v, "matrix_heads": h} for v, h in (("mag", 1), ("mal", 2))},
-    "titans-M2": {"memory_segments": 2},
-    **{
-        f"persistent-M{m}-N{n}": {"persistent_length": 3, "memory_segments": m, "sinks": n} for m, n in ((0, 0), (2, 1))
-    },
-    "fam-gate": {"fam_gate": "fixed", "memory_segments": 2},
-    **{f"gated_delta-{v}": {"matrix_place": v, "matrix_heads": h} for v, h in (("mag", 1), ("mal", 2))},
+    "infini-M2": {"memory_segments": 2},
     "infini-paper": {"infini_gate": "sigmoid", "infini_rule": "delta"},
+    "rmt": {"rmt_length": 3},
+    "rmt-M2-N2-n2": {"rmt_length": 3, "rmt_summaries": 2, "memory_segments": 2, "sinks": 2},
+    "armt-M2": {"armt_length": 3, "armt_features": 8, "memory_segments": 2},
+    "titans-mag": {"memory_segments": 2},
+    "titans-mal": {"matrix_place": "mal", "matrix_heads": 2},
+    "gated_delta-mag": {"matrix_heads": 2},
+    "persistent-M2-N1": {"persistent_length": 3, "memory_segments": 2, "sinks": 1},
+    "fam-gate": {"fam_gate": "fixed", "memory_segments": 2},
 }
 KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans", "persistent", "gated_delta"}
 # those of other packages that are installed here, as they are by default

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from famcli.cli import completing
 from famcli.cli.options import as_json, output, plugin_option
 from famcli.cli.saying import say, say_json, say_table, tell
 from famcli.cli.sizes import short_count, size
@@ -134,7 +135,12 @@ def _in_hub_cache(preset: Preset) -> bool:
 
 
 @command.command(short_help="Memories for --model, with their fields, or what they take on a model.")
-@click.option("--model", metavar="MODEL[,FIELD=VALUE...]", help="Also say what each memory would take on this model.")
+@click.option(
+    "--model",
+    metavar="MODEL[,FIELD=VALUE...]",
+    shell_complete=completing.models,
+    help="Say what each memory would take on this model.",
+)
 @plugin_option
 @as_json
 def memories(model: str | None, json_output: bool) -> None:
