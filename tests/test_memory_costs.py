@@ -96,3 +96,10 @@ def test_what_cannot_be_listed_is_said(
     monkeypatch.chdir(Path(__file__).parents[1])
     assert main(["list", "memories", *args]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_docs_show_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "memories", "--model", "fam-135m"]) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    shown = (Path(__file__).parents[1] / "docs" / "memories.md").read_text().split("```\nmemory ")[1].split("\n```")[0]
+    assert f"memory {shown}".splitlines() == printed[: len(OWN_MEMORIES) + 1]
