@@ -35,6 +35,7 @@ FAM = {
     "fam_ffn": True,
     "fam_keep_initial": False,
     "fam_null_sink": False,
+    "fam_gate": "none",
     "fam_rank": 0,
 }
 

@@ -223,8 +223,9 @@ class Decoder(nn.Module):
         layers: list[LayerState] = []
         for _ in range(config.layers):
             keys, values = (like.new_zeros(batch, config.kv_heads, length, config.head_width) for _ in range(2))
-            inputs = {"block_inputs": like.new_zeros(batch, length, config.width)} if memory.needs_inputs else {}
-            own = {"block_keys": keys, "block_values": values, **inputs}
+            own = {"block_keys": keys, "block_values": values}
+            if memory.needs_inputs:
+                own["block_inputs"] = like.new_zeros(batch, length, memory.noted_width(config))
             layers.append({**own, **memory.start(config, batch, like)})
         memory.begin(self, layers)
         state = StreamState(layers, 0)

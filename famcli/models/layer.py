@@ -71,7 +71,9 @@ class Layer(nn.Module):
         keys, values = self.attention.keys_values(normed, at.tokens)
         tokens = slice(0, at.count)
         block = self._own_block(state, keys[:, :, tokens], values[:, :, tokens], at)
-        inputs = self._own_inputs(state, normed[:, tokens], at) if memory.needs_inputs else None
+        inputs = None
+        if memory.needs_inputs:
+            inputs = self._own_inputs(state, memory.noted(normed[:, tokens], self), at)
         latents = None
         if output or x.shape[1] > at.count:
             after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
@@ -133,11 +135,11 @@ class Layer(nn.Module):
             state[name][:, :, at.offset : end] = new
         return state["block_keys"][:, :, :end], state["block_values"][:, :, :end]
 
-    def _own_inputs(self, state: LayerState, normed: Tensor, at: Geometry) -> Tensor | None:
-        """As ``_own_block``, of the normed inputs; ``None`` until the block is complete."""
+    def _own_inputs(self, state: LayerState, noted: Tensor, at: Geometry) -> Tensor | None:
+        """As ``_own_block``, of what is noted of the inputs; ``None`` until the block is complete."""
         if not at.completes or at.offset:
             if torch.is_grad_enabled():
                 state["block_inputs"] = state["block_inputs"].clone()
-            state["block_inputs"][:, at.offset : at.offset + at.count] = normed
-            normed = state["block_inputs"]
-        return normed if at.completes else None
+            state["block_inputs"][:, at.offset : at.offset + at.count] = noted
+            noted = state["block_inputs"]
+        return noted if at.completes else None

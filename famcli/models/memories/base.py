@@ -49,7 +49,7 @@ class Block:
 
     Attributes:
         keys, values: [b, g, B, k] of its tokens, the keys turned to positions 0 .. B-1.
-        inputs: [b, B, d] normed inputs of the layer, where the memory ``needs_inputs``.
+        inputs: [b, B, w] what ``Memory.noted`` made of the layer's normed inputs, where the memory ``needs_inputs``.
         extra: [b, m, d] the layer's outputs at the memory's extra positions, where it has any.
     """
 
@@ -91,7 +91,7 @@ class Memory:
         name: what ``attention=`` calls it.
         summary: one line for listings.
         whole: the text has no blocks; keys and values of all of it stay, and the state grows.
-        needs_inputs: ``write`` is given the block's normed inputs.
+        needs_inputs: ``write`` is given the block's normed inputs, or what ``noted`` makes of them.
         mixes: ``mix`` is called; the queries before their rotation are kept for it.
         chooses: its weights choose what is kept, so that the loss of a text has no gradient for them.
         untrained: what stands beside every score where nobody has trained the memory's weights.
@@ -128,6 +128,10 @@ class Memory:
         """Numbers that one layer carries for one stream, the buffer of the open block left out."""
         return 0
 
+    def noted_width(self, config: Shape) -> int:
+        """``w``: numbers that ``noted`` gives of a token."""
+        return config.width
+
     def reach(self, config: Shape) -> int:
         """The farthest position before a block that a key of the memory takes."""
         return 0
@@ -152,13 +156,13 @@ class Memory:
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
 
-        A class that overrides ``write``, ``mix``, ``beside``, ``before`` or ``complete`` and not this has products that
-        are not known.
+        A class that overrides ``write``, ``mix``, ``beside``, ``before``, ``noted`` or ``complete`` and not this has
+        products that are not known.
         """
         return Products()
 
     def before_products(self, config: Shape) -> Products:
-        """The products of ``before`` in one layer, for one token or extra position."""
+        """The products of ``before`` and ``noted`` in one layer, for one token or extra position."""
         return Products()
 
     def mix_products(self, config: Shape) -> Products:
@@ -197,6 +201,13 @@ class Memory:
     def before(self, x: Tensor, state: State, layer: LayerView) -> Tensor:
         """The layer's input [b, t, d] with what the memory adds to it."""
         return x
+
+    def noted(self, inputs: Tensor, layer: LayerView) -> Tensor:
+        """What is kept of normed ``inputs`` [b, t, d] until their block is complete, [b, t, w] of the same dtype.
+
+        Only called where the memory ``needs_inputs``.
+        """
+        return inputs
 
     def mix(self, attended: Tensor, queries: Tensor, state: State, layer: LayerView) -> Tensor:
         """Attention's output [b, h, t, k], before its projection, with what the memory mixes in.

@@ -32,10 +32,10 @@ class GatedDelta(Matrices):
     carried: ClassVar[tuple[str, ...]] = ("matrices",)
 
     def write_products(self, config: Shape, blocks: int) -> Products:
-        """Keys, values and rates; what keys lead to, products of all keys, and what is added. The triangular system is
-        no product, and is not counted."""
+        """What keys lead to, products of all keys, and what is added. The triangular system is no product, and is not
+        counted."""
         a_token = self.inner(config) * (2 * config.head_width + config.block_size)
-        return self.told_products(config) + Products(attention=a_token) * config.block_size
+        return Products(attention=a_token) * config.block_size
 
     def write(self, block: Block, state: State, layer: LayerView, at: Place) -> State:
         return {**super().write(block, state, layer, at), **self.write_again(block, state, layer, at)}
@@ -47,7 +47,7 @@ class GatedDelta(Matrices):
 
         from famcli.models.memories.table import multiplied
 
-        keys, values, (forgotten, written) = self.told(block, layer)
+        keys, values, (forgotten, written) = self.told(block)
         kept, share, before = logsigmoid(-forgotten).cumsum(-1), written.sigmoid()[..., None], state["matrices"]
         later = torch.ones(kept.shape[-1], kept.shape[-1], dtype=torch.bool, device=kept.device).triu()
         since = (kept[..., :, None] - kept[..., None, :]).masked_fill(later, float("-inf")).exp()

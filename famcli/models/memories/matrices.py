@@ -69,16 +69,15 @@ class Matrices(Window):
             rates.bias.copy_(begin.repeat_interleave(heads))
         return nn.ModuleDict({**into, "out": out, "rates": rates})
 
-    def told_products(self, config: Shape) -> Products:
-        """Of ``told``, for one block."""
-        told = config.width * (2 * self.inner(config) + self.rates * self.matrix_heads)
-        return Products(told) * config.block_size
+    def noted_width(self, config: Shape) -> int:
+        return 2 * self.inner(config) + self.rates * self.matrix_heads
 
     def _read_products(self, config: Shape) -> Products:
         return Products(2 * config.width * self.inner(config), self.inner(config) * config.head_width)
 
     def before_products(self, config: Shape) -> Products:
-        return self._read_products(config) if self.matrix_place == "mal" else Products()
+        noted = Products(config.width * self.noted_width(config))
+        return noted + self._read_products(config) if self.matrix_place == "mal" else noted
 
     def mix_products(self, config: Shape) -> Products:
         return self._read_products(config) if self.matrix_place == "mag" else Products()
@@ -105,15 +104,22 @@ class Matrices(Window):
         read: Tensor = layer.memory["out"](found.to(inputs.dtype))
         return read
 
-    def told(self, block: Block, layer: LayerView) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def noted(self, inputs: Tensor, layer: LayerView) -> Tensor:
+        """Keys, values and rates as they are projected: less to keep than the inputs."""
+        from torch import cat
+
+        return cat([layer.memory[name](inputs) for name in ("key", "value", "rates")], dim=-1)
+
+    def told(self, block: Block) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Keys and values [b, n, B, k] of a block, and each of its rates [b, n, B] before any squashing."""
         from famcli.models.memories.table import precise
 
         assert block.inputs is not None
-        own = layer.memory
-        keys, values = (self._heads(own[name](block.inputs)) for name in ("key", "value"))
-        rates = precise(own["rates"](block.inputs)).transpose(1, 2)
-        return _unit(keys), values, rates.chunk(self.rates, dim=1)
+        rates = self.rates * self.matrix_heads
+        inner = (block.inputs.shape[-1] - rates) // 2
+        keys, values, rest = block.inputs.split((inner, inner, rates), dim=-1)
+        each = precise(rest).transpose(1, 2).chunk(self.rates, dim=1)
+        return _unit(self._heads(keys)), self._heads(values), each
 
     def _heads(self, x: Tensor) -> Tensor:
         """SiLU of [b, t, n k] -> [b, n, t, k], in float32 at least."""

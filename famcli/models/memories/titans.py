@@ -39,9 +39,9 @@ class Titans(Matrices):
         return super().state_values(config) + self.inner(config) * config.head_width
 
     def write_products(self, config: Shape, blocks: int) -> Products:
-        """Keys, values and rates; errors, two weighted gradients, and how much each token counts."""
+        """Errors, two weighted gradients, and how much each token counts."""
         a_token = self.matrix_heads * config.block_size + 3 * self.inner(config) * config.head_width
-        return self.told_products(config) + Products(attention=a_token) * config.block_size
+        return Products(attention=a_token) * config.block_size
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         return {**super().start(config, batch, like), "matrix_momentum": self.empty(config, batch, like)}
@@ -53,7 +53,7 @@ class Titans(Matrices):
         """What the block teaches; a ``stride`` has no meaning here."""
         from famcli.models.memories.table import multiplied
 
-        keys, values, rates = self.told(block, layer)
+        keys, values, rates = self.told(block)
         moves = _Moves(*rates)
         weights, momentum = state["matrices"], state["matrix_momentum"]
         errors = multiplied(keys, weights) - values
