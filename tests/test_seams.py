@@ -269,3 +269,44 @@ def test_what_is_given_before_an_option_is_cut_with_it_and_not_weighed(kind: str
         read = cut.encode(before + pair[0])
         assert [*prompt, *option[:own]] == read[: len(prompt) + own]
         assert 0 <= own < len(option) and read[: len(prompt) + own + 1] != [*prompt, *option[: own + 1]]
+
+
+MADE = {
+    "mqar": {"pairs": "4", "lengths": "700", "queries": "2", "trials": "2"},
+    "babilong": {"data": "sample", "background": "sample", "lengths": "3k", "prompt": "bare"},
+    "ruler": {"kind": "niah_single_1,niah_single_2,niah_multikey_2,niah_multivalue,vt", "lengths": "3k", "trials": "1"},
+}
+
+
+@kinds
+@pytest.mark.parametrize(("begins", "chat"), [(False, False), (True, False), (True, True)])
+def test_made_texts_have_their_lengths(kind: str, begins: bool, chat: bool) -> None:
+    """As the runner reads them, all that stands around them included: never more, and less than a unit short."""
+    ours = tokenizer(kind, begins)
+    special = special_tokens_of(ours, chat)
+    for name, options in MADE.items():
+        for sample in load_task(name, options).samples(FramedEncoder(ours, special), 0, 8):
+            request = sample.request()
+            assert isinstance(request, Generate)
+            total = len(prompt_tokens(request, ours, special)) + request.max_new_tokens
+            length = int(sample.cell["length"])
+            unit = {"mqar": 12, "babilong": 1, "ruler": 130}[name]
+            assert length - unit < total <= length, sample.id
+            assert sample.prompt_tokens in (None, length - request.max_new_tokens)
+
+
+@kinds
+@pytest.mark.parametrize(("begins", "chat"), [(False, False), (True, False), (True, True)])
+def test_a_pair_begins_each_block(kind: str, begins: bool, chat: bool) -> None:
+    ours = tokenizer(kind, begins)
+    special = special_tokens_of(ours, chat)
+    framed = FramedEncoder(ours, special)
+    (first, *_) = load_task("remember", {"pairs": "3", "block": "64", "trials": "1"}).samples(framed, 0, None)
+    request = first.request()
+    assert isinstance(request, Generate)
+    read = prompt_tokens(request, ours, special)
+    asked = read.take(3 * 64, len(read)).tolist()
+    blocks = [read.take(start, start + 64).tolist() for start in (64, 128)]
+    key = first.id.rpartition("/")[2]
+    assert ours.decode(asked).strip().startswith(key)
+    assert all(ours.decode(block).lstrip()[3:5].replace(" ", "").startswith(":") for block in blocks)
