@@ -218,3 +218,18 @@ def test_what_has_no_lengths_is_told_by_its_number(tmp_path: Path) -> None:
     assert [row.settings for row in comparison.rows] == [{"pairs": 1}, {"pairs": 20}]
     assert [chart.name for chart in recall_charts(comparison)] == ["recall-curves-pairs", "recall-heat-map"]
     assert run_cost_chart(comparison) is None
+
+
+def test_the_facts_alone_are_the_shortest_length(tmp_path: Path) -> None:
+    def run(name: str, *lengths: int) -> Comparison:
+        answers = [Answer(f"{n}", {"accuracy": 1}, cell={"kind": "qa1", "length": n}) for n in lengths]
+        return compare([document_run(tmp_path / name, "fam-tiny", answers, "babilong")])
+
+    alone, both = run("alone", 0), run("both", 0, 4096)
+    assert answer_lines(alone)[0].startswith("babilong qa1: fam-tiny remembers to at least 0k tokens, the only length")
+    assert [row.settings["length"] for row in both.rows] == [0, 4096] and to(both) == {
+        ("babilong qa1", "fam-tiny"): 4096
+    }
+    assert [chart.name for chart in recall_charts(alone)] == ["recall-heat-map"] and run_cost_chart(alone) is None
+    assert [chart.name for chart in recall_charts(both)] == ["recall-curves", "recall-heat-map"]
+    assert run_cost_chart(both)

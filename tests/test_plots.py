@@ -39,7 +39,7 @@ def test_what_cannot_be_drawn_says_why(comparison: Comparison, tmp_path: Path) -
     with pytest.raises(UserError, match=r"cannot draw to .*picture\.png") as caught:
         plot_recall(comparison, tmp_path / "picture.png")
     assert "picture.png" in (caught.value.hint or "")
-    with pytest.raises(UserError, match="no PassKey runs"):
+    with pytest.raises(UserError, match="no runs to draw: none has scores by length"):
         plot_recall(compare([]), tmp_path / "picture.svg")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/picture\.svg"):

@@ -91,8 +91,11 @@ def words_first(item: tuple[str, Setting]) -> tuple[bool, bool, str]:
 
 
 def axis_of(settings: Mapping[str, Setting]) -> str | None:
-    """The setting that says how much is to be remembered: a length, else the only whole number; ``None`` for none."""
-    amounts = [name for name, value in settings.items() if type(value) is int and value > 0]
+    """The setting that says how much is to be remembered: a length, else the only whole number; ``None`` for none.
+
+    A length may be 0: a text without what makes it long.
+    """
+    amounts = [name for name, value in settings.items() if type(value) is int and value >= (name != LENGTH)]
     return LENGTH if LENGTH in amounts else amounts[0] if len(amounts) == 1 else None
 
 

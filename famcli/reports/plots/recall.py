@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from famcli.compare.cells import LENGTH, format_settings, format_tokens
+from famcli.compare.cells import LENGTH, format_amount, format_settings
 from famcli.compare.comparison import Column, Comparison
 from famcli.compare.recall import Measured, Recall
 from famcli.errors import UserError
@@ -29,8 +30,10 @@ def recall_charts(comparison: Comparison) -> list[Chart]:
 
 
 def _curve_charts(comparison: Comparison) -> list[Chart]:
-    """A chart for each axis, that of lengths first."""
-    recalls = comparison.answer.recalls if comparison.answer else ()
+    """A chart for each axis, that of lengths first; a length of 0 has no place on it."""
+    found = comparison.answer.recalls if comparison.answer else ()
+    long = [replace(recall, points=tuple(point for point in recall.points if point.length)) for recall in found]
+    recalls = [recall for recall in long if recall.points]
     axes = sorted({recall.axis for recall in recalls}, key=lambda axis: (axis != LENGTH, axis))
     return [_curves(comparison, [recall for recall in recalls if recall.axis == axis]) for axis in axes]
 
@@ -57,7 +60,7 @@ def plot_recall(comparison: Comparison, file: Path) -> None:
 def recall_svg(comparison: Comparison) -> str:
     """The same as the text of an SVG file; raises ``UserError`` where nothing is measured by length."""
     if not (charts := _curve_charts(comparison)):
-        raise UserError("no PassKey runs to draw", "make one with: famcli eval --task passkey --model fam-tiny")
+        raise UserError("no runs to draw: none has scores by length", "make one with: famcli eval --task passkey --model fam-tiny")
     return as_svg(charts)
 
 
@@ -98,7 +101,7 @@ def _heat_panel(
         column.title,
         f"receptive field: {field_of(column)}",
         "; ".join(cell.label for cell in cells.values()),
-        across=[format_tokens(length) if axis == LENGTH else f"{length:,}" for length in lengths],
+        across=[format_amount(axis, length) if axis == LENGTH else f"{length:,}" for length in lengths],
         down=kinds,
         cells=cells,
         edge=beyond[0] if beyond else None,

@@ -41,7 +41,7 @@ def _panel(comparison: Comparison, title: str, unit: str, value: Callable[[Measu
     found: dict[str, dict[int, list[float]]] = {}
     for recall in comparison.answer.recalls if comparison.answer else ():
         for point in recall.points if recall.axis == LENGTH else ():
-            if figure := value(point):
+            if point.length and (figure := value(point)):
                 found.setdefault(recall.column, {}).setdefault(point.length, []).append(figure)
     if not found:
         return None
