@@ -60,7 +60,9 @@ def plot_recall(comparison: Comparison, file: Path) -> None:
 def recall_svg(comparison: Comparison) -> str:
     """The same as the text of an SVG file; raises ``UserError`` where nothing is measured by length."""
     if not (charts := _curve_charts(comparison)):
-        raise UserError("no runs to draw: none has scores by length", "make one with: famcli eval --task passkey --model fam-tiny")
+        raise UserError(
+            "no runs to draw: none has scores by length", "make one with: famcli eval --task passkey --model fam-tiny"
+        )
     return as_svg(charts)
 
 
