@@ -199,6 +199,12 @@ def test_rows_that_do_not_fit_are_named(tmp_path: Path, name: str, row: dict[str
         samples(tmp_path / f"{name}.jsonl", row)
 
 
+def test_the_sample_is_read() -> None:
+    found = samples(Path("sample"))
+    assert [sample.cell["dataset"] for sample in found] == ["hotpotqa"] * 2 + ["qmsum", "trec", "passage_count", "lcc"]
+    assert all(next(iter(s.score(Generated(s.reference, ())).values())).value > 0.99 for s in found)  # type: ignore[union-attr]
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the real records are not here")
 def test_real_rows_are_read() -> None:
     found = samples(REAL, datasets="hotpotqa,lcc,multi_news,passage_retrieval_zh,repobench-p,samsum")

@@ -180,6 +180,13 @@ def test_documents_of_the_same_article_come_first(tmp_path: Path, length: str) -
     assert min(counts) > 1 and max(counts) - min(counts) <= 1, "too few documents come again"
 
 
+def test_the_sample_has_questions() -> None:
+    found = samples(data="sample", kind="qa_1", lengths="4k", trials="20")
+    assert len(found) == 7
+    for sample in found:
+        assert any(answer in parts_of(sample, ByteTokenizer())[1] for answer in sample.reference.split(" | "))
+
+
 def test_published_files_are_read(tmp_path: Path) -> None:
     squad_v2 = {
         "version": "v2.0",
