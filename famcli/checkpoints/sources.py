@@ -121,7 +121,8 @@ class PluginSource:
         weights_sha256: identifies the weights: other ones must have another. It is part of the run id.
         longest_text: see ``StreamModel``.
         half_precision: see ``Source``.
-        name, spec: set by famcli.
+        name: what the model is called where that is not its spec, of which a part changes no answer.
+        spec: set by famcli.
     """
 
     tokenizer: Tokenizer
@@ -261,4 +262,4 @@ def open_plugin(entry: EntryPoint, argument: str, fields: Mapping[str, str], spe
         ) from error
     if not isinstance(found, PluginSource):
         raise UserError(f"model '{spec}': {entry.value} gave a {type(found).__name__}, not a {PluginSource.__name__}")
-    return dataclasses.replace(found, name=spec, spec=spec)
+    return dataclasses.replace(found, name=found.name or spec, spec=spec)

@@ -12,6 +12,8 @@ import numpy as np
 
 from famcli.errors import UserError
 from famcli.evaluation.asking import SampleError, Skips, request_of, scores_of
+from famcli.evaluation.asking_remote import ask as ask_remote
+from famcli.evaluation.asking_remote import predict_text, prompt_text, spelt
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.kept_prompts import PromptKeeper
@@ -26,8 +28,9 @@ from famcli.evaluation.prompts import (
     prompt_tokens,
     rest_of,
 )
-from famcli.evaluation.stream import Prefix, StateKeeper, read_document
+from famcli.evaluation.stream import Prefix, StateKeeper, read_document, token_digest
 from famcli.machine.peak import PeakMemory
+from famcli.models.remote import Remote
 from famcli.seams import Head, Ids, SpecialTokens
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Task
 
@@ -169,6 +172,9 @@ class Answering:
     def _answer(self, pairs: Sequence[tuple[Planned, Request]], shared: Shared | None) -> Iterator[Answered]:
         """The answer to each request."""
         tokenizer = self.model.tokenizer
+        if isinstance(self.model.stream, Remote):
+            yield from self._ask_remote(self.model.stream, pairs)
+            return
         if isinstance(pairs[0][1], Read):
             for p, request in pairs:
                 assert isinstance(request, Read)
@@ -185,17 +191,33 @@ class Answering:
         thinking = Thinking(self.thinking, self.special.thinks) if self.thinking else None
         ask = partial(answer_batch, self.model.stream, tokenizer, thinking=thinking, keeper=self.keeper)
         for reply in ask(requests, prompts, prefix, self.advance):
-            answer, kept = reply.answer, dict[str, Any]()
-            if isinstance(answer, Chosen):
-                kept = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
-                kept |= {"greedy": list(answer.greedy)} if answer.greedy else {}
-            else:
-                kept = {"token_ids": list(answer.token_ids)}
-                kept |= {"cut": True} if answer.cut else {}
-                kept |= {"thinking_tokens": answer.thinking_tokens} if answer.thinking_tokens else {}
-            yield Answered(
-                answer, kept, reply.prompt_sha256, reply.prompt_tokens, reply.computed_tokens, reply.state_bytes
-            )
+            cost = reply.prompt_tokens, reply.computed_tokens, reply.state_bytes
+            yield Answered(reply.answer, _kept(reply.answer), reply.prompt_sha256, *cost)
+
+    def _ask_remote(self, remote: Remote, pairs: Sequence[tuple[Planned, Request]]) -> Iterator[Answered]:
+        """The answers of a model that answers elsewhere; tokens are counted as famcli's tokenizer cuts them."""
+        tokenizer = self.model.tokenizer
+        texts = [(p, request) for p, request in pairs if isinstance(request, Read)]
+        for p, request in texts:
+            ids = encode(request.text, tokenizer)
+            if cut := p.document_tokens is not None and self.context and p.document_tokens < len(ids):
+                ids = self.context.cut(ids, p.document_tokens)
+            text = tokenizer.decode(ids.tolist()) if cut else request.text
+            found, told = predict_text(remote, tokenizer, text)
+            places = np.arange(len(told.tokens))
+            parts = by_position(found, places, partial(spelt, told))
+            self.advance(len(ids))
+            answer = Predicted(text, found.log_likelihoods, found.hits)
+            yield Answered(answer, {"by_position": parts}, token_digest(ids).hexdigest(), len(ids), len(ids), 0)
+        asked = [
+            (p, request, prompt_text(request, tokenizer, p, self.context))
+            for p, request in pairs
+            if not isinstance(request, Read)
+        ]
+        for (p, _, text), given in zip(asked, ask_remote(remote, tokenizer, [one[1:] for one in asked]), strict=True):
+            self.advance(p.own_tokens)
+            digest = token_digest(encode(text, tokenizer)).hexdigest()
+            yield Answered(given, _kept(given), digest, p.prompt_tokens, p.prompt_tokens, 0)
 
     def _behind(self, request: Generate | Choose, shared: Shared) -> PromptTokens:
         """What of a prompt has not been read with the document."""
@@ -276,6 +298,16 @@ def _output(request: Request, answer: Any) -> str:
     if isinstance(request, Choose):
         return _options(request)[int(answer.best)]
     return str(answer.text) if isinstance(request, Generate) else ""
+
+
+def _kept(answer: Generated | Chosen) -> dict[str, Any]:
+    """What the journal keeps of an answer."""
+    if isinstance(answer, Chosen):
+        weighed = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
+        return weighed | ({"greedy": list(answer.greedy)} if answer.greedy else {})
+    kept: dict[str, Any] = {"token_ids": list(answer.token_ids)}
+    kept |= {"cut": True} if answer.cut else {}
+    return kept | ({"thinking_tokens": answer.thinking_tokens} if answer.thinking_tokens else {})
 
 
 def _options(request: Choose) -> list[str]:

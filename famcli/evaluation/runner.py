@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from famcli.errors import UserError
 from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
 from famcli.evaluation.asking import OnError, Skips
+from famcli.evaluation.asking_remote import groups_of
 from famcli.evaluation.identity import now
 from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, count_lines
 from famcli.evaluation.kept_prompts import PromptKeeper, kept_ids
@@ -28,6 +30,7 @@ from famcli.evaluation.shards import Shard
 from famcli.evaluation.stream import StateKeeper, forget_states
 from famcli.evaluation.workers.job import Asked
 from famcli.machine.peak import PeakMemory
+from famcli.models.remote import Remote
 from famcli.task import Sample, Task
 
 if TYPE_CHECKING:
@@ -129,6 +132,17 @@ def evaluate(
     samples, planned, record.left_out = drawn.samples, drawn.planned, drawn.left_out
     if record.shard:
         record.shard["places"] = drawn.places
+    if isinstance(model.stream, Remote):
+        _check_remote(
+            model.stream,
+            {
+                "--chat-template": chat_template,
+                "--strip-thinking": thinking,
+                "--keep-prompts": keep_prompts,
+                "--workers": crew,
+            },
+        )
+        planned = [replace(p, shared_tokens=0) for p in planned]  # it reads every prompt by itself
     fitting = {p.sample.id for p in planned}
     with claim(record.path, fresh, within=results):
         if finished := finished_run(record.path, on_error):
@@ -139,7 +153,7 @@ def evaluate(
         _check_journal(journal, samples, task)
         record.environment, record.planned = environment(), len(planned)
         record.save()
-        groups = plan(planned, batch_size or _automatic_batch_size(model, planned, crew), journal.entries.keys())
+        groups = _groups(model, planned, batch_size or _automatic_batch_size(model, planned, crew), journal)
         if crew:
             answers = crew.answers(record, Asked(model, task, context, special, thinking), groups, skips, progress)
         else:
@@ -168,6 +182,14 @@ def evaluate(
         record.save()
         forget_states(record.path)
     return record
+
+
+def _check_remote(remote: Remote, wanted: Mapping[str, object]) -> None:
+    """Raises ``UserError`` where something is asked that is done with tokens, or with weights, here."""
+    if asked := [option for option, value in wanted.items() if value]:
+        raise UserError(
+            f"{remote.name} answers elsewhere, to texts, and {asked[0]} is not for it", f"leave out {asked[0]}"
+        )
 
 
 def _say_lacking_prompts(record: RunRecord, tell: Callable[[str], None]) -> None:
@@ -222,11 +244,20 @@ def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> N
 
 def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned], crew: Crew | None) -> int:
     """See ``evaluate``; one for the whole run, whatever of it has been answered, and whoever answers."""
+    if isinstance(model.stream, Remote):
+        return model.stream.at_once  # answers are kept when all of a batch are there
     rows, room = CPU_ROWS, CPU_STATE_BYTES
     if model.device.type == "cuda" and crew is None:
         rows, room = CUDA_ROWS, torch.cuda.mem_get_info(model.device)[0] // 4
     longest = max(p.prompt_tokens + p.option_tokens for p in planned)
     return max(1, min(rows, room // model.stream.state_bytes(longest)))
+
+
+def _groups(model: LoadedModel, planned: Sequence[Planned], batch_size: int, journal: Journal) -> list[Group]:
+    """What the journal lacks, in the order in which it is asked."""
+    if isinstance(model.stream, Remote):
+        return groups_of(planned, batch_size, frozenset(journal.entries))
+    return plan(planned, batch_size, journal.entries.keys())
 
 
 def _keep(
