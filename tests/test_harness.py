@@ -54,7 +54,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         }
         for i in range(4)
     ],
-    "wikitext": [{"page": f" = Keys = \n Ada keeps key {i} , Boris does not . \n" * 3} for i in range(4)],
+    "wikitext": [{"page": f" = Keys = \n Ada keeps key {i} , Boris does not . \n" * (1 + i)} for i in range(4)],
 }
 KINDS = {"lambada_openai": Choose, "nq_open": Generate, "wikitext": Read}
 

@@ -125,7 +125,11 @@ def reference_for(name: str, scores: Iterable[tuple[str, str]]) -> Reference:
     wanted = dict.fromkeys(scores)
     figures = tuple(figure for figure in reference.figures if (figure.task, figure.metric) in wanted)
     tasks = dict.fromkeys(task for task, _ in wanted)
-    notes = [f"{task}: {task_notes[task]}" for task in tasks if task in task_notes]
+    noted: dict[str, list[str]] = {}
+    for task in tasks:
+        if task in task_notes:
+            noted.setdefault(task_notes[task], []).append(task)
+    notes = [f"{', '.join(of_tasks)}: {note}" for note, of_tasks in noted.items()]
     if figures:
         return Reference(name, reference.source, (*reference.notes, *notes), figures)
     return Reference(name, reference.source, (f"no figures of {', '.join(tasks)}", *notes), ())

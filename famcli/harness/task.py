@@ -136,6 +136,13 @@ class HarnessTask(Task):
             "rows": len(self.theirs.eval_docs),
         }
 
+    def fetch(self, split: str | None) -> Mapping[str, Any]:
+        """See ``Task.fetch``: the harness downloads its data sets itself."""
+        raise UserError(
+            f"famcli stores no data sets of lm-evaluation-harness, of which {self.name} is a task",
+            f"famcli eval --task {self.name} --data {HUB} downloads it when it runs",
+        )
+
     @cached_property
     def _file(self) -> Path:
         """Of the rows; in a directory, the one that is called as the task is."""
