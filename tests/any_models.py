@@ -18,6 +18,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         **{"hidden_size": 16, "num_hidden_layers": 2, "head_dim": 8, "num_heads": 4, "expand": 2},
         **{"state_size": 6, "n_groups": 1, "chunk_size": 4, "conv_kernel": 4},
     },
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "jamba": {
         **{**ATTENTION, "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1},
         **{"mamba_d_state": 4, "mamba_d_conv": 3, "mamba_expand": 1, "mamba_dt_rank": 4},
