@@ -132,7 +132,11 @@ class TestFromMapping:
 
     @pytest.mark.parametrize(
         ("attention", "field", "owners"),
-        [("bswa", "fam_length", "fam"), ("full", "fam_norm", "fam"), ("full", "memory_segments", "bswa and fam")],
+        [
+            ("bswa", "fam_length", "fam"),
+            ("full", "fam_norm", "fam"),
+            ("full", "memory_segments", "armt and bswa and fam"),
+        ],
     )
     def test_a_field_of_another_memory_is_refused_with_its_memory(
         self, attention: str, field: str, owners: str

@@ -106,7 +106,7 @@ def verbs(results: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogC
     yield check
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_field_of_a_record_may_be_anything(which: int, results: Path, verbs: Any) -> None:
     file = bad(results)[which] / "run.json"
     whole = json.loads(file.read_text())
@@ -120,7 +120,7 @@ def test_any_field_of_a_record_may_be_anything(which: int, results: Path, verbs:
     damage()
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_field_of_a_sample_may_be_anything(which: int, results: Path, verbs: Any) -> None:
     file = bad(results)[which] / "samples.jsonl"
     lines = file.read_text().splitlines(keepends=True)

@@ -230,7 +230,9 @@ ODD: tuple[Any, ...] = (
 )
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "gemma3"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "llama" else pytest.mark.slow) for kind in (*KINDS, "gemma3")]
+)
 def test_a_value_of_any_type_is_read_or_named(kind: str) -> None:
     base = BASE.get(kind) or {"model_type": kind, "text_config": BASE["gemma3_text"]}
     refused = 0

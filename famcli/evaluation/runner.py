@@ -242,7 +242,7 @@ def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> N
             )
 
 
-def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned], crew: Crew | None) -> int:
+def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned], crew: Crew | None = None) -> int:
     """See ``evaluate``; one for the whole run, whatever of it has been answered, and whoever answers."""
     if isinstance(model.stream, Remote):
         return model.stream.at_once  # answers are kept when all of a batch are there
