@@ -1,6 +1,6 @@
 """One fair experiment: the same small model with each memory, trained alike, asked alike.
 
-    python benchmarks/zoo.py                        # every memory, three seeds: some three hours of one core
+    python benchmarks/zoo.py                        # every memory, three seeds: over an hour of one core
     python benchmarks/zoo.py --memories fam,armt --seeds 0
     python benchmarks/zoo.py --table                # the table of what was run
 
