@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+import torch
+
 from famcli.errors import UserError
 from famcli.evaluation.asking import SampleError, Skips
 from famcli.evaluation.journal import Entry
@@ -87,7 +89,7 @@ class Crew:
         where: dict[str, Any] = {"address": self.address}
         if self.address is None:
             where = {"num_cpus": self.workers * self._threads, "_node_ip_address": "127.0.0.1"}
-            where |= {"include_dashboard": False, "num_gpus": None}
+            where |= {"include_dashboard": False}
         try:
             self.ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -108,7 +110,7 @@ class Crew:
     def _threads(self) -> int:
         if self.threads:
             return self.threads
-        return 1 if self.address else max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return 1 if self.address else max(1, torch.get_num_threads() // self.workers)
 
     def answers(
         self, record: RunRecord, asked: Asked, groups: Sequence[Group], skips: Skips, progress: Progress | None
