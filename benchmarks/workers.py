@@ -57,7 +57,7 @@ def command(output: Path, texts: Path, *more: str) -> list[str]:
 
 
 def finish(args: list[str], threads: int) -> float:
-    """Seconds by the clock that the command says it took from the first answer asked to the last one there."""
+    """Seconds by the clock from the start of the command to its end."""
     begun = time.perf_counter()
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
@@ -113,7 +113,7 @@ def compare(folder: Path, texts: Path, repeats: int) -> None:
             f"{name:>24}: {middle:6.1f} s from start to end ({min(times):.1f} to {max(times):.1f}), "
             f"{one / middle:.2f} x; {clock:.1f} s with workers at hand, {own:.1f} s of their time"
         )
-    print("records equal but for times")
+    print("records are the same, apart from times and memory")
 
 
 def workers_of(driver: int) -> list[int]:

@@ -18,7 +18,7 @@ from test_checkpoint import save_small
 from famcli.checkpoints.registry import bundled_directory
 from famcli.cli.check import command
 from famcli.cli.main import main
-from famcli.evaluation import record as record_module
+from famcli.evaluation import environment as environment_module
 from famcli.evaluation import yardstick
 from famcli.gate.baseline import read_baseline
 
@@ -184,11 +184,11 @@ def test_finished_runs_count_only_where_the_same_code_made_them(
     commit: str | None, again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree("results")
-    monkeypatch.setattr(record_module, "_git_commit", lambda: commit)
+    monkeypatch.setattr(environment_module, "_git_commit", lambda: commit)
     for _ in range(2):
         assert main(SMALL) == 0
     assert len(list(Path("results").iterdir())) == 1 + again
-    monkeypatch.setattr(record_module, "_git_commit", lambda: "decade")
+    monkeypatch.setattr(environment_module, "_git_commit", lambda: "decade")
     assert main(SMALL) == 0
     assert len(list(Path("results").iterdir())) == 2 + again
 
@@ -198,7 +198,7 @@ def test_cost_is_measured_where_it_is_gated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(yardstick, "LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(record_module, "_git_commit", lambda: "facade")
+    monkeypatch.setattr(environment_module, "_git_commit", lambda: "facade")
     for _ in range(2):  # the second time the runs of this very code are there
         assert main([*SMALL, "--update", "--cost"]) == 0
     gates = read_baseline(Path("base.json")).cost

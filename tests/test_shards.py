@@ -115,6 +115,20 @@ def test_a_sample_of_another_shard_is_refused(runs: Path, tmp_path: Path, capsys
     assert "is not one of this shard" in capsys.readouterr().err
 
 
+def test_a_shard_that_lost_a_sample_is_refused(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copies = []
+    for i in (1, 2):
+        shard = only(runs / "parts", f"*-{i}of2")
+        copies.append(tmp_path / shard.name)
+        copies[-1].mkdir()
+        (copies[-1] / "run.json").write_bytes((shard / "run.json").read_bytes())
+        lines = (shard / "samples.jsonl").read_bytes().splitlines(keepends=True)
+        (copies[-1] / "samples.jsonl").write_bytes(b"".join(lines[i - 1 :]))
+    assert run("merge", *map(str, copies), "--output", str(tmp_path / "out")) == 2
+    assert f"{copies[1]} has" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/2/3"])
 def test_what_is_no_shard_is_refused(shard: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*NARRATIVEQA, "--output", str(tmp_path), "--shard", shard) == 2

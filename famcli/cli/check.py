@@ -214,7 +214,8 @@ def _planned(model: LoadedModel, chosen: ChosenTask, settings: RunSettings) -> t
 
 def _same_code(directory: Path) -> bool | None:
     """Whether a run was made by this very code; ``None`` where there is no run, true where its record is damaged."""
-    from famcli.evaluation.record import RECORD_NAME, environment, load_record
+    from famcli.evaluation.environment import environment
+    from famcli.evaluation.record import RECORD_NAME, load_record
 
     if not os.path.lexists(directory / RECORD_NAME):
         return None

@@ -18,13 +18,14 @@ from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
 from famcli.evaluation.asking import OnError, Skips
 from famcli.evaluation.asking_remote import groups_of
+from famcli.evaluation.environment import environment
 from famcli.evaluation.identity import now
 from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, count_lines
 from famcli.evaluation.kept_prompts import PromptKeeper, kept_ids
 from famcli.evaluation.plan import Group, Planned, plan
 from famcli.evaluation.progress import Progress
 from famcli.evaluation.prompts import Side
-from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, environment, load_record
+from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, load_record
 from famcli.evaluation.settings import Settings
 from famcli.evaluation.shards import Shard
 from famcli.evaluation.stream import StateKeeper, forget_states

@@ -105,7 +105,7 @@ def _checked(shards: Sequence[RunRecord]) -> list[tuple[RunRecord, ShardFields]]
             raise UserError(f"{record.path} is not finished", "repeat its command: it goes on")
         parts.append((record, record.shard))
     if not parts:
-        raise UserError("no shards are given", "for example: famcli merge results/*-1of4-* results/*-2of4-*")
+        raise UserError("no shards are given", "for example: famcli merge results/RUN-*of4")
     parts.sort(key=lambda part: part[1]["index"])
     first = parts[0][1]
     for record, fields in parts:
@@ -125,6 +125,11 @@ def _placed(record: RunRecord, fields: ShardFields) -> dict[int, Entry]:
     entries = read_entries(record.path / JOURNAL_NAME)
     for id in entries.keys() - fields["places"].keys():
         raise UserError(f"{record.path}: sample {printable(id)} is not one of this shard")
+    if len(entries) != record.samples:
+        raise UserError(
+            f"{record.path} has {len(entries)} samples, and its record counts {record.samples}",
+            "repeat its command: it asks again what is missing",
+        )
     return {fields["places"][id]: entry for id, entry in entries.items()}
 
 

@@ -2,5 +2,5 @@
 
 The driver keeps the plan, the journal and the record, and is the only one who writes them. A worker gets what is read
 together in one message, and sends answers back batch by batch. So the record of a run does not depend on who answered
-it, but for times and memory.
+it, apart from times and memory.
 """

@@ -19,10 +19,11 @@ import torch
 
 from famcli.errors import UserError
 from famcli.evaluation.asking import SampleError, Skips
+from famcli.evaluation.environment import Workers
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.plan import Group
 from famcli.evaluation.progress import Progress
-from famcli.evaluation.record import RunRecord, Workers
+from famcli.evaluation.record import RunRecord
 from famcli.evaluation.stream import STATES
 from famcli.evaluation.workers.job import About, Asked, Failure, Job, Unit, units
 from famcli.evaluation.workers.worker import Worker
@@ -223,6 +224,8 @@ class _Run:
                 ) from error
             self._hire()
             return
+        except self.ray.exceptions.RayTaskError as error:
+            raise _failed("a worker failed while it loaded the model", error) from error
         if isinstance(about, Failure):
             raise UserError(f"a worker cannot load the model: {about.message}", about.hint)
         self._check(about)
@@ -272,6 +275,8 @@ class _Run:
             del self.flying[stream]
             self._lose(flight, error)
             return
+        except self.ray.exceptions.RayTaskError as error:
+            raise _failed(f"a worker failed at {flight.unit.what}", error) from error
         if isinstance(said, Failure):
             if said.sample is None:
                 raise UserError(said.message, said.hint)
@@ -344,6 +349,12 @@ def _by_value(task: Task) -> Iterator[None]:
         yield
     finally:
         unregister(module)  # type: ignore[no-untyped-call]
+
+
+def _failed(what: str, error: Any) -> UserError:
+    """What a worker raised that is no error for people; its own message, not Ray's traceback."""
+    cause = getattr(error, "cause", None) or error
+    return UserError(f"{what}: {type(cause).__name__}: {_first_line(cause)}", "without --workers all of it is shown")
 
 
 def _first_line(error: Exception) -> str:
