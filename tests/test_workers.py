@@ -26,6 +26,7 @@ FAMCLI = [sys.executable, "-c", "import sys; from famcli.cli.main import main; s
 KILLER = """
 import os, signal
 from famcli.task import Generate, MetricSpec, Prompt, Sample, Task
+from beside import words
 
 class Killer(Task):
     name = "killer"
@@ -38,7 +39,7 @@ class Killer(Task):
         def request(i):
             if i == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return Generate(Prompt((f"number {i}: ",)), 4)
+            return Generate(Prompt((words(i),)), 4)
         return [
             Sample(str(i), {}, "x", request=lambda i=i: request(i), score=lambda a: {"accuracy": 1.0}, prompt_tokens=10)
             for i in range(3)
@@ -169,8 +170,21 @@ def test_workers_and_drivers_that_are_killed_lose_nothing(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_samples_that_kill_their_workers_are_named_and_given_up(tmp_path: Path) -> None:
-    (tmp_path / "killer.py").write_text(KILLER)
-    command = ["eval", "--task", "./killer.py:Killer", "--model", "bswa-tiny", "--batch-size", "1", "--workers", "2"]
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "killer.py").write_text(KILLER)
+    (folder / "beside.py").write_text("def words(i):\n    return f'number {i}: '\n")
+    command = [
+        "eval",
+        "--task",
+        "./tasks/killer.py:Killer",
+        "--model",
+        "bswa-tiny",
+        "--batch-size",
+        "1",
+        "--workers",
+        "2",
+    ]
     stopped = famcli(*command, "--output", "out", cwd=tmp_path)
     assert stopped.returncode == 2
     assert "sample 1 cost 3 workers and is given up" in stopped.stderr

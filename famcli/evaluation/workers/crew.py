@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from famcli.display import visible
 from famcli.errors import UserError
 from famcli.evaluation.asking import SampleError, Skips
 from famcli.evaluation.environment import Workers
@@ -219,8 +221,8 @@ class _Run:
             if self.never_opened >= GIVEN_UP_AFTER:
                 raise UserError(
                     f"{GIVEN_UP_AFTER} workers one after another were lost while they loaded the model: "
-                    f"{_first_line(error)}",
-                    "fewer --workers need less memory",
+                    f"{_last_line(error)}",
+                    "where it says nothing more, memory may be short: fewer --workers",
                 ) from error
             self._hire()
             return
@@ -336,25 +338,42 @@ class _Run:
 
 @contextmanager
 def _by_value(task: Task) -> Iterator[None]:
-    """A task that was read from a file goes to the workers as it is: they could not import it."""
-    module = sys.modules.get(type(task).__module__)
-    if module is None or not hasattr(module, SOURCE_SHA256):
+    """A task that was read from a file goes to the workers as it is, with the files beside it that it imports.
+
+    They could not import any of them.
+    """
+    digest = _source_of(sys.modules.get(type(task).__module__))
+    if digest is None:
         yield
         return
     from ray import cloudpickle
 
     register, unregister = cloudpickle.register_pickle_by_value, cloudpickle.unregister_pickle_by_value
-    register(module)  # type: ignore[no-untyped-call]
+    modules = [module for module in list(sys.modules.values()) if _source_of(module) == digest]
+    for module in modules:
+        register(module)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        unregister(module)  # type: ignore[no-untyped-call]
+        for module in modules:
+            unregister(module)  # type: ignore[no-untyped-call]
+
+
+def _source_of(module: ModuleType | None) -> str | None:
+    """The hash of what was executed, where a module was read from a file that the user named."""
+    found: str | None = getattr(module, "__dict__", {}).get(SOURCE_SHA256)
+    return found
 
 
 def _failed(what: str, error: Any) -> UserError:
     """What a worker raised that is no error for people; its own message, not Ray's traceback."""
     cause = getattr(error, "cause", None) or error
     return UserError(f"{what}: {type(cause).__name__}: {_first_line(cause)}", "without --workers all of it is shown")
+
+
+def _last_line(error: Exception) -> str:
+    """What was raised in a worker stands at the end of what Ray says."""
+    return visible(re.sub(r"\x1b\[[0-9;]*m", "", (str(error).strip() or type(error).__name__).splitlines()[-1].strip()))
 
 
 def _first_line(error: Exception) -> str:
