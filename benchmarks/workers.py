@@ -22,6 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from ray_processes import workers_of
+
 FAMCLI = [sys.executable, "-c", "import sys; from famcli.cli.main import main; sys.exit(main(sys.argv[1:]))"]
 TIMES = ("seconds", "tokens_per_second", "seconds_to_first_answer", "first_answer_seconds", "peak_memory_bytes")
 DOCUMENTS = 40
@@ -114,20 +118,6 @@ def compare(folder: Path, texts: Path, repeats: int) -> None:
             f"{one / middle:.2f} x; {clock:.1f} s with workers at hand, {own:.1f} s of their time"
         )
     print("records are the same, apart from times and memory")
-
-
-def workers_of(driver: int) -> list[int]:
-    """Processes of the workers of a driver: grandchildren by its Ray."""
-    told = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in told.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, *_ in rows}
-
-    def descends(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid]
-        return pid == driver
-
-    return [int(row[0]) for row in rows if len(row) > 2 and row[2].startswith("ray::Worker") and descends(int(row[0]))]
 
 
 def kill(folder: Path, texts: Path, workers: int, drivers: int, chance: random.Random) -> None:

@@ -24,7 +24,7 @@ OWN_MEMORIES = {"armt", "bswa", "fam", "full", "gated_delta", "gated_fam", "infi
 
 def model_with(name: str, config: ModelConfig) -> Decoder:
     """As the listing describes it: the window of the model's memory, and defaults."""
-    fields = memory_entry_points()[name].load().__dataclass_fields__
+    fields = memory_entry_points()[name][0].load().__dataclass_fields__
     window = {field: getattr(config.memory, field) for field in ("memory_segments", "sinks") if field in fields}
     return Decoder(config.override({"attention": name, **window}, "test"))
 

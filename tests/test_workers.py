@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_processes import workers_of
 from test_shards import NARRATIVEQA, only, told
 
 from famcli.cli.main import main
@@ -101,20 +102,6 @@ def famcli(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedPr
     return subprocess.run([*FAMCLI, *map(str, args)], capture_output=True, text=True, cwd=cwd)
 
 
-def own_workers(driver: int) -> list[int]:
-    """Processes of the workers that are at work for a driver: of its Ray, which is its child."""
-    told = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in told.splitlines()[1:]]
-    parents = {int(pid): int(parent) for pid, parent, *_ in rows}
-
-    def descends(pid: int) -> bool:
-        while pid in parents and pid != driver:
-            pid = parents[pid]
-        return pid == driver
-
-    return [int(row[0]) for row in rows if len(row) > 2 and row[2].startswith("ray::Worker") and descends(int(row[0]))]
-
-
 def run_and_kill(args: Sequence[str | Path], kills: int) -> tuple[int, str, int]:
     """Runs a command, kills a worker every two seconds; its exit code, what it said, and how many were killed."""
     process = subprocess.Popen([*FAMCLI, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -124,7 +111,7 @@ def run_and_kill(args: Sequence[str | Path], kills: int) -> tuple[int, str, int]
         nonlocal killed
         while killed < kills and process.poll() is None:
             time.sleep(2)
-            for worker in own_workers(process.pid)[:1]:
+            for worker in workers_of(process.pid)[:1]:
                 os.kill(worker, signal.SIGKILL)
                 killed += 1
 

@@ -7,6 +7,7 @@ import importlib.resources
 import logging
 import re
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -252,9 +253,15 @@ def list_presets() -> list[Preset]:
     Raises:
         UserError: a preset's file is not valid.
     """
+    return list(_presets())
+
+
+@cache
+def _presets() -> tuple[Preset, ...]:
+    """Read once in a process: they are part of the program."""
     folder = importlib.resources.files("famcli.configs") / "models"
     files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
-    return [_read_preset(file) for file in sorted(files, key=lambda file: file.name)]
+    return tuple(_read_preset(file) for file in sorted(files, key=lambda file: file.name))
 
 
 def bundled_directory(name: str) -> Path:

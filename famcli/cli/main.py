@@ -37,4 +37,7 @@ def _program() -> int:
     mend_streams()
     code = run(sys.argv[1:])
     ignore()
+    import gc
+
+    gc.freeze()  # the search for garbage at the end takes PyTorch 0.2 s, and the process ends all the same
     return code

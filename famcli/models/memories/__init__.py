@@ -13,11 +13,11 @@ ENTRY_POINT_GROUP = "famcli.memories"
 
 
 @lru_cache(maxsize=1)
-def memory_entry_points() -> dict[str, EntryPoint]:
-    """Every memory that is installed, by name; ``memory_kind`` refuses a name that two packages give."""
-    found: dict[str, EntryPoint] = {}
+def memory_entry_points() -> dict[str, list[EntryPoint]]:
+    """All that give each memory that is installed, by name; ``memory_kind`` refuses a name that two packages give."""
+    found: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
-        found.setdefault(entry.name, entry)
+        found.setdefault(entry.name, []).append(entry)
     return found
 
 
@@ -31,23 +31,22 @@ def memory_kind(name: object) -> type[Memory]:
     if not isinstance(name, str) or name not in entries:
         error = unknown_name("memory", str(name), entries)
         raise UserError(f"{error.message}: field 'attention' must be one of {', '.join(entries)}", error.hint)
-    named = {entry.value for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name == name}
-    others = named - {entries[name].value}
-    if others:
+    entry = entries[name][0]
+    if others := {other.value for other in entries[name]} - {entry.value}:
         raise UserError(
-            f"two packages install a memory '{name}': {entries[name].value} and {min(others)}", "uninstall one of them"
+            f"two packages install a memory '{name}': {entry.value} and {min(others)}", "uninstall one of them"
         )
     try:
-        kind = entries[name].load()
+        kind = entry.load()
     except Exception as error:
-        raise UserError(f"memory '{name}' ({entries[name].value}) cannot be imported: {error}") from error
+        raise UserError(f"memory '{name}' ({entry.value}) cannot be imported: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Memory) and "__dataclass_fields__" in vars(kind)):
-        raise UserError(f"memory '{name}': {entries[name].value} is no @dataclass(frozen=True) that extends Memory")
+        raise UserError(f"memory '{name}': {entry.value} is no @dataclass(frozen=True) that extends Memory")
     for field in dataclasses.fields(kind):
         if field.default is dataclasses.MISSING:
             raise UserError(f"memory '{name}': its field '{field.name}' has no default", "make it with setting(...)")
     if kind.name != name:
-        raise UserError(f"memory '{name}': {entries[name].value} calls itself '{kind.name}'")
+        raise UserError(f"memory '{name}': {entry.value} calls itself '{kind.name}'")
     return kind
 
 
