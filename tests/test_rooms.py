@@ -16,9 +16,10 @@ ORDER = (
     *("machine", "metrics", "models", "checkpoints", "task", "tasks", "harness", "plugins", "evaluation"),
     *("lm_eval", "training"),
     *("profiling",),
-    *("compare", "gate", "reports", "cli", "famcli"),
+    *("compare", "gate", "reports", "cli", "famcli", "__main__"),
 )
-"""Rooms from the ground up; a room imports only rooms before it. ``famcli`` is what ``import famcli`` gives."""
+"""Rooms from the ground up; a room imports only rooms before it. ``famcli`` is what ``import famcli`` gives,
+``__main__`` what ``python -m famcli`` runs."""
 
 CLOSED = {
     "metrics": {"files"},

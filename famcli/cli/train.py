@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.options import plugin_option
 from famcli.cli.saying import say, tell
+from famcli.cli.teams import said_once, start_processes
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from famcli.training.material import Material
     from famcli.training.recipe import Recipe
     from famcli.training.recorded.recipe import RecordedRecipe
+    from famcli.training.team import Team
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,7 +63,14 @@ if TYPE_CHECKING:
     "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True, help="Where to train."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads; PyTorch's choice where not given.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train in N processes of this machine, each with its own rows and --threads (needs accelerate).",
+)
 @plugin_option
+@said_once()
 def command(
     *,
     recipe_path: Path,
@@ -71,12 +81,14 @@ def command(
     resume: bool,
     device: str,
     threads: int | None,
-) -> None:
+    processes: int | None,
+) -> int | None:
     """Train a model from random weights, or fine-tune one that is there.
 
     A run that was killed goes on to the same weights with --resume.
     """
     from famcli.claim import claim
+    from famcli.training.launch import check_settings, launched
     from famcli.training.recipe import Recipe
     from famcli.training.recipe_file import load_recipe
 
@@ -84,26 +96,38 @@ def command(
     if isinstance(recipe, Recipe):
         _check_model(recipe, recipe_path, model)
         _check_qa(recipe, recipe_path, qa)
+        check_settings(recipe.autocast)
+    elif max(processes or 1, launched()) > 1:
+        raise UserError(f"{recipe_path} trains on recordings, in one process", "leave --processes out")
     elif qa:
         raise UserError(f"{recipe_path} trains on recordings, which ask about no documents", "leave out --qa")
     output = output or Path("models") / recipe_path.stem
     if resume and not output.exists():
         raise _nothing_to_resume(output)
-    with claim(output):
+    if (processes or 1) > 1 and launched() == 1:
         _check_output(output, resume)
-        if threads:
-            import torch
+        given = {"recipe": recipe_path, "model": model, "text": text, "qa": qa, "device": device, "threads": threads}
+        return start_processes(given, ["--resume"] if resume else [], processes or 1, output)
+    from famcli.training.team import join, leave
 
-            torch.set_num_threads(threads)
+    team = join(device, processes)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    with claim(output) if team.first else nullcontext():
+        _check_output(output, resume)
         if not isinstance(recipe, Recipe):
             _train_recorded(recipe, recipe_path, model, output, text=text, device=device, resume=resume)
-            return
-        trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device)
+            return None
+        trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device, team=team)
         if resume:
             trainer.resume()
-            tell(f"resumed at step {trainer.step} of {recipe.steps}")
+            _tell_resumed(trainer)
         leave_in_order()
         _train(trainer, tokenizer, base, recipe_path.stem, output)
+    leave()
+    return None
 
 
 def _check_model(recipe: Recipe, path: Path, model: str | None) -> None:
@@ -148,7 +172,7 @@ def _nothing_to_resume(output: Path) -> UserError:
 
 
 def _prepare(
-    recipe: Recipe, spec: str | None, output: Path, text: Path, qa: Path | None, device: str
+    recipe: Recipe, spec: str | None, output: Path, text: Path, qa: Path | None, device: str, *, team: Team
 ) -> tuple[Trainer, Tokenizer, Base | None]:
     """The trainer, the model's tokenizer, and what is fine-tuned, if anything is."""
     from famcli.checkpoints.registry import load_model, pick_device
@@ -156,18 +180,19 @@ def _prepare(
     from famcli.training.loop import Trainer, from_scratch
     from famcli.training.lora import Base
 
+    device = team.device.type if team.size > 1 else device
     if spec is None:
         assert recipe.model is not None
         recipe = recipe.with_model(recipe.model)
         material = _material(recipe, ByteTokenizer(), text, qa)
-        trainer = Trainer(recipe, from_scratch(recipe).to(pick_device(device)), material, output)
+        trainer = Trainer(recipe, from_scratch(recipe).to(pick_device(device)), material, output, team=team)
         return trainer, material.tokenizer, None
     name, config = _find_base(spec, alone=bool(recipe.lora))
     loaded = load_model(spec, device, "float32")
     recipe = recipe.with_model(loaded.decoder.config)
     material = _material(recipe, loaded.tokenizer, text, qa)
     base = Base(name, loaded.weights_sha256, config)
-    return Trainer(recipe, loaded.decoder, material, output, base.sha256), loaded.tokenizer, base
+    return Trainer(recipe, loaded.decoder, material, output, base.sha256, team), loaded.tokenizer, base
 
 
 def _train_recorded(
@@ -240,18 +265,38 @@ def _material(recipe: Recipe, tokenizer: Tokenizer, text: Path, qa: Path | None)
     return Material(tokenizer, corpus, documents)
 
 
+def _tell_resumed(trainer: Trainer) -> None:
+    team, recipe, before = trainer.team, trainer.recipe, trainer.written_by
+    if not team.first:
+        return
+    tell(f"resumed at step {trainer.step} of {recipe.steps}")
+    if before != team.size:
+        dropout = ", and dropout leaves out others" if recipe.lora and recipe.lora.dropout else ""
+        tell(
+            f"the checkpoint is that of {before} process{'es' if before > 1 else ''}, and {team.size} go on: the rows "
+            f"are dealt anew, with their memories. Numbers are added up in another order{dropout}: from here on losses "
+            f"and weights are those of {before} to rounding, not bit for bit"
+        )
+
+
 def _train(trainer: Trainer, tokenizer: Tokenizer, base: Base | None, name: str, output: Path) -> None:
     from famcli.checkpoints.checkpoint import save_checkpoint
     from famcli.training.lora import save_adapter
 
-    recipe, sizes = trainer.recipe, [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    recipe, team = trainer.recipe, trainer.team
+    sizes = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
     trained, whole = sum(size for size, wanted in sizes if wanted), sum(size for size, _ in sizes)
-    tell(f"training {trained:,} of {whole:,} weights on {trainer.device}, {recipe.steps:,} steps")
+    if team.first:
+        by = f", {team.size} processes" if team.size > 1 else ""
+        tell(f"training {trained:,} of {whole:,} weights on {trainer.device}, {recipe.steps:,} steps{by}")
     model = trainer.run(
         lambda line: tell(_readable(line, recipe.steps)),
         lambda step, found: tell(_readable_recall(step, found)),
     )
+    if not team.first:
+        return
     about = {"recipe": name, "steps": trainer.step, "tokens": trainer.tokens, "seconds": round(trainer.seconds)}
+    about |= {"processes": team.size} if team.size > 1 else {}
     if recipe.lora and base:
         save_adapter(model, recipe.lora, base, output, about)
     else:

@@ -15,6 +15,7 @@ from famcli.models.state import StreamState
 from famcli.training.material import Material
 from famcli.training.recipe import Phase, Recipe
 from famcli.training.sources import KeyInFiller, Question, Source
+from famcli.training.team import ALONE, Team
 
 
 @dataclass
@@ -35,14 +36,19 @@ class Row:
 class Batch:
     """All rows, and the memory each carries, as ``Decoder.carried`` gives it; empty before the first step of a phase.
 
+    Every process of a team knows where all rows stand. Tokens, states and memories are of its own rows alone.
+
     Args:
         recipe: with its model.
         material: what sources are drawn from.
         device: of the tokens and the memory.
+        team: the processes among which the rows are dealt.
     """
 
-    def __init__(self, recipe: Recipe, material: Material, device: torch.device | str = "cpu") -> None:
-        self.recipe, self.material, self.device = recipe, material, torch.device(device)
+    def __init__(
+        self, recipe: Recipe, material: Material, device: torch.device | str = "cpu", team: Team = ALONE
+    ) -> None:
+        self.recipe, self.material, self.device, self.team = recipe, material, torch.device(device), team
         self.rows: list[Row] = []
         self.sources: list[Source] = []
         self.memory: list[Tensor] = []
@@ -61,16 +67,22 @@ class Batch:
                 self.rows[i] = Row(drawn_at=step, carried=row.carried)
                 self.sources[i] = self._draw(i, step, phase)
 
+    @property
+    def dealt(self) -> list[int]:
+        """The rows of this process."""
+        return self.team.deal(len(self.rows))
+
     def tokens(self, count: int) -> Tensor:
-        """The next ``count`` tokens of every row: [rows, count]."""
-        read = [source.tokens(row.offset, count) for source, row in zip(self.sources, self.rows, strict=True)]
+        """The next ``count`` tokens of every row of this process: [rows, count]."""
+        read = [self.sources[i].tokens(self.rows[i].offset, count) for i in self.dealt]
         return torch.from_numpy(np.stack(read)).to(self.device)
 
     def start(self, model: Decoder) -> StreamState:
         """A state in which rows that carry a memory have it, and the others its learned beginning."""
-        state = model.start(len(self.rows))
+        state = model.start(len(self.dealt))
         if self.memory:
-            model.carry(state, self.memory, torch.tensor([row.carried for row in self.rows], device=self.device))
+            carried = [self.rows[i].carried for i in self.dealt]
+            model.carry(state, self.memory, torch.tensor(carried, device=self.device))
         return state
 
     def reading(self, kind: str) -> list[int]:
@@ -102,10 +114,11 @@ class Batch:
         return self.sources[row].ask(self.rows[row].offset + ahead, most, rng)
 
     def age(self, rows: list[int], memory: list[Tensor], skipped: int) -> None:
-        """Takes over an aged memory, as if ``skipped`` more tokens had been read; it has ``rows`` alone."""
+        """Takes over an aged memory, as if ``skipped`` more tokens had been read; it has those of ``rows`` alone that
+        belong to this process."""
         for row in rows:
             self.rows[row].offset += skipped
-        self.aged |= {row: [tensor[i].detach() for tensor in memory] for i, row in enumerate(rows)}
+        self.aged |= {row: [tensor[i].detach() for tensor in memory] for i, row in enumerate(self.team.own(rows))}
 
     def waiting(self) -> list[int]:
         """Rows that begin a source whose key does not stand at once."""
@@ -114,10 +127,14 @@ class Batch:
         return [i for i, s in new if isinstance(s, KeyInFiller) and s.key_at > len(s.head)]
 
     def before_keys(self, rows: list[int], rng: np.random.Generator, count: int) -> Tensor:
-        """What may have been read before the sources of ``rows``, see ``PasskeySources.before_key``: [rows, count]."""
-        sources = [source for row in rows if isinstance(source := self.sources[row], KeyInFiller)]
-        read = [self.material.passkeys.before_key(source, rng, count) for source in sources]
-        return torch.from_numpy(np.stack(read)).to(self.device)
+        """What may have been read before the sources of ``rows``, see ``PasskeySources.before_key``: [rows, count].
+
+        It is drawn for all of them, and given for those of this process.
+        """
+        sources = [(row, source) for row in rows if isinstance(source := self.sources[row], KeyInFiller)]
+        read = {row: self.material.passkeys.before_key(source, rng, count) for row, source in sources}
+        own = [read[row] for row in self.team.own(read)]
+        return torch.from_numpy(np.stack(own) if own else np.empty((0, count), np.int64)).to(self.device)
 
     def end(self, step: int, phase: Phase, read: int, memory: list[Tensor], lost: set[int]) -> None:
         """Moves every row on by ``read`` tokens and decides which ``memory`` goes on into the next step.
@@ -128,21 +145,33 @@ class Batch:
         self.memory = [tensor.detach() for tensor in memory]
         for i, aged in self.aged.items():
             for tensor, of_row in zip(self.memory, aged, strict=True):
-                tensor[i] = of_row
+                tensor[i // self.team.size] = of_row
         self.aged = {}
         if phase.state_passing_from == "first":
             keep[:], lost = keep[0], set()
-            self.memory = [t[:1].expand_as(t).clone() for t in self.memory]
+            self.memory = [self.team.tensors(t[:1])[0].expand_as(t).clone() for t in self.memory]
         for i, row in enumerate(self.rows):
             row.offset += read
             row.carried = bool(keep[i]) and i not in lost
 
+    def whole_memory(self) -> list[Tensor]:
+        """The memory of all rows, from all processes."""
+        whole = []
+        for parts in map(self.team.tensors, self.memory):
+            tensor = parts[0].new_empty(len(self.rows), *parts[0].shape[1:])
+            for rank, part in enumerate(parts):
+                tensor[rank :: self.team.size] = part
+            whole.append(tensor)
+        return whole
+
+    def restore(self, saved: dict[str, Any], memory: list[Tensor]) -> None:
+        """Goes on from ``state_dict`` and ``whole_memory``, however many processes they came from."""
+        self.rows = [Row(**row) for row in saved["rows"]]
+        self.memory = [t[self.team.rank :: self.team.size].contiguous().to(self.device) for t in memory]
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs besides ``memory``."""
         return {"rows": [asdict(row) for row in self.rows]}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.rows = [Row(**row) for row in saved["rows"]]
 
     def _known_from(self) -> list[tuple[int, int]]:
         """Rows that can be asked anywhere, and the tokens of their source to read before."""

@@ -27,6 +27,7 @@ from famcli.training.material import Material
 from famcli.training.optimizers import make_optimizers
 from famcli.training.recipe import Recipe
 from famcli.training.step import Outcome, read_and_ask
+from famcli.training.team import ALONE, Team
 
 MOST_SKIPS = 3
 """Places of a block at which positions are skipped."""
@@ -56,7 +57,7 @@ def draw_skipped(rng: np.random.Generator, block_size: int, span: int) -> Skippe
 
 
 class Trainer:
-    """Trains a decoder by a recipe.
+    """Trains a decoder by a recipe, in this process or as one of a team.
 
     Args:
         recipe: what to do; its model is that of ``model``, see ``Recipe.with_model``.
@@ -64,17 +65,35 @@ class Trainer:
         material: what sources are drawn from.
         directory: where the checkpoint (``checkpoint.safetensors``) and the log are kept.
         base: identifies the weights to begin with, where they are not random.
+        team: the processes that train together. Each has the same arguments, and a model of its own; the first alone
+            writes to ``directory``.
+
+    Attributes:
+        written_by: how many processes the checkpoint was written by from which training goes on.
+
+    Raises:
+        UserError: a phase has fewer rows than there are processes.
     """
 
-    def __init__(self, recipe: Recipe, model: Decoder, material: Material, directory: Path, base: str = "") -> None:
-        self.recipe, self.model, self.material, self.base = recipe, model, material, base
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Decoder,
+        material: Material,
+        directory: Path,
+        base: str = "",
+        team: Team = ALONE,
+    ) -> None:
+        self.recipe, self.model, self.material, self.base, self.team = recipe, model, material, base, team
+        _check_rows(recipe, team)
+        self.written_by = team.size
         self.device = model.embedding.weight.device
         if recipe.lora:
             add_lora(model, recipe.lora, recipe.seed, torch.bfloat16 if recipe.autocast == "bfloat16" else None)
         else:
             model.requires_grad_(True)
         self.optimizers = make_optimizers(model, recipe.optimizer)
-        self.batch = Batch(recipe, material, self.device)
+        self.batch = Batch(recipe, material, self.device, team)
         self.checkpoint, self.log = directory / "checkpoint.safetensors", Log(directory)
         self.step = 0
         self.tokens = 0
@@ -89,32 +108,48 @@ class Trainer:
         """Trains to the end of the recipe, to a model of the recipe's config.
 
         Args:
-            report: gets each line of the log.
-            report_recall: gets each evaluation and the step it was made after.
+            report: gets each line of the log, in the first process of a team.
+            report_recall: gets each evaluation and the step it was made after, there as well.
 
         Raises:
             UserError: the loss or its gradient is not finite, or a file cannot be written; the last checkpoint is kept.
+                Or the processes of the team have not begun with the same.
         """
-        self.log.keep_until(self.step)
+        if self.team.size > 1:
+            self.team.agree(self._begun_with())
+        if self.team.first:
+            self.log.keep_until(self.step)
         while self.step < self.recipe.steps:
             line = self._one_step(self._tally)
             if self._due(self.recipe.log_every):
-                tokens, seconds = self._logged
-                speed = (self.tokens - tokens) / max(self.seconds - seconds, 1e-9)
-                line |= {"step": self.step, "seconds": round(self.seconds, 1), "tokens": self.tokens}
-                line |= {"tokens_per_second": round(speed), **dict(zip(AGE_COLUMNS, self._tally.rates(), strict=True))}
-                self.log.write(line)
-                report(line)
-                self._tally, self._logged = Tally(), (self.tokens, self.seconds)
+                line |= self._since_last_line()
+                if self.team.first:
+                    self.log.write(line)
+                    report(line)
             if self.recipe.evaluate_every and self._due(self.recipe.evaluate_every):
                 with self._precision():
-                    found = evaluate_recall(self.model, self.recipe, self.material)
-                self.log.write_recall(self.step, found)
-                report_recall(self.step, found)
+                    found = evaluate_recall(self.model, self.recipe, self.material, self.team)
+                if self.team.first:
+                    self.log.write_recall(self.step, found)
+                    report_recall(self.step, found)
             if self._due(self.recipe.checkpoint_every):
                 self.save()
         self.model.reconfigure(self.recipe.config)
         return self.model.eval()
+
+    def _since_last_line(self) -> dict[str, Any]:
+        """What a line of the log says of the steps since the one before it."""
+        (tokens, seconds), tally = self._logged, self._tally.of_all(self.team)
+        speed = (self.tokens - tokens) / max(self.seconds - seconds, 1e-9)
+        self._tally, self._logged = Tally(), (self.tokens, self.seconds)
+        so_far = {"step": self.step, "seconds": round(self.seconds, 1), "tokens": self.tokens}
+        return {**so_far, "tokens_per_second": round(speed), **dict(zip(AGE_COLUMNS, tally.rates(), strict=True))}
+
+    def _begun_with(self) -> dict[str, str]:
+        """What must be the same in all processes of a team, told shortly."""
+        weights = sum(p.detach().double().sum().item() for p in self.model.parameters() if p.requires_grad)
+        begun = {"recipe": repr(self.recipe), "texts": self.material.digest()}
+        return {**begun, "checkpoint": f"{self.step} {self.tokens}", "weights": repr(weights)}
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.recipe.steps
@@ -128,7 +163,8 @@ class Trainer:
         rate = self.recipe.learning_rate(self.step)
         with self._chance():
             with self._precision():
-                outcome = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
+                found = read_and_ask(self.model, self.batch, self.recipe, phase, self.step, tally)
+            outcome = found.of_all(self.team, len(self.batch.rows))
             total, norm = self._descend(outcome, rate)
         self.batch.end(
             self.step, phase, phase.block_size * phase.blocks, self.model.carried(outcome.state), outcome.lost
@@ -136,38 +172,47 @@ class Trainer:
         self.step += 1
         self.tokens += outcome.tokens
         self.seconds += time.monotonic() - begun
-        means = {f"{kind}_loss": mean for kind, mean in outcome.losses.means().items()}
+        means = {f"{kind}_loss": mean for kind, mean in outcome.losses.means(self.team).items()}
         return {"learning_rate": rate, "loss": total, **means, "gradient_norm": norm}
 
     def _descend(self, outcome: Outcome, rate: float) -> tuple[float | None, float | None]:
-        """Takes the optimisers' step; gives the loss and the norm of its gradient, ``None`` where there was none."""
-        loss = outcome.losses.total()
-        if loss is None:
+        """Takes the optimisers' step; gives the loss and the norm of its gradient, ``None`` where there was none.
+
+        Every process adds what its own rows lose to the means over all rows, and so has its part of their gradient.
+        """
+        if not outcome.losses.teaches:
             return None, None
+        part = outcome.losses.total()
+        [loss] = self.team.sums([0.0 if part is None else part.item()])
         self._check("loss", loss)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip)
+        if part is not None:
+            part.backward()
+        self.team.sum_gradients([p for p in self.model.parameters() if p.requires_grad])
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip).item()
         self._check("gradient", norm)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.step()
-        return loss.item(), norm.item()
+        return loss, norm
 
-    def _check(self, what: str, value: Tensor) -> None:
-        if not math.isfinite(value.item()):
+    def _check(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
             kept = (
                 f"the last good weights are {self.checkpoint}" if self.has_checkpoint else "no checkpoint is there yet"
             )
             raise UserError(
-                f"the {what} is {value.item()} at step {self.step}; {kept}", "lower the recipe's learning_rate or clip"
+                f"the {what} is {value} at step {self.step}; {kept}", "lower the recipe's learning_rate or clip"
             )
 
     @contextmanager
     def _chance(self) -> Iterator[None]:
-        """What chance decides inside a step follows from seed and step: dropout, and what positions tokens have."""
+        """What chance decides inside a step follows from seed and step: dropout, and what positions tokens have.
+
+        Dropout alone is drawn for the rows of a process, and so depends on how many there are.
+        """
         seed, step = self.recipe.seed, self.step
         if self.recipe.position_offset:
             rng = np.random.default_rng((seed, 3, step))
@@ -180,7 +225,7 @@ class Trainer:
         try:
             with torch.random.fork_rng(enabled=dropout):
                 if dropout:
-                    torch.manual_seed(seed * 1_000_003 + step)
+                    torch.manual_seed(seed * 1_000_003 + step + (self.team.rank << 40))
                 yield
         finally:
             self.model.position_offset, self.model.skipped = 0, None
@@ -193,15 +238,22 @@ class Trainer:
     def save(self) -> None:
         """Writes what is trained, the optimisers, the carried memory and the place in the recipe, whole.
 
+        The first process of a team writes; the others tell it the memories of their rows.
+
         Raises:
             UserError: it cannot be written.
         """
+        memory, tally = self.batch.whole_memory(), self._tally.of_all(self.team)
+        if not self.team.first:
+            return
         tensors: dict[str, Tensor] = {
             f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad
         }
-        tensors |= {f"memory.{i}": t for i, t in enumerate(self.batch.memory)}
+        tensors |= {f"memory.{i}": t for i, t in enumerate(memory)}
         place: dict[str, Any] = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "base": self.base}
-        place |= {"tally": asdict(self._tally), "logged": self._logged, **self.batch.state_dict()}
+        place |= {"tally": asdict(tally), "logged": self._logged, **self.batch.state_dict()}
+        if self.team.size > 1:
+            place["processes"] = self.team.size
         checkpoint.write(self.checkpoint, tensors, self.optimizers, place)
 
     @property
@@ -225,11 +277,12 @@ class Trainer:
             raise ValueError(f"it holds other weights, for instance {min(weights.keys() ^ trained)}")
         self.model.load_state_dict(weights, strict=False)
         carried = len(self.recipe.config.memory.carried) * self.recipe.config.layers
-        self.batch.memory = [tensors[f"memory.{i}"].to(self.device) for i in range(carried)]
-        self.batch.load_state_dict(place)
+        self.batch.restore(place, [tensors[f"memory.{i}"] for i in range(carried)])
         checkpoint.restore(self.optimizers, tensors)
         self.step, self.tokens, self.seconds = place["step"], place["tokens"], place["seconds"]
-        self._tally = Tally(**place.get("tally", {}))  # older checkpoints begin it anew
+        if self.team.first:
+            self._tally = Tally(**place.get("tally", {}))  # older checkpoints begin it anew
+        self.written_by = place.get("processes", 1)
         self._logged = tuple(place.get("logged", (self.tokens, self.seconds)))
         if self.step < self.recipe.steps:
             phase, done = self.recipe.phase_at(self.step)
@@ -238,3 +291,12 @@ class Trainer:
                     f"it stopped after step {self.step} with {len(self.batch.rows)} rows in the batch, "
                     f"where the recipe has {phase.mixture.size}"
                 )
+
+
+def _check_rows(recipe: Recipe, team: Team) -> None:
+    for i, phase in enumerate(recipe.phases):
+        if phase.mixture.size < team.size:
+            raise UserError(
+                f"phases[{i}] has {phase.mixture.size} rows, and {team.size} processes have at least one each",
+                "more rows in its mixture, or fewer processes",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import string
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -48,6 +49,16 @@ class Material:
         self.tokenizer, self.corpus, self.documents = tokenizer, corpus, documents
         self.passkeys = PasskeySources(tokenizer)
         self.cue = _encode(tokenizer, REPEAT_SEGMENT)
+
+    def digest(self) -> str:
+        """The hash of all ids that sources are drawn from."""
+        parts = [] if self.corpus is None else [self.corpus]
+        if self.documents is not None:
+            parts += [self.documents.ids, *(ids for some in self.documents.questions for pair in some for ids in pair)]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
 
     def draw(self, kind: Kind, rng: np.random.Generator, phase: Phase, recipe: Recipe) -> Source:
         """A new source of ``kind``, decided by ``rng`` alone."""

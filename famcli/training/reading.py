@@ -26,7 +26,7 @@ class Asked:
 
     Attributes:
         kind: the mean that the losses of the answers count into.
-        rows: [n] the rows asked; a row may be asked several questions.
+        rows: [n] the rows asked, by their places in the state; a row may be asked several questions.
         questions: [n]
         tokens: [n, t] question and answer without its last token, filled up with zeros, which nothing earlier sees.
         predicting: [n, a] place in ``tokens`` from which each token of the answer is predicted.

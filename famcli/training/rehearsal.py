@@ -10,6 +10,7 @@ large ones (``Decoder.update_again``, ``stride``): two thousand are rehearsed by
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,27 +29,45 @@ LONGEST_STRIDE = 32
 """Most updates taken together; as a share of ``fam_scale`` it is still small enough that recall is the same."""
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise, drawn for all rows of a batch: what a row gets does not depend on which process reads it.
+
+    Attributes:
+        generator: on the CPU.
+        rows: of the batch.
+        places: those of them that a state here holds.
+    """
+
+    generator: torch.Generator
+    rows: int
+    places: list[int]
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """Noise for a tensor of the state, [places, ...]."""
+        return torch.randn((self.rows, *tensor.shape[1:]), generator=self.generator)[self.places].to(tensor)
+
+
 def draw_updates(rng: np.random.Generator, most: int, fewest: int = 1) -> int:
     """A number of updates from ``fewest`` to ``most``, its logarithm uniform."""
     return round(math.exp(rng.uniform(math.log(fewest), math.log(most))))
 
 
-def rehearse(
-    model: Decoder, state: StreamState, updates: int, noise: float = 0.0, generator: torch.Generator | None = None
-) -> None:
+def rehearse(model: Decoder, state: StreamState, updates: int, scale: float = 0.0, noise: Noise | None = None) -> None:
     """Ages the FAM in ``state``, which must stand at the end of a block that was read in several parts.
 
     Args:
         model: the decoder.
         state: changed in place.
         updates: how often the FAM is updated.
-        noise: deviation of the noise after each, relative to the FAM's root mean square.
-        generator: draws the noise, on the CPU.
+        scale: deviation of the noise after each, relative to the FAM's root mean square.
+        noise: where ``scale`` is not 0.
     """
     for stride in strides(model, updates):
         model.update_again(state, stride)
-        if noise:
-            add_noise(model, state, noise * stride**0.5, generator)
+        if scale:
+            assert noise is not None
+            add_noise(model, state, scale * stride**0.5, noise)
 
 
 def strides(model: Decoder, updates: int) -> list[float]:
@@ -58,18 +77,18 @@ def strides(model: Decoder, updates: int) -> list[float]:
     return [updates / count] * count if updates else []
 
 
-def add_noise(model: Decoder, state: StreamState, scale: float, generator: torch.Generator | None) -> None:
+def add_noise(model: Decoder, state: StreamState, scale: float, noise: Noise) -> None:
     """Gaussian noise on the FAM in ``state``: what is stored must be found again from near it.
 
     Args:
         model: the decoder.
         state: changed in place.
         scale: deviation relative to the root mean square of each latent.
-        generator: draws the noise, on the CPU.
+        noise: what is added.
     """
-    model.carry(state, [_with_noise(memory, scale, generator) for memory in model.carried(state)])
+    model.carry(state, [_with_noise(memory, scale, noise) for memory in model.carried(state)])
 
 
-def _with_noise(fam: Tensor, scale: float, generator: torch.Generator | None) -> Tensor:
+def _with_noise(fam: Tensor, scale: float, noise: Noise) -> Tensor:
     spread = fam.detach().square().mean(dim=-1, keepdim=True).sqrt()
-    return fam + scale * spread * torch.randn(fam.shape, generator=generator).to(fam)
+    return fam + scale * spread * noise.like(fam)

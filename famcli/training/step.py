@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -17,8 +18,9 @@ from famcli.training.batch import Batch
 from famcli.training.losses import Loss, Losses, Tally
 from famcli.training.reading import Asked, Cut, read_block, token_losses
 from famcli.training.recipe import Phase, Recipe
-from famcli.training.rehearsal import CARRY_AGED, add_noise, draw_updates, rehearse, strides
+from famcli.training.rehearsal import CARRY_AGED, Noise, add_noise, draw_updates, rehearse, strides
 from famcli.training.sources import Asking, Question, Reading
+from famcli.training.team import Team
 
 LOST = 1.0
 """Nats a token of an answer above which a rehearsed key is lost and teaches nothing."""
@@ -39,7 +41,7 @@ class Outcome:
 
     Attributes:
         losses: its means.
-        state: after the last block.
+        state: after the last block, of the rows of this process.
         lost: rows whose key is lost.
         tokens: read, those of questions and answers included.
     """
@@ -48,6 +50,15 @@ class Outcome:
     state: StreamState
     lost: set[int]
     tokens: int
+
+    def of_all(self, team: Team, rows: int) -> Outcome:
+        """What the processes found together, of that many rows; of the losses, each keeps the sums of its own."""
+        counts = self.losses.counts
+        said = [*counts.values(), self.tokens, *(row in self.lost for row in range(rows))]
+        found = [int(number) for number in team.sums(said)]
+        losses = self.losses.among(dict(zip(counts, found, strict=False)))
+        tokens, *lost = found[len(counts) :]
+        return Outcome(losses, self.state, {row for row in range(rows) if lost[row]}, tokens)
 
 
 def read_and_ask(model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally) -> Outcome:
@@ -64,8 +75,9 @@ class _Step:
 
     def __init__(self, model: Decoder, batch: Batch, recipe: Recipe, phase: Phase, step: int, tally: Tally) -> None:
         self.model, self.batch, self.recipe, self.phase, self.tally = model, batch, recipe, phase, tally
+        self.team = batch.team
         self.rng = np.random.default_rng((recipe.seed, 2, step))
-        self.noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        self.generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         self.tokens = batch.tokens(phase.block_size * phase.blocks + 1)
         self.carries = bool(model.config.memory.carried)
         self.losses = Losses(recipe, phase)
@@ -73,7 +85,7 @@ class _Step:
         self.read = 0
 
     def run(self) -> Outcome:
-        phase, carries = self.phase, self.carries
+        phase, carries, noise = self.phase, self.carries, self._noise(range(len(self.batch.rows)))
         state = self.batch.start(self.model)
         if carries and phase.waiting:
             self._wait(state)
@@ -84,12 +96,17 @@ class _Step:
                 self._keep(block, memory, state)
                 memory = self._held(state)
                 if phase.fam_noise:
-                    add_noise(self.model, state, phase.fam_noise, self.noise)
+                    add_noise(self.model, state, phase.fam_noise, noise)
         if carries and phase.rehearsal:
             self._rehearse(state)
         if not carries:
             self.lost = set(self.batch.keys(phase.block_size * phase.blocks))  # no key outlasts a step
         return Outcome(self.losses, state, self.lost, self.read)
+
+    def _noise(self, rows: Sequence[int]) -> Noise:
+        """What is added to states of those of ``rows`` that are here."""
+        own = set(self.team.own(rows))
+        return Noise(self.generator, len(rows), [place for place, row in enumerate(rows) if row in own])
 
     def _read_block(self, block: int, state: StreamState) -> StreamState:
         start, stop = block * self.phase.block_size, (block + 1) * self.phase.block_size
@@ -126,7 +143,7 @@ class _Step:
         return self.phase.questions * math.ceil(self.phase.block_size * self.phase.blocks / field)
 
     def _asked(self, rows: list[int], ahead: int) -> list[Asked]:
-        """What ``rows`` are asked once ``ahead`` more tokens are read.
+        """What those of ``rows`` that are here are asked once ``ahead`` more tokens are read; it is drawn for all.
 
         Kinds that weigh nothing are left out, and keys that no weights could know: they teach nothing but a guess.
         """
@@ -136,9 +153,9 @@ class _Step:
             if kind and self.losses.weights[kind]:
                 questions = self.batch.ask(row, ahead, self.phase.questions, self.rng)
                 some = [(row, q) for q in questions if kind != "recall" or self._within_reach(row, q, ahead)]
-                by_kind.setdefault(kind, []).extend(some)
+                by_kind.setdefault(kind, []).extend(some if self.team.own([row]) else [])
         return [
-            Asked.of(kind, [row for row, _ in some], [question for _, question in some], self.batch.device)
+            Asked.of(kind, self.team.places(row for row, _ in some), [q for _, q in some], self.batch.device)
             for kind, some in by_kind.items()
             if some
         ]
@@ -147,7 +164,7 @@ class _Step:
         """The losses of the next tokens: latents [b, t, d], following [b, t]."""
         self.read += following.numel()
         kinds: tuple[Reading, ...] = get_args(Reading)
-        rows = {kind: self.batch.reading(kind) for kind in kinds if self.losses.weights[kind]}
+        rows = {kind: self.team.places(self.batch.reading(kind)) for kind in kinds if self.losses.weights[kind]}
         wanted = [row for some in rows.values() for row in some]
         if not wanted:
             return
@@ -160,6 +177,7 @@ class _Step:
     def _keep(self, block: int, memory: list[Tensor], state: StreamState) -> None:
         """What the block changed in the FAM of rows whose key was read before it."""
         holding = self.batch.keys(block * self.phase.block_size) if self.phase.retention else []
+        holding = self.team.places(holding)
         if not holding:
             return
         for after, before in zip(self.model.carried(state), memory, strict=True):
@@ -173,15 +191,16 @@ class _Step:
         if not rows:
             return
         rows = sorted(self.rng.permutation(rows)[: self.phase.rehearsed_rows].tolist())
-        aged, lost = state.index(rows), set[int]()
+        here = torch.tensor(self.team.places(rows), dtype=torch.long)  # there may be none
+        aged, lost, noise = state.index(here), set[int](), self._noise(rows)
         updates = draw_updates(self.rng, self.phase.rehearsal, self.phase.rehearsal_from)
         for some, after in ((updates // 2, updates // 2), (updates - updates // 2, updates)):
-            rehearse(self.model, aged, some, self.phase.fam_noise, self.noise)
+            rehearse(self.model, aged, some, self.phase.fam_noise, noise)
             for asked in self._asked(rows, read):
                 predicting = asked.read(self.model, aged.fork())
                 lost = self._answer(asked, predicting, "rehearsal", read + after * size)
         if self.phase.drift:
-            updates += self._drift(aged)
+            updates += self._drift(aged, noise)
             with torch.no_grad():
                 for asked in self._asked(rows, read):
                     lost = self._answer(asked, asked.read(self.model, aged.fork()), None, read + updates * size)
@@ -189,7 +208,7 @@ class _Step:
             self.batch.age(rows, self.model.carried(aged), updates * size)
             self.lost = (self.lost - set(rows)) | lost
 
-    def _drift(self, aged: StreamState) -> int:
+    def _drift(self, aged: StreamState, noise: Noise) -> int:
         """Ages memories on, and takes what single updates change in them; gives the number of updates."""
         updates = draw_updates(self.rng, self.phase.drift_updates)
         ahead = strides(self.model, updates)
@@ -207,7 +226,7 @@ class _Step:
             with torch.no_grad():
                 self.model.update_again(aged, stride)
                 if self.phase.fam_noise:
-                    add_noise(self.model, aged, self.phase.fam_noise * stride**0.5, self.noise)
+                    add_noise(self.model, aged, self.phase.fam_noise * stride**0.5, noise)
         return updates
 
     def _wait(self, state: StreamState) -> None:
@@ -220,23 +239,28 @@ class _Step:
                 self._take_over(state, some, self._aged(some, wait=some is not once))
 
     def _aged(self, rows: list[int], wait: bool) -> list[Tensor]:
-        """The FAM of rows with a new source after a block of filler and, with ``wait``, many updates more."""
+        """The FAM of rows here with a new source after a block of filler and, with ``wait``, many updates more."""
         size = self.phase.block_size
         tokens = self.batch.before_keys(rows, self.rng, size)
+        updates = draw_updates(self.rng, self.phase.waiting) if wait else 0
+        if not len(tokens):
+            return []
         with torch.no_grad():
-            state = self.model.prefill(tokens[:, : size // 2], self.model.start(len(rows)))
+            state = self.model.prefill(tokens[:, : size // 2], self.model.start(len(tokens)))
             state = self.model.prefill(tokens[:, size // 2 :], state)
         first = self.model.carried(state)
         if wait:
-            rehearse(self.model, state, draw_updates(self.rng, self.phase.waiting))
+            rehearse(self.model, state, updates)
             for new, old in zip(self.model.carried(state), first, strict=True):
                 turned = 1 - F.cosine_similarity(new, old, dim=-1).reshape(len(new), -1).mean(dim=1)
                 self.losses.add("waiting", torch.log(turned + LEAST_TURN))
         return self.model.carried(state)
 
     def _take_over(self, state: StreamState, rows: list[int], memory: list[Tensor]) -> None:
-        """Puts ``memory`` in place of that of ``rows``."""
-        place = torch.tensor(rows, device=self.batch.device)
+        """Puts ``memory`` in place of that of those of ``rows`` that are here."""
+        if not memory:
+            return
+        place = torch.tensor(self.team.places(rows), device=self.batch.device)
         merged = [old.index_copy(0, place, new) for old, new in zip(self.model.carried(state), memory, strict=True)]
         chosen = torch.zeros(state.batch, dtype=torch.bool, device=place.device).index_fill(0, place, True)
         self.model.carry(state, merged, chosen)
@@ -271,10 +295,10 @@ class _Step:
         self.read += asked.tokens.numel() + len(asked.rows)
         if asked.kind != "recall":
             return set()
-        size = self.phase.block_size
-        for row, question, ok in zip(asked.rows, asked.questions, right, strict=True):
+        size, rows = self.phase.block_size, [self.batch.dealt[place] for place in asked.rows]
+        for row, question, ok in zip(rows, asked.questions, right, strict=True):
             self.tally.add((self.batch.rows[row].offset + ahead) // size - question.known_from // size, ok)
-        return {row for row, loss in zip(asked.rows, means, strict=True) if loss > self.recipe.forget_above}
+        return {row for row, loss in zip(rows, means, strict=True) if loss > self.recipe.forget_above}
 
 
 def _or_one(sizes: Tensor) -> Tensor:
