@@ -58,9 +58,8 @@ def load_task(name: str, options: Mapping[str, str]) -> Task:
         UserError: there is no such task, it does not load, or an option does not fit.
     """
     entries = _entry_points()
-    family, colon, member = name.partition(":")
-    if colon and (found := entry_points(group=FAMILIES, name=family)):
-        return _make(_of_family(next(iter(found)), member), options, f"'{name}'", _whose(next(iter(found))))
+    if family := _family(name):
+        return _make(_of_family(family, name.partition(":")[2]), options, f"'{name}'", _whose(family))
     if name not in entries:
         raise unknown_name("task", name, entries)
     entry = entries[name]
@@ -83,7 +82,7 @@ def load_typed_task(typed: str, options: Mapping[str, str]) -> Task:
     """
     if found := _typed_file(typed):
         return _make(_in_file(*found), options, typed, "mend it and repeat the command")
-    if typed not in _entry_points() and (meant := _meant_file(typed)):
+    if typed not in _entry_points() and not _family(typed) and (meant := _meant_file(typed)):
         raise UserError(f"unknown task '{printable(typed)}'", f"for a task in a file: --task {printable(meant)}")
     return load_task(typed, options)
 
@@ -171,6 +170,12 @@ def _entry_points() -> dict[str, EntryPoint]:
         else:
             logger.warning("warning: two plugins are called '%s': %s and %s", entry.name, first.value, entry.value)
     return found
+
+
+def _family(name: str) -> EntryPoint | None:
+    """That of a name such as ``lm_eval:NAME``; ``None`` for one of no family."""
+    family, colon, _ = name.partition(":")
+    return next(iter(entry_points(group=FAMILIES, name=family)), None) if colon else None
 
 
 def _is_own(entry: EntryPoint) -> bool:
