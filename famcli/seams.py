@@ -202,6 +202,13 @@ def join(head: Head, pieces: Sequence[Piece], tokenizer: Encodes) -> Joined:
     return Joined(dropped, parts[1:], head)
 
 
+def common(one: Ids, other: Ids) -> int:
+    """How many tokens two texts begin with alike."""
+    length = min(len(one), len(other))
+    differ = np.flatnonzero(one[:length] != other[:length])
+    return int(differ[0]) if len(differ) else length
+
+
 def _after_ids(text: str, tokenizer: Encodes) -> Ids:
     for anchor in _ANCHORS:
         alone, joined = tokenizer.encode(anchor), tokenizer.encode(anchor + text)

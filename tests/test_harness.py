@@ -17,6 +17,7 @@ import torch
 from famcli.checkpoints.registry import find_model
 from famcli.checkpoints.sources import LoadedModel
 from famcli.checkpoints.tokenizer import ByteTokenizer
+from famcli.cli.main import main
 from famcli.compare.reference import load_reference
 from famcli.errors import UserError
 from famcli.evaluation.choice import Given, choose_tasks
@@ -29,6 +30,7 @@ from famcli.task import Choose, Generate, Read, load_task
 pytest.importorskip("lm_eval")
 
 import lm_eval.evaluator
+from lm_eval.api.samplers import FirstNSampler
 from lm_eval_partner import DecoderLM
 
 WORDS = ("red", "green", "blue", "white")
@@ -132,6 +134,39 @@ def test_the_prompt_is_the_harness_s_with_its_examples(tmp_path: Path) -> None:
     assert request.options == (" red 1", " green 1", " blue 1", " white 1")
 
 
+def test_the_same_examples_in_every_prompt_are_read_once(model: LoadedModel, tmp_path: Path) -> None:
+    rows, examples = CHOICES[2:], CHOICES[:2]
+    options = {"data": write(tmp_path / "rows.jsonl", rows), "num_fewshot": "2", "fewshot_sampler": "first_n"}
+    options["fewshot_data"] = write(tmp_path / "examples.jsonl", examples)
+    own = make(find_file("arc_easy", "arc_easy"), rows, {"train": examples})
+    own.set_config(key="num_fewshot", value=2)
+    own.sampler = FirstNSampler(examples)
+    _, samples = theirs(model, own)
+    record = evaluate(model, load_task("lm_eval:arc_easy", options), results=tmp_path / "runs")
+    for number, entry in entries(record).items():
+        expected = [likelihood for likelihood, _ in samples[number]["filtered_resps"]]
+        assert entry["answer"]["log_likelihoods"] == pytest.approx(expected, abs=1e-4)
+        assert entry["scores"]["acc"] == samples[number]["acc"]
+    shots = "".join(
+        f"Question: {row['question']}\nAnswer: {row['choices']['text']['ABCD'.index(row['answerKey'])]}\n\n"
+        for row in examples
+    )
+    questions = [f"Question: {row['question']}\nAnswer:" for row in rows]
+    weighed = sum(len(" " + text) for row in rows for text in row["choices"]["text"])
+    shared = len(shots + "Question: Which colour has number ")
+    assert record.cost["tokens_read"] == shared + sum(len(shots + text) - shared for text in questions) + weighed
+    assert record.cost["tokens_read_alone"] == 4 * sum(len(shots + text) for text in questions) + weighed
+
+
+def test_prompts_whose_examples_differ_are_read_as_ever(model: LoadedModel, tmp_path: Path) -> None:
+    """And what a run is called is what it was called before there was a choice."""
+    options = {"data": write(tmp_path / "rows.jsonl", CHOICES), "num_fewshot": "1"}
+    options["fewshot_data"] = write(tmp_path / "examples.jsonl", [*reversed(CHOICES)])
+    task = load_task("lm_eval:arc_easy", options)
+    assert task.recorded_options().keys() == {"data", "num_fewshot", "fewshot_data", "fewshot_seed"}
+    assert [sample.header for sample in task.samples(ByteTokenizer(), 0, 3)] == [None] * 3
+
+
 def test_a_run_goes_by_its_rows_its_examples_and_its_wording(model: LoadedModel, tmp_path: Path) -> None:
     first = write(tmp_path / "first.jsonl", CHOICES[:2])
 
@@ -149,6 +184,15 @@ def test_a_run_goes_by_its_rows_its_examples_and_its_wording(model: LoadedModel,
     assert shots[0] == shots[1] and len({*different, run("arc_challenge").run_id}) == 5
 
 
+def test_the_command_line_knows_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, output = write(tmp_path / "rows.jsonl", CHOICES), str(tmp_path / "runs")
+    command = ["eval", "--model", "fam-tiny", "--data", data, "--output", output, "--dry-run", "--task"]
+    assert main([*command, "lm_eval:arc_easy"]) == 0
+    assert "lm_eval:arc_easy" in capsys.readouterr().out
+    assert main([*command, "lm_eva:arc_easy"]) == 2
+    assert "unknown task 'lm_eva:arc_easy'" in capsys.readouterr().err
+
+
 def test_the_identity_is_the_same_in_another_process(tmp_path: Path) -> None:
     options = {"data": write(tmp_path / "rows.jsonl", ROWS["winogrande"])}
     code = f"from famcli.task import load_task; print(load_task('lm_eval:winogrande', {options!r}).template)"
@@ -164,6 +208,12 @@ WRONG = [
     ("arc_easy", {"data": [{"question": "no more"}]}, "lm-evaluation-harness fails.*choices"),
     ("arc_easy", {"data": CHOICES, "num_fewshot": "2"}, "takes 2 examples from the split 'train'"),
     ("lambada_openai", {"data": ROWS["lambada_openai"], "fewshot_data": CHOICES}, "has no split of examples"),
+    (
+        "arc_easy",
+        {"data": CHOICES, "fewshot_sampler": "first_n"},
+        "fewshot_sampler is given, and there are no examples",
+    ),
+    ("arc_easy", {"data": CHOICES, "fewshot_sampler": "first"}, "'fewshot_sampler' must be one of task, first_n"),
     ("arc_easy", {"data": CHOICES, "num_fewshot": "few"}, "option 'num_fewshot' must be a whole number"),
     ("blimp_adjunct_island", {"data": [{"sentence_good": "a", "sentence_bad": "b"}]}, "that nothing stands before"),
     ("copa", {"data": COPA, "shots": "1"}, "unknown option of task lm_eval:copa: 'shots'"),

@@ -61,17 +61,17 @@ class Answered(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """A document that has been read, up to where the first of its prompts goes on otherwise.
+    """A document or header that has been read, up to where the first of its prompts goes on otherwise.
 
     Attributes:
         prefix: what was read.
-        opening: the opening of its prompts.
+        opening: the opening of its prompts; ``None`` of a header, behind which every prompt is tokenised whole.
         ids: the opening's tokens behind what was read; none, where the document is cut.
         cut: whether it is.
     """
 
     prefix: Prefix
-    opening: Opening
+    opening: Opening | None
     ids: Ids
     cut: bool
 
@@ -161,6 +161,9 @@ class Answering:
     def _read_shared(self, first: Planned, request: Request, tokens: int) -> Shared:
         """The document of a group, of which ``first`` is one, whose prompts have ``tokens`` in common."""
         assert not isinstance(request, Read)
+        if first.header:
+            ids = np.concatenate(self._whole(first, request).parts)[:tokens]
+            return Shared(read_document(self.model.stream, ids, self.keeper, self.advance), None, ids[:0], False)
         opening, ids = open_prompt(request.prompt, self.model.tokenizer, self.special)
         if first.cut_tokens:
             assert self.context is not None
@@ -182,9 +185,7 @@ class Answering:
             return
         requests = [request for _, request in pairs if isinstance(request, Generate | Choose)]
         prompts = [
-            self._behind(request, shared)  # a long document takes seconds to tokenise, and there may be many questions
-            if shared
-            else prompt_tokens(request, tokenizer, self.special, p.document_tokens, self.context)
+            self._behind(p, request, shared) if shared else self._whole(p, request)
             for (p, _), request in zip(pairs, requests, strict=True)
         ]
         prefix = shared.prefix if shared else None
@@ -219,8 +220,19 @@ class Answering:
             digest = token_digest(encode(text, tokenizer)).hexdigest()
             yield Answered(given, _kept(given), digest, p.prompt_tokens, p.prompt_tokens, 0)
 
-    def _behind(self, request: Generate | Choose, shared: Shared) -> PromptTokens:
-        """What of a prompt has not been read with the document."""
+    def _whole(self, p: Planned, request: Generate | Choose) -> PromptTokens:
+        return prompt_tokens(request, self.model.tokenizer, self.special, p.document_tokens, self.context)
+
+    def _behind(self, p: Planned, request: Generate | Choose, shared: Shared) -> PromptTokens:
+        """What of a prompt has not been read with the document or header."""
+        if shared.opening is None:
+            try:
+                return self._whole(p, request).behind(shared.prefix.tokens, shared.prefix.digest)
+            except ValueError as error:
+                raise UserError(
+                    f"task {self.task.name}: sample {p.sample.id} asks otherwise than it did when it was measured"
+                ) from error
+        # A long document takes seconds to tokenise, and there may be many questions.
         head = Head(None) if shared.cut else shared.opening.head
         rest = rest_of(request, head, self.model.tokenizer, self.special)
         return PromptTokens([shared.ids[: len(shared.ids) - rest.dropped], *rest.parts], shared.prefix.digest, rest)
@@ -266,6 +278,7 @@ class Answering:
             state_bytes=answered.state_bytes,
             peak_memory_bytes=0,
             computed_tokens=answered.computed_tokens + p.option_tokens,
+            header=p.header,
             prompt_tail=_tail(p, request, self.model.tokenizer),
             options=_options(request) if isinstance(request, Choose) else [],
             template=self.task.template,

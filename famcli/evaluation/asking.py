@@ -126,6 +126,10 @@ def _problem(sample: Any) -> str | None:
         return "needs text as its id and reference"
     if not (sample.document is None or isinstance(sample.document, str)):
         return "needs text as the name of its document, or None"
+    if not (sample.header is None or (isinstance(sample.header, str) and sample.header)):
+        return "needs text as the name of its header, or None"
+    if sample.header and sample.document is not None:
+        return "names a document and a header, and can share the reading of one alone"
     if not (sample.prompt_tokens is None or (type(sample.prompt_tokens) is int and sample.prompt_tokens > 0)):
         return f"has {sample.prompt_tokens!r} as its prompt_tokens, not a whole number"
     for name, values in (("cell", sample.cell), ("details", sample.details)):

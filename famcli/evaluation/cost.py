@@ -13,9 +13,9 @@ from famcli.evaluation.recorded_model import config_of
 
 def cost(entries: Sequence[Entry]) -> Cost:
     """What the answers cost."""
-    shared = {(entry.document, entry.shared_tokens) for entry in entries if entry.shared_tokens}
+    shared = {_reading(entry) for entry in entries if entry.shared_tokens}
     own = sum(entry.prompt_tokens - entry.shared_tokens + entry.option_tokens for entry in entries)
-    read = own + sum(tokens for _, tokens in shared)
+    read = own + sum(tokens for *_, tokens in shared)
     computed = _computed(entries)
     texts = [entry for entry in entries if "token_ids" in entry.answer]
     generated = sum(len(entry.answer["token_ids"]) + entry.answer.get("thinking_tokens", 0) for entry in texts)
@@ -41,24 +41,30 @@ def cost(entries: Sequence[Entry]) -> Cost:
     return told
 
 
+def _reading(entry: Entry) -> tuple[str, str, int]:
+    """What it shares with others, and in how many tokens."""
+    return entry.document, entry.header, entry.shared_tokens
+
+
 def _computed(entries: Sequence[Entry]) -> int | None:
     """``None`` where an older version answered some of them."""
-    own, shared = 0, dict[tuple[str, int], int]()
+    own, shared = 0, dict[tuple[str, str, int], int]()
     for entry in entries:
         if entry.computed_tokens is None or entry.shared_computed_tokens is None:
             return None
         own += entry.computed_tokens
         if entry.shared_tokens:
-            shared[entry.document, entry.shared_tokens] = entry.shared_computed_tokens
+            shared[_reading(entry)] = entry.shared_computed_tokens
     return own + sum(shared.values())
 
 
 def _first_answers(entries: Sequence[Entry]) -> float | None:
-    """The mean over documents; ``None`` where an older version gave the first answer to one."""
-    waited: dict[tuple[str, str], list[float]] = {}
+    """The mean over documents and headers; ``None`` where an older version gave the first answer to one."""
+    waited: dict[tuple[str, str, str], list[float]] = {}
     for entry in entries:
         known = [] if entry.first_answer_seconds is None else [entry.first_answer_seconds]
-        waited.setdefault((entry.document, "" if entry.document else entry.id), []).extend(known)
+        alone = "" if entry.document or entry.header else entry.id
+        waited.setdefault((entry.document, entry.header, alone), []).extend(known)
     if not waited or not all(waited.values()):
         return None
     return math.fsum(min(found) for found in waited.values()) / len(waited)

@@ -41,7 +41,7 @@ class Entry:
         document: the sample's, ``""`` where it stands by itself.
         prompt_sha256: of the prompt's token ids as little-endian 64-bit integers.
         prompt_tokens: tokens of the prompt as it was read.
-        shared_tokens: how many of them, at the beginning, were read once for all samples on the document.
+        shared_tokens: how many of them, at the beginning, were read once for all samples on the document or header.
         option_tokens: tokens of all options, where there are any.
         cut_tokens: tokens of the document left out, as the user asked; 0 where it was read whole.
         requests: times a harness that asks everything by itself would read the prompt: once for each option.
@@ -61,8 +61,9 @@ class Entry:
         template: the words around the data, see ``famcli.task.Task``; ``""`` in older journals.
         around: what a chat template puts before and after the prompt; none without one, and in older journals.
         truncate: which part of the document was cut; ``""`` where none was, and in older journals.
-        first_answer_seconds: from the start of reading its document until it was answered, if it is of the first that
-            were: answers of one batch come together. ``None`` for later ones, and in older journals.
+        header: names the header that they are; ``""`` where none was shared, and in older journals.
+        first_answer_seconds: from the start of reading its document or header until it was answered, if it is of the
+            first that were: answers of one batch come together. ``None`` for later ones, and in older journals.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Entry:
     around: list[str] = field(default_factory=list)
     truncate: str = ""
     first_answer_seconds: float | None = None
+    header: str = ""
 
     @classmethod
     def from_line(cls, line: bytes, where: str) -> Entry:

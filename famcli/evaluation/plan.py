@@ -1,4 +1,4 @@
-"""Decides what is read together: each document once, and which samples are answered in one batch.
+"""Decides what is read together: each document and each header once, and which samples are answered in one batch.
 
 The answers do not depend on it.
 """
@@ -13,13 +13,30 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.evaluation.prompts import Context, DoesNotFitError, Opening, document_of, encode, open_prompt, rest_of
+from famcli.evaluation.prompts import (
+    Context,
+    DoesNotFitError,
+    Opening,
+    document_of,
+    encode,
+    open_prompt,
+    prompt_tokens,
+    rest_of,
+)
 from famcli.evaluation.record import LeftOut
-from famcli.seams import NO_SPECIAL_TOKENS, Head, SpecialTokens
+from famcli.seams import NO_SPECIAL_TOKENS, Head, Ids, SpecialTokens, common
 from famcli.task import Choose, Generate, Read, Request, Sample, Segment
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
+
+
+LEAST_SHARED = 32
+"""Tokens of a header that are worth sharing: fewer are read again sooner than a state is copied."""
+
+Reading = tuple[str, str, bool, int]
+"""What is read once: ``document`` or ``header``, its name, whether it is cut, and its tokens."""
+ALONE: Reading = ("", "", False, 0)
 
 
 @dataclass(frozen=True)
@@ -50,11 +67,18 @@ class Planned:
         return self.prompt_tokens - self.shared_tokens + self.option_tokens
 
     @property
-    def reading(self) -> tuple[str, bool, int]:
-        """The same for all samples that begin with the same document, cut alike; ``("", False, 0)`` of one alone."""
+    def header(self) -> str:
+        """The name of the header whose reading it shares; ``""`` where it shares none."""
+        return (self.sample.header or "") if self.shared_tokens else ""
+
+    @property
+    def reading(self) -> Reading:
+        """The same for all samples that begin with the same header or document, cut alike; ``ALONE`` of one alone."""
+        if self.header:
+            return "header", self.header, False, self.shared_tokens
         if not self.shared_tokens or self.sample.document is None:
-            return "", False, 0
-        return self.sample.document, self.cut_tokens > 0, self.document_tokens or 0
+            return ALONE
+        return "document", self.sample.document, self.cut_tokens > 0, self.document_tokens or 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,11 @@ class Group:
     shared_tokens: int
     batches: list[list[Planned]]
     begun: bool = False
+
+    @property
+    def header(self) -> str:
+        """The name of the header that its prompts begin with; ``""`` without one."""
+        return self.batches[0][0].header
 
     @property
     def tokens(self) -> int:
@@ -94,14 +123,18 @@ def measure(
         UserError: a sample does not fit the context, its prompt or an option is empty, or one name stands for two
             documents.
     """
-    documents = _Documents(tokenizer, special)
+    documents, headers = _Documents(tokenizer, special), dict[str, _Header]()
     planned, misfits = [], dict[str, DoesNotFitError]()
     for sample in samples:
         try:
-            if sample.prompt_tokens is not None and context is None:
+            if sample.prompt_tokens is not None and context is None and not sample.header:
                 planned.append(Planned(sample, sample.prompt_tokens))
             elif request := ask(sample):
                 planned.append(_measure(sample, request, context, documents))
+                if sample.header and not isinstance(request, Read):
+                    kept = planned[-1].document_tokens
+                    ids = np.concatenate(prompt_tokens(request, tokenizer, special, kept, context).parts)
+                    headers.setdefault(sample.header, _Header(ids)).add(sample.id, ids)
         except DoesNotFitError as error:
             if error.uncut and not leaves_out:
                 raise
@@ -113,10 +146,28 @@ def measure(
     for part, misfit in misfits.items():
         left_out(LeftOut(what=part, samples=counts[part], why=f"{misfit.message}; {misfit.hint}"))
     # What is read once ends where the first of those that share it goes on otherwise.
-    shared: dict[tuple[str, bool, int], int] = {}
+    shared: dict[Reading, int] = {}
     for p in planned:
         shared[p.reading] = min(p.shared_tokens, shared.get(p.reading, p.shared_tokens))
-    return [replace(p, shared_tokens=shared[p.reading]) for p in planned]
+    in_header = {id: header.shared for header in headers.values() for id in header.samples}
+    return [replace(p, shared_tokens=in_header.get(p.sample.id, shared[p.reading])) for p in planned]
+
+
+class _Header:
+    """What prompts begin with alike, in the tokens of the whole prompts: no seam is cut."""
+
+    def __init__(self, ids: Ids) -> None:
+        self.ids, self.samples = ids, list[str]()
+
+    def add(self, sample: str, ids: Ids) -> None:
+        """Another prompt; its last token is read by itself, for the answer follows from it."""
+        self.ids = self.ids[: common(self.ids, ids[:-1])].copy()
+        self.samples.append(sample)
+
+    @property
+    def shared(self) -> int:
+        """How many tokens are read once."""
+        return len(self.ids) if len(self.samples) > 1 and len(self.ids) >= LEAST_SHARED else 0
 
 
 def _part(sample: Sample) -> str:
@@ -219,7 +270,7 @@ def plan(planned: Iterable[Planned], batch_size: int, done: Collection[str]) -> 
         batch_size: most samples in a batch.
         done: ids of samples that have been answered.
     """
-    groups: dict[tuple[str, bool, int], list[Planned]] = {}
+    groups: dict[Reading, list[Planned]] = {}
     for p in planned:
         groups.setdefault(p.reading, []).append(p)
     shared = [
@@ -227,7 +278,7 @@ def plan(planned: Iterable[Planned], batch_size: int, done: Collection[str]) -> 
         for members in groups.values()
         if members[0].shared_tokens
     ]
-    alone = Group(0, _pending(groups.get(("", False, 0), []), batch_size, done))
+    alone = Group(0, _pending(groups.get(ALONE, []), batch_size, done))
     return [group for group in (alone, *shared) if group.batches]
 
 

@@ -236,6 +236,18 @@ class PromptTokens:
         self._hash.update(ids.astype("<i8").tobytes())
         return ids
 
+    def behind(self, tokens: int, digest: hashlib._Hash) -> PromptTokens:
+        """What follows the first ``tokens`` token ids, whose hash is ``digest``; nothing must have been taken.
+
+        Raises:
+            ValueError: the prompt begins otherwise.
+        """
+        ids = np.concatenate(self.parts)
+        if hashlib.sha256(ids[:tokens].astype("<i8").tobytes()).digest() != digest.digest():
+            raise ValueError("the prompt does not begin with what was read for it")
+        rest = Rest(0, [], list(map(list, self.options)), list(self.given)) if self.options else None
+        return PromptTokens([ids[tokens:]], digest, rest)
+
     @property
     def sha256(self) -> str:
         """Hex digest of all that was taken, as little-endian 64-bit integers."""

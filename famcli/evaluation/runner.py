@@ -29,7 +29,7 @@ from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, load_recor
 from famcli.evaluation.settings import Settings
 from famcli.evaluation.shards import Shard
 from famcli.evaluation.stream import StateKeeper, forget_states
-from famcli.evaluation.workers.job import Asked
+from famcli.evaluation.workers.job import Asked, units
 from famcli.machine.peak import PeakMemory
 from famcli.models.remote import Remote
 from famcli.task import Sample, Task
@@ -156,6 +156,7 @@ def evaluate(
         record.save()
         groups = _groups(model, planned, batch_size or _automatic_batch_size(model, planned, crew), journal)
         if crew:
+            groups = [unit.group for unit in units(groups)]  # a header is read by each worker, and progress counts that
             answers = crew.answers(record, Asked(model, task, context, special, thinking), groups, skips, progress)
         else:
             prompts = PromptKeeper(record.path, model.tokenizer, special, context) if keep_prompts else None

@@ -16,6 +16,8 @@ INSTALL = "pip install 'famcli[lm-eval]'"
 LISTING = "lm_eval ls tasks"
 _NAMED = re.compile(r"^(task|group):[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 Rows = Sequence[Mapping[str, Any]]
+SAMPLERS = TASKS_OWN, FIRST = "task", "first_n"
+"""How examples are drawn; the second is a name of the harness."""
 
 
 @contextmanager
@@ -133,3 +135,20 @@ def examples_apart(task: Any) -> str | None:
         if split is not None:
             return None if split == evaluated else str(split)
     return "train" if task.has_training_docs() and config.training_split is None else None
+
+
+def take_first(task: Any, called: str) -> None:
+    """Has every prompt of the task begin with the same examples, the first ones; ``called`` is what the user typed.
+
+    Raises:
+        UserError: its prompts have no examples.
+    """
+    from lm_eval.api.samplers import get_sampler
+
+    drawn = getattr(task, "sampler", None)
+    if not task.config.num_fewshot or drawn is None:
+        raise UserError(
+            f"task {called}: fewshot_sampler is given, and there are no examples in prompts",
+            "-o num_fewshot=5 has five in each; or leave it out",
+        )
+    task.sampler = get_sampler(FIRST)(drawn.df)

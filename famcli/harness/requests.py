@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from famcli.errors import UserError
+from famcli.harness.headers import common
 from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Prompt, Read, Request
 
 LONGEST_ANSWER = 256
@@ -55,8 +56,8 @@ def _choose(pairs: Sequence[tuple[str, str]], where: str) -> Choose:
     if len(set(contexts)) == 1:
         return Choose(Prompt((contexts[0],)), options, greedy=True)
     first, last = min(contexts), max(contexts)  # what these two begin with, all do
-    common = first[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-    shared = common[: max(common.rfind(" "), common.rfind("\n"), 0)]
+    alike = first[: common(first, last)]
+    shared = alike[: max(alike.rfind(" "), alike.rfind("\n"), 0)]
     if not shared:
         raise UserError(f"{where} asks about texts that begin otherwise", "leave this task out")
     return Choose(Prompt((shared,)), options, tuple(context[len(shared) :] for context in contexts), greedy=True)

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from famcli.errors import UserError
 from famcli.files import content_sha256, user_path
-from famcli.harness.loading import Rows, examples_apart, find_file, harness, make
+from famcli.harness.headers import with_headers
+from famcli.harness.loading import FIRST, SAMPLERS, Rows, examples_apart, find_file, harness, make, take_first
 from famcli.harness.requests import answered, asked
 from famcli.harness.rows import ENDINGS, read_rows
 from famcli.harness.scores import Score, scored, scores_of
@@ -36,6 +37,12 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
+def _sampler(text: str) -> str:
+    if text not in SAMPLERS:
+        raise ValueError(f"one of {', '.join(SAMPLERS)}")
+    return text
+
+
 def _seed(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
         raise ValueError("a whole number")
@@ -50,6 +57,12 @@ class HarnessOptions:
     num_fewshot: int | None = option("none", "examples in a prompt; none: as many as the task says", _count)
     fewshot_data: str = option("", "FILE with the rows that examples are taken from", str)
     fewshot_seed: int = option("1234", "of what examples are drawn", _seed)
+    fewshot_sampler: str = option(
+        SAMPLERS[0],
+        "task: as the task says, in most tasks others in each prompt; first_n: the first rows in all, read once",
+        _sampler,
+        added=True,
+    )
 
 
 class HarnessTask(Task):
@@ -79,6 +92,8 @@ class HarnessTask(Task):
             if self.options.num_fewshot is not None:
                 task.set_config(key="num_fewshot", value=self.options.num_fewshot)
             self._check(task)
+            if self.options.fewshot_sampler == FIRST:
+                take_first(task, self.name)
         return task
 
     @property
@@ -115,7 +130,7 @@ class HarnessTask(Task):
             )
         with harness(self.name):
             self.theirs.set_fewshot_seed(seed=self.options.fewshot_seed)  # each time: what is drawn goes on otherwise
-            return [self._sample(number, doc, scores) for number, doc in self._documents(limit)]
+            return with_headers([self._sample(number, doc, scores) for number, doc in self._documents(limit)])
 
     def provenance(self) -> Mapping[str, Any] | None:
         """See ``Task.provenance``."""

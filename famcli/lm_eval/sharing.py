@@ -7,18 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-import numpy as np
 import torch
 
 from famcli.checkpoints.sources import LoadedModel
 from famcli.evaluation.generation import Reply, answer_batch, pieces_behind
+from famcli.evaluation.plan import LEAST_SHARED
 from famcli.evaluation.prompts import PromptTokens, Rest
 from famcli.evaluation.stream import Prefix, to_device
-from famcli.seams import Ids
+from famcli.seams import Ids, common
 from famcli.task import Choose, Generate, Prompt
-
-LEAST_SHARED = 32
-"""Tokens that must be shared for a state to be copied: fewer are read again sooner than a state is copied."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Reader:
                 alone += together
                 continue
             first, last = together[0][1].ids, together[-1][1].ids
-            end = min(_common(first, last), min(len(question.ids) for _, question in together) - 1)
+            end = min(common(first, last), min(len(question.ids) for _, question in together) - 1)
             if end < prefix.tokens + LEAST_SHARED:  # but for their last token they are one
                 alone += together
                 continue
@@ -116,17 +113,10 @@ def _alike(some: list[tuple[int, Question]], least: int) -> Iterator[list[tuple[
     """Neighbours that have at least so many tokens in common."""
     group = some[:1]
     for before, one in pairwise(some):
-        if _common(before[1].ids, one[1].ids) >= least:
+        if common(before[1].ids, one[1].ids) >= least:
             group.append(one)
         else:
             yield group
             group = [one]
     if group:
         yield group
-
-
-def _common(one: Ids, other: Ids) -> int:
-    """How many tokens two texts begin with alike."""
-    length = min(len(one), len(other))
-    differ = np.flatnonzero(one[:length] != other[:length])
-    return int(differ[0]) if len(differ) else length

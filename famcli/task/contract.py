@@ -218,9 +218,11 @@ class Sample:
         request: builds the request when its turn comes, so that a long prompt exists only while it is read.
         score: an answer's value for each of the task's metrics; the answer is of the request's kind.
         prompt_tokens: tokens of the prompt, with what stands around it (``famcli.seams.special_of``), where they are
-            known without building it; only for a request to generate whose document is not shared.
+            known without building it; only for a request to generate that shares neither document nor header.
         document: names the document the sample is about: samples with one name have the same document, and count as one
             cluster where standard errors are estimated. ``None``: the sample stands by itself.
+        header: names what prompts begin with alike, such as examples: what all prompts of one name have in common is
+            read once. It is no document: it is never cut, and its samples are no cluster. Not beside a document.
         details: further facts about the sample that reports may need. ``distance`` is the tokens between what is asked
             for and the question: reports use it to say what a model recalls from within its receptive field.
     """
@@ -233,6 +235,7 @@ class Sample:
     prompt_tokens: int | None = None
     document: str | None = None
     details: Mapping[str, int | str | float] = field(default_factory=dict)
+    header: str | None = None
 
 
 def option(default: str, help: str, parse: Callable[[str], T], *, added: bool = False) -> T:

@@ -57,7 +57,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is sent at once: the samples about one document, or a batch of samples that stand alone.
+    """What is sent at once: the samples about one document, or a batch of samples that stand alone or have a header.
 
     Attributes:
         group: the samples.
@@ -75,7 +75,8 @@ class Unit:
         members = [p for batch in group.batches for p in batch]
         document = members[0].sample.document if group.shared_tokens else None
         named = f"document {document}" if document is not None else f"sample {members[0].sample.id}"
-        key = f"{document}\0{group.shared_tokens}" if group.shared_tokens else "\0".join(p.sample.id for p in members)
+        ids = "\0".join(p.sample.id for p in members)
+        key = ids if document is None else f"{document}\0{group.shared_tokens}"
         more = f" and {len(members) - 1} more" if document is None and len(members) > 1 else ""
         return cls(group, hashlib.sha256(key.encode()).hexdigest()[:32], named + more)
 
@@ -118,11 +119,12 @@ class About:
 def units(groups: Sequence[Group]) -> list[Unit]:
     """What the workers get, the longest first: whoever is given the longest document last makes all others wait.
 
-    Batches of samples that stand alone are units of their own. They are those of a run without workers, so that
-    answers round alike.
+    Batches of samples that stand alone are units of their own, and so are those behind one header, which is short: each
+    worker reads it. They are those of a run without workers, so that answers round alike.
     """
     found = []
     for group in groups:
-        alone = [Group(0, [batch]) for batch in group.batches]
-        found += [Unit.of(part) for part in ([group] if group.shared_tokens else alone)]
+        whole = group.shared_tokens and not group.header
+        parts = [group] if whole else [Group(group.shared_tokens, [batch], group.begun) for batch in group.batches]
+        found += [Unit.of(part) for part in parts]
     return sorted(found, key=lambda unit: -unit.group.tokens)
