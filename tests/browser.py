@@ -100,11 +100,13 @@ class Browser:
         elif method == "Page.loadEventFired":
             self._loaded = True
 
-    def open(self, file: Path) -> float:
-        """Opens a page; returns the seconds until it is loaded, its script has run, and it has been drawn."""
+    def open(self, page: Path | str) -> float:
+        """Opens a file or an address; returns the seconds until it is loaded, its script has run, and it has been
+        drawn.
+        """
         self._loaded = False
         begun = time.perf_counter()
-        self.ask("Page.navigate", url=file.as_uri())
+        self.ask("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         while not self._loaded:
             self._message()
         self.run("new Promise(done => requestAnimationFrame(() => setTimeout(() => done(1))))")

@@ -24,8 +24,8 @@ from famcli.cli.serving import open_report
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord, load_record
 from famcli.reports.html.asked import Asked
-from famcli.reports.html.live import EVERY, Remade, live_page
-from famcli.reports.html.server import PageServer, Shown
+from famcli.reports.html.live import Made, Remade, live_page
+from famcli.reports.html.server import PageServer
 
 PAGE = "<p>a page — of ours</p>"
 CELLS: Any = {(1024, "start"): [1, 0]}
@@ -33,17 +33,21 @@ CELLS: Any = {(1024, "start"): [1, 0]}
 
 @pytest.fixture
 def server() -> Iterator[PageServer]:
-    with PageServer(lambda: Shown(PAGE, 7), 0) as found:
+    with PageServer(lambda: PAGE, 0) as found:
         threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
         yield found
         found.shutdown()
 
 
-def answer(server: PageServer, method: str, path: str, host: str | None) -> http.client.HTTPResponse:
+def answer(
+    server: PageServer, method: str, path: str, host: str | None, known: str | None = None
+) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     connection.putrequest(method, path, skip_host=True)
     if host is not None:
         connection.putheader("Host", host.format(server.server_port))
+    if known is not None:
+        connection.putheader("If-None-Match", known)
     connection.endheaders()
     return connection.getresponse()
 
@@ -53,10 +57,21 @@ def test_the_page_is_given_by_get_and_without_it_by_head(server: PageServer) -> 
     for host in ("127.0.0.1:{}", "localhost:{}"):
         found = answer(server, "GET", "/?a=b", host)
         assert (found.status, found.read().decode()) == (200, PAGE)
-        assert (found.headers["Refresh"], found.headers["Cache-Control"]) == ("7", "no-store")
+        assert (found.headers["Refresh"], found.headers["Cache-Control"]) == (None, "no-store")
     found = answer(server, "HEAD", "/", "127.0.0.1:{}")
     assert (found.status, found.read()) == (200, b"")
     assert found.headers["Content-Length"] == str(len(PAGE.encode()))
+
+
+def test_who_has_the_page_is_told_that_nothing_is_new(server: PageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = "127.0.0.1:{}"
+    tag = answer(server, "GET", "/", host).headers["ETag"]
+    found = answer(server, "GET", "/", host, tag)
+    assert (found.status, found.read(), found.headers["ETag"]) == (304, b"", tag)
+    assert answer(server, "GET", "/", host, '"another"').status == 200
+    monkeypatch.setattr(server, "_page", lambda: PAGE + "!")
+    found = answer(server, "GET", "/", host, tag)
+    assert (found.status, found.read().decode()) == (200, PAGE + "!") and found.headers["ETag"] != tag
 
 
 @pytest.mark.parametrize(
@@ -79,7 +94,7 @@ def test_nothing_else_is_answered(method: str, path: str, host: str | None, stat
 
 def test_a_port_that_is_taken_is_said(server: PageServer) -> None:
     with pytest.raises(UserError, match=f"cannot listen on port {server.server_port}: "):
-        PageServer(lambda: Shown(PAGE, None), server.server_port)
+        PageServer(lambda: PAGE, server.server_port)
 
 
 def unfinished(results: Path, name: str = "fam-late", planned: int | None = 5) -> RunRecord:
@@ -98,17 +113,17 @@ def test_a_run_under_way_is_shown_with_its_progress_and_counts_nowhere(
 ) -> None:
     unfinished(tmp_path)
     before = files(tmp_path)
-    page, again = live_page(Asked((), tmp_path))
+    page, moves = live_page(Asked((), tmp_path))
     assert "no finished runs in" in page and "2 of 5" in page and "interrupted, begun 2030-01-01" in page
-    assert again == EVERY, "there may soon be a report"
+    assert moves, "there may soon be a report"
     passkey_run(tmp_path, "fam-tiny", CELLS)
-    page, again = live_page(Asked((), tmp_path))
-    assert "2 of 5" in page and "accuracy 0.500" in page and again is None
+    page, moves = live_page(Asked((), tmp_path))
+    assert "2 of 5" in page and "accuracy 0.500" in page and not moves
     assert "fam-late" not in page.partition('id="summary"')[2], "it counts in nothing"
     assert "2 of 5" not in live_page(Asked(("fam-tiny",), tmp_path)).page
     monkeypatch.setattr("famcli.evaluation.record.is_claimed", lambda path: True)
-    page, again = live_page(Asked((), tmp_path))
-    assert "running, begun" in page and again == EVERY
+    page, moves = live_page(Asked((), tmp_path))
+    assert "running, begun" in page and moves
     assert {name: text for name, text in files(tmp_path).items() if name in before} == before
     for file in tmp_path.glob("*fam-late*/samples.jsonl"):
         file.write_text("{}\n")
@@ -135,17 +150,17 @@ def test_a_record_says_how_many_samples_are_planned_until_it_is_finished(tmp_pat
 def test_a_page_is_made_again_only_where_a_run_has_moved_on(tmp_path: Path) -> None:
     made: list[int] = []
 
-    def make() -> Shown:
+    def make() -> Made:
         made.append(1)
-        return Shown(str(len(made)), None)
+        return Made(str(len(made)), False)
 
     page = Remade(make, [tmp_path, tmp_path / "nowhere"])
-    assert [page().page for _ in range(3)] == ["1"] * 3
+    assert [page() for _ in range(3)] == ["1"] * 3
     run = passkey_run(tmp_path, "fam-tiny", CELLS)
-    assert [page().page for _ in range(2)] == ["2"] * 2
+    assert [page() for _ in range(2)] == ["2"] * 2
     with open(run.path / "samples.jsonl", "a") as journal:
         journal.write("x")
-    assert page().page == "3"
+    assert page() == "3"
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:

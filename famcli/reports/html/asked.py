@@ -32,8 +32,8 @@ class Asked:
     profiled: Path | None = None
 
 
-def report_of(asked: Asked, under_way: Grid | None = None) -> Report:
-    """The page, with a table of runs ``under_way`` where there is one.
+def report_of(asked: Asked, under_way: Grid | None = None, every: float | None = None) -> Report:
+    """The page, with a table of runs ``under_way`` where there is one; ``every``: see ``build``.
 
     Raises:
         UserError: as ``compare_named``, or the profile cannot be read.
@@ -44,4 +44,4 @@ def report_of(asked: Asked, under_way: Grid | None = None) -> Report:
     if asked.profiled is not None:
         comparison = replace(comparison, profile=load_profile(asked.profiled))
     names = short_names(comparison.names)
-    return build(with_short_names(comparison), lambda record: names[selection.column(record)], under_way)
+    return build(with_short_names(comparison), lambda record: names[selection.column(record)], under_way, every)

@@ -41,13 +41,19 @@ class Report:
     charts: tuple[Chart, ...]
 
 
-def build(comparison: Comparison, name: Callable[[RunRecord], str], under_way: Grid | None = None) -> Report:
+def build(
+    comparison: Comparison,
+    name: Callable[[RunRecord], str],
+    under_way: Grid | None = None,
+    every: float | None = None,
+) -> Report:
     """A page about all runs of a comparison. The same runs make the same bytes.
 
     Args:
         comparison: what ``famcli.compare.side_by_side.compare`` made.
         name: the column of a run.
         under_way: a table of runs that are not finished.
+        every: seconds after which a page that is served asks for news; ``None`` for a page that loads nothing.
 
     Raises:
         UserError: samples are damaged.
@@ -58,7 +64,7 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str], under_way: G
     recall = recall_charts(comparison)
     reading, quarters = reading_charts(groups, looks)
     samples = samples_data(groups, columns)
-    script = _asset("samples.js")
+    script = (_asset("live.js") if every else "") + _asset("samples.js")
     profile = comparison.profile
     drawn = profile_chart(profile, looks) if profile else run_cost_chart(comparison)
     cost = () if drawn is None else (drawn,)
@@ -89,20 +95,24 @@ def build(comparison: Comparison, name: Callable[[RunRecord], str], under_way: G
             samples=samples,
             data=embedded(samples),
             runs=[(name(run), run, rerun_command(run), _pretty(configuration(run))) for run in comparison.runs],
-            style=Markup(_style()),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            every=every,
+            **_inline(script),
         )
     )
     # A lone half of a character, which JSON can hold and a file cannot, must not cost the report.
     return Report(page.encode("utf-8", "replace").decode("utf-8"), (*recall[:1], *cost, *recall[1:], *reading))
 
 
-def waiting_page(message: str, hint: str | None, under_way: Grid | None) -> str:
-    """A page where there is no report yet: why, and what is under way."""
+def waiting_page(message: str, hint: str | None, under_way: Grid | None, every: float) -> str:
+    """A page where there is no report yet: why, and what is under way; it asks again ``every`` so many seconds."""
     template = _environment().get_template("waiting.html")
     page: str = template.render(
-        version=__version__, message=message, hint=hint, under_way=under_way, style=Markup(_style())
+        version=__version__,
+        message=message,
+        hint=hint,
+        under_way=under_way,
+        every=every,
+        **_inline(_asset("live.js")),
     )
     return page.encode("utf-8", "replace").decode("utf-8")
 
@@ -120,6 +130,12 @@ def _environment() -> Any:
     environment.filters["visible"] = visible
     environment.globals["swatch"] = swatch
     return environment
+
+
+def _inline(script: str) -> dict[str, str]:
+    """The style and the script of a page, and the hash by which it lets this script run and no other."""
+    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"style": Markup(_style()), "script": Markup(script), "script_hash": known}
 
 
 def _style() -> str:

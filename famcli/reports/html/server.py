@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
 
 from famcli.errors import UserError
 from famcli.version import __version__
@@ -15,15 +15,10 @@ LOOPBACK = "127.0.0.1"
 _SECONDS_OF_A_REQUEST = 10
 
 
-class Shown(NamedTuple):
-    """A page, and whether it will change: then a browser asks again after so many seconds."""
-
-    page: str
-    again_after: int | None
-
-
 class PageServer(ThreadingHTTPServer):
     """Serves what ``page`` gives under ``/``, by GET and HEAD; one request at a time has it made.
+
+    A browser that has the page already, and says so by its ``ETag``, is told that nothing is new.
 
     Raises:
         UserError: the port is taken, or may not be used.
@@ -32,7 +27,7 @@ class PageServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, page: Callable[[], Shown], port: int) -> None:
+    def __init__(self, page: Callable[[], str], port: int) -> None:
         self._page, self._one = page, threading.Lock()
         try:
             super().__init__((LOOPBACK, port), _Handler)
@@ -51,7 +46,7 @@ class PageServer(ThreadingHTTPServer):
         """What a browser may call this server: a page of another site, whose name leads here, has another."""
         return {f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost")}
 
-    def shown(self) -> Shown:
+    def shown(self) -> str:
         """The page as it is now."""
         with self._one:
             return self._page()
@@ -79,14 +74,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.partition("?")[0] != "/":
             self._send(HTTPStatus.NOT_FOUND, f"there is one page: {self.server.address}\n")
         else:
-            page, again_after = self.server.shown()
-            again = {} if again_after is None else {"Refresh": str(again_after)}
-            self._send(HTTPStatus.OK, page, again, "text/html")
+            page = self.server.shown()
+            tag = f'"{hashlib.sha256(page.encode("utf-8", "replace")).hexdigest()}"'
+            known = self.headers.get("If-None-Match") == tag
+            self._send(HTTPStatus.NOT_MODIFIED if known else HTTPStatus.OK, page, {"ETag": tag}, "text/html")
 
     def _send(
         self, status: HTTPStatus, text: str, headers: dict[str, str] | None = None, kind: str = "text/plain"
     ) -> None:
-        body = text.encode("utf-8", "replace")
+        body = text.encode("utf-8", "replace")  # of what is not new the length alone is said
         self.send_response(status)
         fixed = {
             "Content-Type": f"{kind}; charset=utf-8",
@@ -100,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {**fixed, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command != "HEAD" and status != HTTPStatus.NOT_MODIFIED:
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:

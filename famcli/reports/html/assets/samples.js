@@ -1,12 +1,13 @@
 "use strict";
 // Shows one page of the samples that fit the filters. Texts of models and data only ever become text nodes.
+// What the reader set and opened stands in the address: it outlives a reload, and a link takes it along.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const [TASK, MODEL, CELL, ID, TAIL, REFERENCE, OUTPUT, KIND, SCORES, OPTIONS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
   const KINDS = ["wrong", "right", "", ""];
   const SIZE = 25;
   const at = (id) => document.getElementById(id);
   const filters = { task: at("by-task"), model: at("by-model"), cell: at("by-cell"), score: at("by-score"), text: at("by-text") };
+  let data = null;
   let found = [];
   let page = 0;
   let differing = null;
@@ -29,7 +30,41 @@
     select.replaceChildren(all, ...options);
   }
 
+  const said = (field) => (field.value === "" ? "" : field.selectedOptions?.[0].textContent || field.value);
+  const folds = () => [...document.querySelectorAll("main details")];
+  const written = () => (location.hash.includes("=") ? location.hash.slice(1) : "");
+
+  // What is set and open, in words: numbers of tasks and models change with the runs.
+  function asked() {
+    const told = new URLSearchParams();
+    for (const [name, field] of Object.entries(filters)) if (said(field) !== "") told.set(name, said(field));
+    if (page > 0) told.set("page", String(page + 1));
+    for (const fold of folds()) if (fold.open) told.append("open", fold.id);
+    return told;
+  }
+
+  function choose(told) {
+    for (const [name, field] of Object.entries(filters)) {
+      const words = told.get(name) || "";
+      field.value = field.options ? [...field.options].find((option) => option.textContent === words)?.value || "" : words;
+    }
+    page = (Number(told.get("page")) || 1) - 1;
+    for (const fold of folds()) fold.open = told.getAll("open").includes(fold.id);
+  }
+
+  function remember() {
+    const told = asked().toString();
+    if (told === written()) return;
+    try {
+      history.replaceState(null, "", told ? "#" + told : location.pathname + location.search);
+    } catch {
+      // A page within another page may not have an address of its own.
+    }
+  }
+
   const question = (sample) => sample[TASK] + " " + sample[ID];
+
+  const name = (sample) => ["sample", data.tasks[sample[TASK]].name, sample[ID], data.models[sample[MODEL]]].join(" ");
 
   // The questions that not all models have the same first score on, worked out when they are first asked for.
   function differs() {
@@ -64,6 +99,7 @@
 
   function shown(sample) {
     const made = element("article", undefined, "sample");
+    made.id = name(sample);
     const head = element("div", undefined, "head");
     const task = data.tasks[sample[TASK]];
     head.append(element("b", sample[ID]));
@@ -94,22 +130,47 @@
     at("pages").hidden = pages === 1;
   }
 
-  function filter() {
+  function find() {
     const words = filters.text.value.trim().toLowerCase();
     found = data.samples.filter((sample) => fits(sample, words));
+  }
+
+  function filter() {
+    find();
     page = 0;
     show();
+    remember();
   }
 
   function turn(by) {
     page += by;
     show();
+    remember();
     at("count").scrollIntoView();
   }
 
-  fill(filters.task, data.tasks.map((task) => task.name));
-  fill(filters.model, data.models);
-  fill(filters.cell, data.cells);
+  function read() {
+    data = JSON.parse(at("data").textContent);
+    differing = null;
+    fill(filters.task, data.tasks.map((task) => task.name));
+    fill(filters.model, data.models);
+    fill(filters.cell, data.cells);
+  }
+
+  // The page turns to where the sample now stands that was the first one in sight.
+  function readAgain() {
+    const told = asked();
+    const seen = [...at("list").children].find((sample) => sample.getBoundingClientRect().bottom > 0)?.id;
+    const atStart = seen === at("list").firstElementChild?.id;
+    read();
+    choose(told);
+    find();
+    const place = found.findIndex((sample) => name(sample) === seen);
+    if (place >= 0 && !(atStart && page === 0)) page = Math.floor(place / SIZE);
+    show();
+    remember();
+  }
+
   let waiting = 0;
   at("by-text").addEventListener("input", () => {
     clearTimeout(waiting);
@@ -121,6 +182,17 @@
   form.addEventListener("reset", () => setTimeout(filter));
   at("previous").addEventListener("click", () => turn(-1));
   at("next").addEventListener("click", () => turn(1));
+  document.addEventListener("toggle", remember, true);
+  document.addEventListener("fresh", readAgain);
+  addEventListener("hashchange", () => {
+    if (!written()) return remember();
+    choose(new URLSearchParams(written()));
+    find();
+    show();
+  });
   form.hidden = false;
-  filter();
+  read();
+  choose(new URLSearchParams(written()));
+  find();
+  show();
 })();
