@@ -46,8 +46,9 @@ RELEASED = {
     "train-v*.json": JSON,
     "dev-v*.json": JSON,
     "hotpot_*.json": JSON,
+    "data.json": JSON,
 }
-"""Files as the authors of QuALITY, Qasper, SQuAD and HotpotQA publish them, by the pattern of their names."""
+"""Files as the authors of QuALITY, Qasper, SQuAD, HotpotQA and LongBench v2 publish them, by their names."""
 NO_DATA = ("", ".md")
 """Extensions of files beside data that nobody takes for data: README.md, LICENSE."""
 READABLE = (

@@ -89,8 +89,8 @@ def _refuse_others(row: Row, longbench: bool) -> None:
         raise DataError(f"{row.where}: this is a row of L-Eval, which famcli does not read", _IN_SCROLLS)
     if "choice_A" in row.fields:
         raise DataError(
-            f"{row.where}: this is a row of LongBench v2, which has other questions than famcli's tasks",
-            "--data hub has those of the tasks",
+            f"{row.where}: this is a row of LongBench v2, which does not have this task",
+            "--task longbench2 asks its questions; --data hub has the rows of this task",
         )
 
 

@@ -1,4 +1,4 @@
-"""The scores of LongBench (Bai et al. 2023, arXiv 2308.14508) that are its own, all from 0 to 1.
+"""The scores of LongBench (Bai et al. 2023, arXiv 2308.14508) that are its own, all from 0 to 1; and v2's letters.
 
 They give what the official evaluation gives, its accidents with them. F1 is ``text_overlap.token_f1``.
 """
@@ -16,6 +16,16 @@ _ZH_PUNCTUATION = (
     "》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
 )
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation + _ZH_PUNCTUATION)
+
+
+def chosen_letter(answer: str) -> str | None:
+    """The letter that an answer of LongBench v2 (arXiv 2412.15204) says in the words it was asked for, or ``None``.
+
+    Asterisks, with which models print in bold, do not count. A letter in brackets comes before one without.
+    """
+    plain = answer.replace("*", "")
+    found = re.search(r"The correct answer is \(([A-D])\)", plain) or re.search(r"The correct answer is ([A-D])", plain)
+    return found[1] if found else None
 
 
 def number_share(prediction: str, number: str) -> float:
