@@ -159,7 +159,7 @@ def test_resumed_by_as_many_processes_it_ends_at_the_same_weights(name: str, fou
         resumed, unbroken = of_rank[f"{name}, resumed"], of_rank[name]
         assert resumed["written_by"] == SIZE
         assert resumed["lines"] == unbroken["lines"][BROKEN_AT:]
-        assert resumed["rows"] == unbroken["rows"]
+        assert resumed["rows"] == unbroken["rows"] and resumed["tally"] == unbroken["tally"]
         for part in ("weights", "memory"):
             assert_close(resumed[part], unbroken[part], 0.0)
 
@@ -173,6 +173,7 @@ def test_resumed_by_another_number_every_row_keeps_its_memory(
     assert resumed["written_by"] == SIZE
     assert_close(resumed["lines"], unbroken["lines"][BROKEN_AT:], 1e-7)
     assert_close(resumed["memory"], unbroken["memory"], 1e-7)
+    assert resumed["tally"] == unbroken["tally"]
 
 
 def test_processes_that_have_not_begun_with_the_same_are_told_what_differs(found: list[dict[str, Any]]) -> None:
@@ -207,7 +208,7 @@ def test_what_changes_with_the_number_of_processes_is_said(folder: Path, capsys:
 
 
 def test_fewer_rows_than_processes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"phases\[0\] has 2 rows, and 3 processes have at least one each"):
+    with pytest.raises(UserError, match=r"phases\[0\] has too few rows for 3 processes: 2"):
         make_trainer(RECIPES["one row asked"], tmp_path, Team(2, 3))
 
 

@@ -103,8 +103,8 @@ def test_what_is_wrong_in_all_processes_is_said_once(tmp_path: Path) -> None:
     assert famcli(words(recipe, output, "--processes", "2"), tmp_path / "said") == 2
     said = (tmp_path / "said").read_text()
     assert said.splitlines() == [
-        "error: phases[0] has 1 rows, and 2 processes have at least one each",
-        "hint: more rows in its mixture, or fewer processes",
+        "error: phases[0] has too few rows for 2 processes: 1",
+        "hint: each wants one at least: more rows in its mixture, or fewer processes",
     ]
     assert not output.exists()
 

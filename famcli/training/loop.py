@@ -297,6 +297,6 @@ def _check_rows(recipe: Recipe, team: Team) -> None:
     for i, phase in enumerate(recipe.phases):
         if phase.mixture.size < team.size:
             raise UserError(
-                f"phases[{i}] has {phase.mixture.size} rows, and {team.size} processes have at least one each",
-                "more rows in its mixture, or fewer processes",
+                f"phases[{i}] has too few rows for {team.size} processes: {phase.mixture.size}",
+                "each wants one at least: more rows in its mixture, or fewer processes",
             )
