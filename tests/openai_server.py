@@ -19,6 +19,7 @@ class Server(ThreadingHTTPServer):
     """Attributes:
     model: what answers; a token is a byte.
     faults: what the next requests meet, one each: ``500``, ``429``, ``401``, ``400``, ``stall``, ``cut``, ``text``.
+    refused: a text; questions with it in them are refused.
     tells: whether it tells likelihoods of prompts.
     asked: bodies and keys of all requests.
     """
@@ -27,7 +28,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, model: LoadedModel) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.model, self.faults, self.tells = model, list[str](), True
+        self.model, self.faults, self.refused, self.tells = model, list[str](), "", True
         self.asked: list[tuple[str, dict[str, Any], str]] = []
         self.lock = threading.Lock()
 
@@ -71,6 +72,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.asked.append((self.path, body, self.headers.get("Authorization", "")))
             fault = self.server.faults.pop(0) if self.server.faults else ""
+        if self.server.refused and self.server.refused in body["prompt"]:
+            fault = "400"
         if fault:
             return self.fail(fault)
         with self.server.lock:

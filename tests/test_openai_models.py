@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +131,55 @@ def test_what_lasts_is_told_and_the_run_goes_on_later(server: Server, fault: str
     assert record.status == "finished" and len(server.asked) - before == 4, "two answers were there already"
 
 
+@pytest.mark.parametrize("name", ["passkey", "quality"])
+def test_whatever_is_refused_the_other_answers_are_kept(server: Server, name: str, tmp_path: Path) -> None:
+    task = load_task(name, PASSKEY if name == "passkey" else {"data": "sample"})
+    bound = {"limit": 4} if name == "passkey" else {"limit": 4, "max_context": 600, "truncate": "right"}
+    evaluate(remote(server, "concurrency=1"), task, results=tmp_path / "whole", **bound)  # type: ignore[arg-type]
+    asked = [body["prompt"] for _, body, _ in server.asked]
+    of_each = len(asked) // 4
+    server.asked.clear()
+    server.refused = asked[of_each]  # the first question about the second sample
+    with pytest.raises(UserError, match=r"refuses: .*fault 400"):
+        evaluate(remote(server, "concurrency=3"), task, results=tmp_path / "broken", **bound)  # type: ignore[arg-type]
+    server.refused = ""
+    evaluate(remote(server, "concurrency=3"), task, results=tmp_path / "broken", **bound)  # type: ignore[arg-type]
+    times = Counter(body["prompt"] for _, body, _ in server.asked)
+    assert times == Counter(asked) + Counter([asked[of_each]]), "what was refused twice, all else once"
+
+
+def test_an_answer_is_kept_while_others_are_waited_for(server: Server, tmp_path: Path) -> None:
+    server.faults, seen = ["stall"], list[int]()
+
+    class Watch:
+        def begin(self, samples: int, done: int, tokens: int) -> None: ...
+
+        def advance(self, tokens: int) -> None:
+            seen.append(sum(len(file.read_bytes().splitlines()) for file in tmp_path.glob("*/samples.jsonl")))
+
+        def end(self) -> None: ...
+
+    evaluate(remote(server, "concurrency=2"), load_task("passkey", PASSKEY), results=tmp_path, progress=Watch())
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_ctrl_c_does_not_wait_for_an_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        model = f"openai:http://127.0.0.1:{silent.getsockname()[1]}/v1,model=x"
+        code = "import sys; from famcli.cli.main import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, "eval", "--task", "passkey", "-o", "lengths=300", "--model", model]
+        process = subprocess.Popen([*command, "--output", str(tmp_path)], stderr=subprocess.PIPE, text=True)
+        connection, _ = silent.accept()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=90)  # an answer would be waited for six times two minutes
+        finally:
+            process.kill()
+            connection.close()
+    assert (process.returncode, "Traceback" in said) == (130, False)
+
+
 def test_nobody_there_is_told(tmp_path: Path) -> None:
     model = load_model("openai:http://127.0.0.1:9/v1,model=x,retries=0")
     with pytest.raises(UserError, match="cannot be reached"):
@@ -133,7 +187,11 @@ def test_nobody_there_is_told(tmp_path: Path) -> None:
 
 
 def test_without_likelihoods_of_prompts_choices_are_refused_and_texts_are_not(server: Server, tmp_path: Path) -> None:
-    server.tells = False
+    server.faults = ["422"]
+    with pytest.raises(UserError, match=r"refuses: .*fault 422") as caught:
+        evaluate(remote(server), load_task("quality", {"data": "sample"}), results=tmp_path)
+    assert "ask tasks that generate" in str(caught.value.hint)
+    server.faults, server.tells = [], False
     for task in ("quality", "pg19"):
         with pytest.raises(UserError, match="does not tell how likely the tokens of a prompt are") as caught:
             evaluate(remote(server), load_task(task, {"data": "sample"}), results=tmp_path)

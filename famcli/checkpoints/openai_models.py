@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
@@ -21,12 +21,10 @@ from famcli.fields import read_fields
 from famcli.files import user_path
 from famcli.models.remote import Likelihoods, Remote, Written
 
-if TYPE_CHECKING:
-    pass
-
 INSTALL = "pip install 'famcli[openai]'"
 KEY = "OPENAI_API_KEY"
 _HOW = ("concurrency", "timeout", "retries")
+_GENERATE = "ask tasks that generate: passkey, narrativeqa, qasper, xlsum"
 _MOST_STOPS = 4
 """That an endpoint takes; what else ends an answer is found here."""
 
@@ -145,12 +143,13 @@ class Endpoint(Remote):
         if self.fields.api == "chat":
             raise UserError(
                 f"{self.name} is asked in chats (api=chat), which tell no likelihoods of a prompt",
-                "leave out api=chat, or ask tasks that generate: passkey, narrativeqa, qasper, xlsum",
+                f"leave out api=chat, or {_GENERATE}",
             )
         found = self._asked(
             lambda: self._client.completions.create(
                 model=self.fields.model, prompt=text, max_tokens=1, temperature=0, echo=True, logprobs=1
-            )
+            ),
+            f"where it cannot repeat a prompt with likelihoods (echo with logprobs), {_GENERATE}",
         )
         told = getattr(self._choice(found), "logprobs", None)
         tokens, values = list(getattr(told, "tokens", None) or ()), list(getattr(told, "token_logprobs", None) or ())
@@ -158,14 +157,14 @@ class Endpoint(Remote):
         if count is None or len(values) < count or any(value is None for value in values[1:count]):
             raise UserError(
                 f"{self.name} does not tell how likely the tokens of a prompt are (echo with logprobs)",
-                "ask tasks that generate: passkey, narrativeqa, qasper, xlsum",
+                _GENERATE,
             )
         best = list(getattr(told, "top_logprobs", None) or ()) or [None] * len(tokens)
         hits = [_is_best(value, top) for value, top in zip(values, best, strict=False)]
         return Likelihoods(tuple(tokens[:count]), tuple(values[:count]), tuple(hits[:count]))
 
-    def _asked(self, ask: Callable[[], Any]) -> Any:
-        """What the endpoint answers.
+    def _asked(self, ask: Callable[[], Any], refused: str | None = None) -> Any:
+        """What the endpoint answers; ``refused`` is the hint where it says no.
 
         Raises:
             UserError: it does not, however often it is asked.
@@ -178,7 +177,8 @@ class Endpoint(Remote):
         except openai.AuthenticationError as error:
             raise UserError(f"{self.name} refuses the key: {self._reason(error)}", f"export {KEY}=...") from None
         except openai.APITimeoutError:
-            raise UserError(f"{self.name} gave no answer within {self.fields.timeout:g} seconds", again) from None
+            hint = f"{again}; timeout={2 * self.fields.timeout:g} waits longer"
+            raise UserError(f"{self.name} gave no answer within {self.fields.timeout:g} seconds", hint) from None
         except openai.APIConnectionError as error:
             raise UserError(f"{self.name} cannot be reached: {self._reason(error.__cause__ or error)}", again) from None
         except openai.RateLimitError as error:
@@ -187,7 +187,7 @@ class Endpoint(Remote):
         except openai.InternalServerError as error:
             raise UserError(f"{self.name} fails: {self._reason(error)}", again) from None
         except openai.OpenAIError as error:
-            raise UserError(f"{self.name} refuses: {self._reason(error)}") from None
+            raise UserError(f"{self.name} refuses: {self._reason(error)}", refused) from None
         except ValueError as error:  # no JSON
             raise UserError(f"{self.name} gives what is no answer: {self._reason(error)}", again) from None
 

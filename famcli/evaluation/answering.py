@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from famcli.errors import UserError
+from famcli.evaluation.answered import Answered, kept
 from famcli.evaluation.asking import SampleError, Skips, request_of, scores_of
 from famcli.evaluation.asking_remote import ask as ask_remote
-from famcli.evaluation.asking_remote import predict_text, prompt_text, spelt
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.kept_prompts import PromptKeeper
@@ -28,11 +28,11 @@ from famcli.evaluation.prompts import (
     prompt_tokens,
     rest_of,
 )
-from famcli.evaluation.stream import Prefix, StateKeeper, read_document, token_digest
+from famcli.evaluation.stream import Prefix, StateKeeper, read_document
 from famcli.machine.peak import PeakMemory
 from famcli.models.remote import Remote
 from famcli.seams import Head, Ids, SpecialTokens
-from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request, Task
+from famcli.task import Choose, Generate, Predicted, Read, Request, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -40,24 +40,6 @@ if TYPE_CHECKING:
 
 TAIL = 200
 """Characters of a prompt's end that the journal keeps."""
-
-
-class Answered(NamedTuple):
-    """An answer, and what the journal keeps of it and of its prompt.
-
-    Attributes:
-        answer: it.
-        kept: see ``Entry.answer``.
-        prompt_sha256, prompt_tokens, state_bytes: see ``Entry``.
-        computed_tokens: of the prompt, those behind what was shared that the model computed.
-    """
-
-    answer: Generated | Chosen | Predicted
-    kept: dict[str, Any]
-    prompt_sha256: str
-    prompt_tokens: int
-    computed_tokens: int
-    state_bytes: int
 
 
 class Shared(NamedTuple):
@@ -113,6 +95,9 @@ class Answering:
     def answer(self, group: Group) -> Iterator[list[Entry]]:
         """The entries of a group's batches, one batch after the other; the shared document is read first."""
         self.keeper.begin()
+        if isinstance(self.model.stream, Remote):
+            yield from self._answer_elsewhere(self.model.stream, group)
+            return
         shared = None
         if group.shared_tokens:
             first = next((asked for batch in group.batches for asked in self._requests(batch)), None)
@@ -175,9 +160,6 @@ class Answering:
     def _answer(self, pairs: Sequence[tuple[Planned, Request]], shared: Shared | None) -> Iterator[Answered]:
         """The answer to each request."""
         tokenizer = self.model.tokenizer
-        if isinstance(self.model.stream, Remote):
-            yield from self._ask_remote(self.model.stream, pairs)
-            return
         if isinstance(pairs[0][1], Read):
             for p, request in pairs:
                 assert isinstance(request, Read)
@@ -193,32 +175,24 @@ class Answering:
         ask = partial(answer_batch, self.model.stream, tokenizer, thinking=thinking, keeper=self.keeper)
         for reply in ask(requests, prompts, prefix, self.advance):
             cost = reply.prompt_tokens, reply.computed_tokens, reply.state_bytes
-            yield Answered(reply.answer, _kept(reply.answer), reply.prompt_sha256, *cost)
+            yield Answered(reply.answer, kept(reply.answer), reply.prompt_sha256, *cost)
 
-    def _ask_remote(self, remote: Remote, pairs: Sequence[tuple[Planned, Request]]) -> Iterator[Answered]:
-        """The answers of a model that answers elsewhere; tokens are counted as famcli's tokenizer cuts them."""
-        tokenizer = self.model.tokenizer
-        texts = [(p, request) for p, request in pairs if isinstance(request, Read)]
-        for p, request in texts:
-            ids = encode(request.text, tokenizer)
-            if cut := p.document_tokens is not None and self.context and p.document_tokens < len(ids):
-                ids = self.context.cut(ids, p.document_tokens)
-            text = tokenizer.decode(ids.tolist()) if cut else request.text
-            found, told = predict_text(remote, tokenizer, text)
-            places = np.arange(len(told.tokens))
-            parts = by_position(found, places, partial(spelt, told))
-            self.advance(len(ids))
-            answer = Predicted(text, found.log_likelihoods, found.hits)
-            yield Answered(answer, {"by_position": parts}, token_digest(ids).hexdigest(), len(ids), len(ids), 0)
-        asked = [
-            (p, request, prompt_text(request, tokenizer, p, self.context))
-            for p, request in pairs
-            if not isinstance(request, Read)
-        ]
-        for (p, _, text), given in zip(asked, ask_remote(remote, tokenizer, [one[1:] for one in asked]), strict=True):
-            self.advance(p.own_tokens)
-            digest = token_digest(encode(text, tokenizer)).hexdigest()
-            yield Answered(given, _kept(given), digest, p.prompt_tokens, p.prompt_tokens, 0)
+    def _answer_elsewhere(self, remote: Remote, group: Group) -> Iterator[list[Entry]]:
+        """The entries of a model that answers elsewhere, each by itself as soon as it is there: what was paid for is
+        kept, whatever becomes of the others.
+        """
+        asked = self._requests([p for batch in group.batches for p in batch])
+        for reply in ask_remote(remote, self.model.tokenizer, self.context, asked):
+            took = self.keeper.seconds
+            self.keeper.begin()
+            self.advance(reply.planned.own_tokens)
+            try:
+                entry = self._entry(reply.planned, reply.request, reply.answered)
+            except SampleError as error:
+                self.skips.add(error)
+                continue
+            shown = replace(entry, shared_computed_tokens=0, seconds=took, peak_memory_bytes=self.peak.bytes)
+            yield [replace(shown, first_answer_seconds=reply.seconds)]
 
     def _whole(self, p: Planned, request: Generate | Choose) -> PromptTokens:
         return prompt_tokens(request, self.model.tokenizer, self.special, p.document_tokens, self.context)
@@ -246,9 +220,9 @@ class Answering:
         if not len(ids):
             raise UserError(f"task {self.task.name}: sample {p.sample.id} is an empty text")
         found = predict(self.model.stream, tokenizer, ids, self.keeper, self.advance)
-        kept = {"by_position": by_position(found, ids, tokenizer.decode)}
+        parts = {"by_position": by_position(found, ids, tokenizer.decode)}
         answer = Predicted(text, found.log_likelihoods, found.hits)
-        return Answered(answer, kept, found.sha256, len(ids), len(ids), found.state_bytes)
+        return Answered(answer, parts, found.sha256, len(ids), len(ids), found.state_bytes)
 
     def _entry(self, p: Planned, request: Request, answered: Answered) -> Entry:
         """All of it but what it shares with the batch."""
@@ -311,16 +285,6 @@ def _output(request: Request, answer: Any) -> str:
     if isinstance(request, Choose):
         return _options(request)[int(answer.best)]
     return str(answer.text) if isinstance(request, Generate) else ""
-
-
-def _kept(answer: Generated | Chosen) -> dict[str, Any]:
-    """What the journal keeps of an answer."""
-    if isinstance(answer, Chosen):
-        weighed = {"log_likelihoods": list(answer.log_likelihoods), "tokens": list(answer.tokens)}
-        return weighed | ({"greedy": list(answer.greedy)} if answer.greedy else {})
-    kept: dict[str, Any] = {"token_ids": list(answer.token_ids)}
-    kept |= {"cut": True} if answer.cut else {}
-    return kept | ({"thinking_tokens": answer.thinking_tokens} if answer.thinking_tokens else {})
 
 
 def _options(request: Choose) -> list[str]:

@@ -3,28 +3,129 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from famcli.errors import UserError
+from famcli.evaluation.answered import Answered, kept
 from famcli.evaluation.plan import Group, Planned
-from famcli.evaluation.prediction import Prediction
-from famcli.evaluation.prompts import Context
+from famcli.evaluation.prediction import Prediction, by_position
+from famcli.evaluation.prompts import Context, encode
+from famcli.evaluation.stream import token_digest
 from famcli.models.remote import Likelihoods, Remote
-from famcli.task import Choose, Chosen, Generate, Generated
+from famcli.task import Choose, Chosen, Generate, Generated, Predicted, Read, Request
 
 if TYPE_CHECKING:
     from famcli.checkpoints.tokenizer import Tokenizer
 
 
-def groups_of(planned: Sequence[Planned], rows: int, done: frozenset[str]) -> list[Group]:
-    """All that is still to be asked, ``rows`` at a time: nothing is shared, and lengths need not be equal."""
+class Reply(NamedTuple):
+    """What a model said to a request.
+
+    Attributes:
+        planned, request: which one.
+        answered: it.
+        seconds: from when it was asked.
+    """
+
+    planned: Planned
+    request: Request
+    answered: Answered
+    seconds: float
+
+
+def groups_of(planned: Sequence[Planned], done: frozenset[str]) -> list[Group]:
+    """All that is still to be asked: nothing is shared, and lengths need not be equal."""
     left = [p for p in planned if p.sample.id not in done]
-    batches = [left[start : start + rows] for start in range(0, len(left), rows)]
-    return [Group(0, batches)] if batches else []
+    return [Group(0, [left])] if left else []
+
+
+def ask(
+    remote: Remote, tokenizer: Tokenizer, context: Context | None, asked: Iterator[tuple[Planned, Request]]
+) -> Iterator[Reply]:
+    """The answers in the order in which they come, ``remote.at_once`` questions under way at a time.
+
+    Where one fails, nothing more is asked, and what is under way is waited for and given: it may have cost money.
+
+    Raises:
+        UserError: the model cannot be reached, refuses, or does not tell what is asked; or ``asked`` raises it.
+    """
+    questions: SimpleQueue[tuple[Planned, Request] | None] = SimpleQueue()
+    replies: SimpleQueue[Reply | Exception] = SimpleQueue()
+    answer = partial(_reply, remote, tokenizer, context)
+    for _ in range(remote.at_once):
+        # Not those of a pool, which the end of a program waits for: Ctrl-C must not take as long as a stall.
+        Thread(target=_work, args=(answer, questions, replies), daemon=True).start()
+    failed: Exception | None = None
+    under_way = 0
+    try:
+        while True:
+            try:
+                while under_way < remote.at_once and (one := next(asked, None)):
+                    questions.put(one)
+                    under_way += 1
+            except UserError as error:
+                failed = error
+            if not under_way:
+                break
+            reply = replies.get()
+            under_way -= 1
+            if isinstance(reply, Exception):
+                failed, asked = failed or reply, iter(())
+            else:
+                yield reply
+    finally:
+        for _ in range(remote.at_once):
+            questions.put(None)
+    if failed is not None:
+        raise failed
+
+
+def _work(
+    answer: Callable[[Planned, Request], Reply],
+    questions: SimpleQueue[tuple[Planned, Request] | None],
+    replies: SimpleQueue[Reply | Exception],
+) -> None:
+    while (question := questions.get()) is not None:
+        try:
+            replies.put(answer(*question))
+        except Exception as error:
+            replies.put(error)
+
+
+def _reply(remote: Remote, tokenizer: Tokenizer, context: Context | None, planned: Planned, request: Request) -> Reply:
+    """Asks one question; tokens are counted as famcli's tokenizer cuts them."""
+    begun = time.perf_counter()
+    if isinstance(request, Read):
+        answered = _predict(remote, tokenizer, context, planned, request)
+    else:
+        text = prompt_text(request, tokenizer, planned, context)
+        answer: Generated | Chosen = (
+            _weigh(remote, request, text) if isinstance(request, Choose) else _write(remote, tokenizer, request, text)
+        )
+        digest, tokens = token_digest(encode(text, tokenizer)).hexdigest(), planned.prompt_tokens
+        answered = Answered(answer, kept(answer), digest, tokens, tokens, 0)
+    return Reply(planned, request, answered, time.perf_counter() - begun)
+
+
+def _predict(
+    remote: Remote, tokenizer: Tokenizer, context: Context | None, planned: Planned, request: Read
+) -> Answered:
+    ids, text = encode(request.text, tokenizer), request.text
+    if context and planned.document_tokens is not None and planned.document_tokens < len(ids):
+        ids = context.cut(ids, planned.document_tokens)
+        text = tokenizer.decode(ids.tolist())
+    found, told = predict_text(remote, tokenizer, text)
+    parts = by_position(found, np.arange(len(told.tokens)), partial(_spelt, told))
+    answer = Predicted(text, found.log_likelihoods, found.hits)
+    digest = token_digest(ids).hexdigest()
+    return Answered(answer, {"by_position": parts}, digest, len(ids), len(ids), 0)
 
 
 def prompt_text(request: Generate | Choose, tokenizer: Tokenizer, p: Planned, context: Context | None) -> str:
@@ -42,25 +143,6 @@ def prompt_text(request: Generate | Choose, tokenizer: Tokenizer, p: Planned, co
     return "".join(parts)
 
 
-def ask(
-    remote: Remote, tokenizer: Tokenizer, asked: Sequence[tuple[Generate | Choose, str]]
-) -> Iterator[Generated | Chosen]:
-    """The answers to requests with the texts of their prompts, several at a time.
-
-    Raises:
-        UserError: the model cannot be reached, refuses, or does not tell what is asked.
-    """
-
-    def answer(one: tuple[Generate | Choose, str]) -> Generated | Chosen:
-        request, prompt = one
-        if isinstance(request, Choose):
-            return _weigh(remote, request, prompt)
-        return _write(remote, tokenizer, request, prompt)
-
-    with ThreadPoolExecutor(remote.at_once) as threads:
-        yield from threads.map(answer, asked)
-
-
 def predict_text(remote: Remote, tokenizer: Tokenizer, text: str) -> tuple[Prediction, Likelihoods]:
     """What the model says of each token of a text; the first one is taken as uniform over the tokenizer, and missed."""
     found = remote.weigh(text)
@@ -70,7 +152,7 @@ def predict_text(remote: Remote, tokenizer: Tokenizer, text: str) -> tuple[Predi
     return Prediction(values, hits, "", 0), found
 
 
-def spelt(found: Likelihoods, ids: Sequence[int]) -> str:
+def _spelt(found: Likelihoods, ids: Sequence[int]) -> str:
     """The text of some of the tokens, by their places."""
     return "".join(found.tokens[place] for place in ids)
 

@@ -246,8 +246,6 @@ def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> N
 
 def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned], crew: Crew | None = None) -> int:
     """See ``evaluate``; one for the whole run, whatever of it has been answered, and whoever answers."""
-    if isinstance(model.stream, Remote):
-        return model.stream.at_once  # answers are kept when all of a batch are there
     rows, room = CPU_ROWS, CPU_STATE_BYTES
     if model.device.type == "cuda" and crew is None:
         rows, room = CUDA_ROWS, torch.cuda.mem_get_info(model.device)[0] // 4
@@ -258,7 +256,7 @@ def _automatic_batch_size(model: LoadedModel, planned: Sequence[Planned], crew: 
 def _groups(model: LoadedModel, planned: Sequence[Planned], batch_size: int, journal: Journal) -> list[Group]:
     """What the journal lacks, in the order in which it is asked."""
     if isinstance(model.stream, Remote):
-        return groups_of(planned, batch_size, frozenset(journal.entries))
+        return groups_of(planned, frozenset(journal.entries))
     return plan(planned, batch_size, journal.entries.keys())
 
 
