@@ -70,6 +70,7 @@ def evaluate(
     truncate: Side | None = None,
     chat_template: bool = False,
     chat_arguments: Mapping[str, Any] | None = None,
+    system_prompt: str | None = None,
     thinking: int | None = None,
     seed: int = 0,
     on_error: OnError = "stop",
@@ -100,6 +101,7 @@ def evaluate(
         truncate: what of a document beyond ``max_context`` is cut: ``left``, ``right`` or ``middle``.
         chat_template: every question is one user turn of the model's chat template.
         chat_arguments: variables of the chat template.
+        system_prompt: a message of the system before every question, in the chat template.
         thinking: what stands in ``<think>`` is no part of an answer; the most tokens of it.
         seed: given to the tasks.
         on_error: ``stop`` at the first sample that a task fails on, or ``skip`` such samples.
@@ -128,6 +130,7 @@ def evaluate(
         truncate=truncate,
         chat_template=chat_template,
         chat_arguments=chat_arguments,
+        system_prompt=system_prompt,
         thinking=thinking,
         batch_size=batch_size,
         fresh=fresh,

@@ -7,7 +7,7 @@ behind a question, is cut here as it would be in the joined text, without cuttin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol
@@ -48,12 +48,17 @@ class SpecialTokens:
         before, after: the ids, where they stand by themselves.
         texts: both as the text of a chat template, which is cut together with the prompt; ``None`` without one.
         arguments: what the template was given.
+        system: the text of the system's message in it.
+        turns: what the template puts before, between and after the messages of a chat, given their roles; ``None``
+            without one.
     """
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     texts: tuple[str, str] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
+    turns: Callable[[tuple[str, ...]], tuple[str, ...]] | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.before) + len(self.after)

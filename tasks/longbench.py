@@ -39,6 +39,7 @@ from famcli.task import (
 )
 
 from .documents import DocumentOptions, DocumentTask, no_answers, parse_flag, text_id, unique_ids
+from .evenly import evenly
 from .longbench_words import DATASETS
 from .rows import Row
 
@@ -167,7 +168,7 @@ class LongBench(DocumentTask):
         Raises:
             UserError: the data cannot be read, or a package that scores it is not installed.
         """
-        taken = self._taken(limit)
+        taken = evenly(self.items, lambda item: item.dataset, limit)
         counts = Counter(item.dataset for item in taken)
         chinese = [name for name in counts if DATASETS[name].score in CHINESE]
         if chinese and importlib.util.find_spec("jieba") is None:
@@ -187,16 +188,6 @@ class LongBench(DocumentTask):
             )
             for item in taken
         ]
-
-    def _taken(self, limit: int | None) -> list[Item]:
-        """The first items of each data set, equally many where there are."""
-        seen: Counter[str] = Counter()
-        places = []
-        for number, item in enumerate(self.items):
-            places.append((seen[item.dataset], number, item))
-            seen[item.dataset] += 1
-        first = sorted(places, key=lambda place: place[:2])[:limit]
-        return [item for _, _, item in sorted(first, key=lambda place: place[1])]
 
     def _of(self, row: Row) -> tuple[str, bool]:
         """The data set of a row, and whether it is LongBench-E's: from the field, and from the name of the file."""

@@ -29,6 +29,7 @@ from famcli.task import (
 )
 
 from .documents import DocumentOptions, DocumentTask, skip_blank_lines, unique_ids
+from .evenly import evenly
 from .hub import HubDataset
 from .rows import Row
 
@@ -130,7 +131,8 @@ class XLSum(DocumentTask):
         Raises:
             UserError: the data cannot be read, or a row of it does not fit.
         """
-        articles = self._taken(limit)
+        by_language = sorted(self.articles, key=lambda article: LANGUAGES.index(article.language))
+        articles = evenly(by_language, lambda article: article.language, limit)
         counts = Counter(article.language for article in articles)
         return [
             Sample(
@@ -155,16 +157,6 @@ class XLSum(DocumentTask):
     def _article(self, row: Row) -> Article:
         language = self._language(row)
         return Article(f"{language}/{row.text('id')}", language, row.text("text"), row.text("summary"))
-
-    def _taken(self, limit: int | None) -> list[Article]:
-        """The first articles of each language, equally many where there are, language by language."""
-        seen: Counter[str] = Counter()
-        places = []
-        for article in self.articles:
-            places.append((seen[article.language], LANGUAGES.index(article.language), article))
-            seen[article.language] += 1
-        taken = sorted(places, key=lambda place: place[:2])[:limit]
-        return [article for _, _, article in sorted(taken, key=lambda place: (place[1], place[0]))]
 
     def _language(self, row: Row) -> str:
         """From the field ``language``; else from the file's name, or the name of the nearest folder that has it."""

@@ -119,7 +119,7 @@ def test_record_that_does_not_fit_is_named_and_returns_1(capsys: pytest.CaptureF
 
 WITH_DATA = [
     *("babilong", "isabelle", "longbench", "longbench2", "narrativeqa"),
-    *("pg19", "qasper", "quality", "ruler", "xlsum"),
+    *("mrcr", "pg19", "qasper", "quality", "ruler", "xlsum"),
 ]
 
 

@@ -151,9 +151,15 @@ def test_the_published_file_is_read(tmp_path: Path) -> None:
         ({**ROW, "answer": "E"}, "line 2: field 'answer' must be one of A, B, C, D, not 'E'"),
         ({**ROW, "answer": "AB"}, "line 2: field 'answer' must be one of A, B, C, D, not 'AB'"),
         ({**ROW, "answer": None}, "line 2: field 'answer' is missing: a split without right answers"),
-        ({**ROW, "difficulty": "medium"}, "line 2: field 'difficulty' must be one of easy, hard, not 'medium'"),
-        ({**ROW, "length": "128k"}, "line 2: field 'length' must be one of short, medium, long, not '128k'"),
-        ({**ROW, "choice_C": ""}, "line 2: field 'choice_C' is empty"),
+        (
+            {**ROW, "_id": "other", "difficulty": "medium"},
+            "line 2: field 'difficulty' must be one of easy, hard, not 'medium'",
+        ),
+        (
+            {**ROW, "_id": "other", "length": "128k"},
+            "line 2: field 'length' must be one of short, medium, long, not '128k'",
+        ),
+        ({**ROW, "_id": "other", "choice_C": ""}, "line 2: field 'choice_C' is empty"),
         (ROW, "line 2: field '_id' is '66f36490' as in"),
     ],
 )

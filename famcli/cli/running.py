@@ -40,6 +40,7 @@ class RunSettings:
     truncate: Side | None
     chat_template: bool
     chat_template_args: tuple[str, ...]
+    system_prompt: str | None
     strip_thinking: int | None
     device_map: str | None
     seed: int
@@ -73,6 +74,7 @@ class RunSettings:
             truncate=self.truncate,
             chat_template=self.chat_template,
             chat_arguments=self.chat_arguments,
+            system_prompt=self.system_prompt,
             thinking=self.strip_thinking,
             batch_size=self.batch_size,
             fresh=self.fresh,
@@ -80,6 +82,18 @@ class RunSettings:
             keep_prompts=self.keep_prompts,
             shard=Shard(*self.shard) if self.shard else None,
         )
+
+
+def _system_prompt(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The text; that of a file, without the line ends behind it, where a name stands after ``@``."""
+    if value is None or not value.startswith("@") or ctx.resilient_parsing:
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    from famcli.files import user_path
+    from famcli.inputs import read_text
+
+    return read_text(user_path(value[1:])).rstrip("\n")
 
 
 def run_options(function: Function) -> Function:
@@ -123,6 +137,12 @@ def run_options(function: Function) -> Function:
             multiple=True,
             metavar="NAME=VALUE",
             help="A variable of the chat template, e.g. enable_thinking=false.",
+        ),
+        click.option(
+            "--system-prompt",
+            callback=_system_prompt,
+            metavar="TEXT|@FILE",
+            help="A system prompt before every question, in the chat template; @@ for a text that begins with @.",
         ),
         click.option(
             "--strip-thinking",

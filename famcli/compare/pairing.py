@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -102,6 +103,8 @@ def facts(record: RunRecord) -> dict[str, str]:
         **(_bound(record) if record.cost["tokens_cut"] else {}),
         "chat template": "yes" if "chat_template_sha256" in record.context else "no",
     }
+    if system := record.context.get("system_prompt"):
+        found["system prompt"] = hashlib.sha256(system.encode()).hexdigest()[:8]
     if thinking := record.context.get("thinking"):
         found["thinking"] = str(thinking)
     if source := task.get("source_sha256"):

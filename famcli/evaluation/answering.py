@@ -25,6 +25,7 @@ from famcli.evaluation.prompts import (
     PromptTokens,
     encode,
     open_prompt,
+    pieces_of,
     prompt_tokens,
     rest_of,
 )
@@ -253,10 +254,10 @@ class Answering:
             peak_memory_bytes=0,
             computed_tokens=answered.computed_tokens + p.option_tokens,
             header=p.header,
-            prompt_tail=_tail(p, request, self.model.tokenizer),
+            prompt_tail=_tail(p, request, self.special, self.model.tokenizer),
             options=_options(request) if isinstance(request, Choose) else [],
             template=self.task.template,
-            around=[] if isinstance(request, Read) else list(self.special.texts or ()),
+            around=_around(request, self.special),
             truncate=(self.context.truncate or "") if self.context and p.cut_tokens else "",
         )
 
@@ -267,11 +268,21 @@ def _together(asked: tuple[Planned, Request]) -> tuple[type, str]:
     return type(request), p.sample.id if isinstance(request, Read) else ""
 
 
-def _tail(p: Planned, request: Request, tokenizer: Tokenizer) -> str:
+def _around(request: Request, special: SpecialTokens) -> list[str]:
+    """What a chat template puts before and after the prompt."""
+    if isinstance(request, Read) or special.texts is None:
+        return []
+    before, *_, after = pieces_of(request.prompt, special)
+    return [str(before), str(after)]
+
+
+def _tail(p: Planned, request: Request, special: SpecialTokens, tokenizer: Tokenizer) -> str:
     """The last words of a prompt, without what a chat template adds; not those of a document that was cut."""
     if isinstance(request, Read):
         return ""
     tail = ""
+    if request.prompt.messages and special.turns:
+        return str(request.prompt.segments[request.prompt.messages[-1].segment])[-TAIL:]
     for i, segment in reversed(list(enumerate(request.prompt.segments))):
         if len(tail) >= TAIL or (p.cut_tokens and i == request.prompt.document):
             break

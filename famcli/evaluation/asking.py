@@ -18,6 +18,7 @@ from famcli.loading import own_place
 from famcli.task import Choose, Encoder, Generate, Prompt, Read, Request, Sample, Scores, Task, Weighted
 
 OnError = Literal["stop", "skip"]
+ROLES = ("system", "user", "assistant")
 _LONGEST_REASON = 400
 
 
@@ -178,6 +179,8 @@ def _wrong_request(request: Any) -> str | None:
             return f"has a segment that is a {type(segment).__name__}, not text or an array of token ids"
     if prompt.document is not None and prompt.document not in range(len(prompt.segments)):
         return f"has {prompt.document!r} as its document, and {len(prompt.segments)} segments"
+    if prompt.messages and (problem := _wrong_chat(prompt)):
+        return problem
     if isinstance(request, Choose):
         texts = isinstance(request.options, tuple | list) and all(isinstance(one, str) for one in request.options)
         if request.given and len(request.given) != len(request.options):
@@ -186,6 +189,17 @@ def _wrong_request(request: Any) -> str | None:
     if type(request.max_new_tokens) is not int or request.max_new_tokens < 1:
         return f"has {request.max_new_tokens!r} as its max_new_tokens, not a whole number of at least 1"
     return None if all(isinstance(one, str) for one in request.stop) else "needs texts as its stop strings"
+
+
+def _wrong_chat(prompt: Prompt) -> str | None:
+    if prompt.document is not None:
+        return "has messages of a chat and a document, which a chat lacks"
+    for role, segment in prompt.messages:
+        if role not in ROLES:
+            return f"has a message of {role!r}, who is none of {', '.join(ROLES)}"
+        if segment not in range(len(prompt.segments)) or not isinstance(prompt.segments[segment], str):
+            return f"has {segment!r} as the segment of a message, which is none of its texts"
+    return None if prompt.messages[-1].role == "user" else "has a chat that does not end with a message of the user"
 
 
 def scores_of(task: Task, sample: Sample, answer: Any) -> tuple[dict[str, float], dict[str, float]]:

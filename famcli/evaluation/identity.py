@@ -120,6 +120,8 @@ def context_fields(
         fields["chat_template_sha256"] = tokenizer.chat_template.sha256
     if special.arguments:
         fields["chat_template_args"] = dict(special.arguments)
+    if special.system is not None:
+        fields["system_prompt"] = special.system
     if thinking:
         fields["thinking"] = thinking
     return fields

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from famcli.errors import GO_ON, UserError
-from famcli.evaluation.prompts import Context, encode, open_prompt
+from famcli.evaluation.prompts import Context, encode, open_prompt, pieces_of
 from famcli.fields import from_json, read_fields
 from famcli.files import append, open_regular, target_of
 from famcli.seams import Piece, SpecialTokens
@@ -128,7 +128,7 @@ class PromptKeeper:
         if isinstance(request, Read):
             return [request.text], 0
         document = request.prompt.document
-        return self.special.around(request.prompt.segments), None if document is None else document + 1
+        return pieces_of(request.prompt, self.special), None if document is None else document + 1
 
     def _document(self, p: Planned, request: Request, whole: Piece) -> str:
         """As it was read."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.seams import NO_SPECIAL_TOKENS, Head, Ids, SpecialTokens, join
+from famcli.seams import NO_SPECIAL_TOKENS, Head, Ids, Piece, SpecialTokens, join
 from famcli.task import Choose, Generate, Prompt, Read, Request, Segment
 
 if TYPE_CHECKING:
@@ -89,26 +91,52 @@ class Context:
         return ids[:kept]
 
 
-def special_tokens_of(tokenizer: Tokenizer, chat: bool, arguments: Mapping[str, Any] | None = None) -> SpecialTokens:
+def special_tokens_of(
+    tokenizer: Tokenizer, chat: bool, arguments: Mapping[str, Any] | None = None, system: str | None = None
+) -> SpecialTokens:
     """What a model was trained to see around a prompt.
 
     Args:
         tokenizer: the model's; it may put special tokens in front (``prompt_start``).
         chat: put the prompt as one user turn into the tokenizer's chat template, which has its own beginning.
         arguments: of the chat template.
+        system: a message of the system before every prompt, in the chat template.
 
     Raises:
         UserError: there is no chat template, or it cannot be used so.
     """
-    if arguments and not chat:
-        raise UserError("--chat-template-arg is given without a chat template", "add --chat-template")
+    for option, given in (("--chat-template-arg", bool(arguments)), ("--system-prompt", system is not None)):
+        if given and not chat:
+            raise UserError(f"{option} is given without a chat template", "add --chat-template")
+    if system is not None:
+        _check_text(system)
     if not chat:
         return SpecialTokens(before=tokenizer.prompt_start)
     if tokenizer.chat_template is None:
         raise UserError("the model's tokenizer has no chat template", "leave out --chat-template")
-    before, after = tokenizer.chat_template.around(arguments)
+    before, after = tokenizer.chat_template.around(arguments, system)
     ids = tuple(tokenizer.encode(before)), tuple(tokenizer.encode(after))
-    return SpecialTokens(*ids, (before, after), arguments or {})
+    turns = partial(tokenizer.chat_template.turns, arguments=arguments, system=system)
+    return SpecialTokens(*ids, (before, after), arguments or {}, system, turns)
+
+
+def _check_text(system: str) -> None:
+    """Raises ``UserError`` where a system prompt says nothing, or is no text."""
+    if not system.strip():
+        raise UserError("the system prompt is empty", "leave out --system-prompt")
+    try:
+        system.encode()
+    except UnicodeEncodeError:
+        raise UserError("the system prompt is not UTF-8", "--system-prompt @FILE reads it from a file") from None
+
+
+def pieces_of(prompt: Prompt, special: SpecialTokens) -> list[Piece]:
+    """What is read of a prompt, after ``special.start``: of a chat the turns of the template, if there is one."""
+    if not prompt.messages or special.turns is None:
+        return special.around(prompt.segments)
+    before, *after = special.turns(tuple(message.role for message in prompt.messages))
+    texts = [prompt.segments[message.segment] for message in prompt.messages]
+    return [before, *chain.from_iterable(zip(texts, after, strict=True))]
 
 
 def encode(segment: Segment, tokenizer: Tokenizer) -> Ids:
@@ -143,7 +171,7 @@ def open_prompt(prompt: Prompt, tokenizer: Tokenizer, special: SpecialTokens) ->
     """The opening of a prompt, and its token ids."""
     if prompt.document is None:
         return Opening(len(special.start), len(special.start), Head()), special.start
-    pieces = special.around(prompt.segments)[: prompt.document + 2]
+    pieces = pieces_of(prompt, special)[: prompt.document + 2]
     joined = join(Head(), pieces, tokenizer)
     before = join(Head(), pieces[:-1], tokenizer).tokens
     ids = np.concatenate((special.start, joined.ids))
@@ -175,7 +203,7 @@ class Rest:
 def rest_of(request: Generate | Choose, head: Head, tokenizer: Tokenizer, special: SpecialTokens) -> Rest:
     """What follows an opening that ends in ``head``; of one that is cut, in token ids: ``Head(None)``."""
     document = request.prompt.document
-    pieces = special.around(request.prompt.segments)
+    pieces = pieces_of(request.prompt, special)
     joined = join(head, pieces if document is None else pieces[document + 2 :], tokenizer)
     if isinstance(request, Generate):
         return Rest(joined.dropped, joined.parts, [], [])

@@ -94,6 +94,7 @@ class _SpecialTokenFields(TypedDict, total=False):
     after: list[int]
     chat_template_sha256: str
     chat_template_args: dict[str, Any]
+    system_prompt: str
     thinking: int
 
 
@@ -101,8 +102,8 @@ class ContextFields(_SpecialTokenFields):
     """The bound on prompt and answer, in tokens, and which part of a document beyond it is cut.
 
     Where special tokens or a chat template stand around every prompt: their token ids ``before`` and ``after`` it, and
-    the template's hash; ``chat_template_args`` that it was given; ``thinking``, the most tokens of thoughts, which are
-    no part of an answer.
+    the template's hash; ``chat_template_args`` that it was given; ``system_prompt``, the text of the system's message;
+    ``thinking``, the most tokens of thoughts, which are no part of an answer.
     """
 
     max_context: int | None

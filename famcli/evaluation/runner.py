@@ -56,6 +56,7 @@ def evaluate(
     truncate: Side | None = None,
     chat_template: bool = False,
     chat_arguments: Mapping[str, Any] | None = None,
+    system_prompt: str | None = None,
     thinking: int | None = None,
     leaves_out: bool = False,
     batch_size: int | None = None,
@@ -86,6 +87,7 @@ def evaluate(
         truncate: which part of a document beyond ``max_context`` is cut; ``None`` makes it an error.
         chat_template: put every prompt as one user turn into the model's chat template; texts to predict are read bare.
         chat_arguments: variables of the chat template.
+        system_prompt: the text of a message of the system before every prompt; needs the chat template.
         thinking: thoughts before an answer, up to this number of tokens, are no part of it; nor is white space.
         leaves_out: without ``max_context``, cells and documents beyond the length a model was trained on are left out,
             as long as others are there; the record counts them. Which they are follows from what the run id hashes.
@@ -112,6 +114,7 @@ def evaluate(
         truncate=truncate,
         chat_template=chat_template,
         chat_arguments=chat_arguments,
+        system_prompt=system_prompt,
         thinking=thinking,
         leaves_out=leaves_out,
         batch_size=batch_size,

@@ -60,6 +60,7 @@ class Settings:
     truncate: Side | None = None
     chat_template: bool = False
     chat_arguments: Mapping[str, Any] | None = None
+    system_prompt: str | None = None
     thinking: int | None = None
     leaves_out: bool = False
     batch_size: int | None = None
@@ -115,7 +116,7 @@ class Settings:
 
     def special(self, tokenizer: Tokenizer) -> SpecialTokens:
         """What stands around every prompt; raises ``UserError`` where there is no such chat template."""
-        return special_tokens_of(tokenizer, self.chat_template, self.chat_arguments)
+        return special_tokens_of(tokenizer, self.chat_template, self.chat_arguments, self.system_prompt)
 
     def record(self, model: LoadedModel, task: Task) -> RunRecord:
         """Of the run that has not begun; ``model`` may be an outline."""

@@ -67,6 +67,18 @@ class Encoder(Protocol):
         ...
 
 
+class Message(NamedTuple):
+    """A message of a chat.
+
+    Attributes:
+        role: ``system``, ``user`` or ``assistant``.
+        segment: which segment of the prompt is its text.
+    """
+
+    role: str
+    segment: int
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What the model reads: segments, the document first; texts beside each other are tokenised as one.
@@ -75,10 +87,13 @@ class Prompt:
         segments: texts or token ids.
         document: which segment is the document; ``None`` where none is. Only the document may be cut where the user
             asks for truncation, and only a document that comes first can be read once for many samples.
+        messages: of a chat. In the model's chat template their texts are its turns, and the other segments are left
+            out; without one all segments are read, which so spell the chat. A chat has no document.
     """
 
     segments: tuple[Segment, ...]
     document: int | None = None
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def rerun_command(record: RunRecord) -> str:
         words.append("--chat-template")
     for name, value in context.get("chat_template_args", {}).items():
         words += ["--chat-template-arg", f"{name}={json.dumps(value)}"]
+    if system := context.get("system_prompt"):
+        words += ["--system-prompt", f"@{system}" if system.startswith("@") else system]
     if thinking := context.get("thinking"):
         words += ["--strip-thinking", str(thinking)]
     words += ["--on-error", "skip"] if record.skipped else []
