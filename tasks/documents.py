@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, count
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from famcli.errors import UserError
-from famcli.task import DataError, Encoder, Prompt, Request, Sample, Scores, Task, option
+from famcli.task import DataError, Encoder, Prompt, Task, option
 
 from .hub import HubDataset, fetch
 from .rows import Row
@@ -56,15 +55,6 @@ class DocumentOptions:
     )
 
 
-@dataclass(frozen=True)
-class QuestionOptions(DocumentOptions):
-    """Options of a task that asks about documents."""
-
-    question_position: Literal["after", "before", "both"] = option(
-        "after", "where the question stands: after the document, before it, or both", parse_position
-    )
-
-
 def parse_flag(text: str) -> bool:
     """``true`` or ``false``."""
     if text.strip().lower() not in ("true", "false"):
@@ -75,13 +65,6 @@ def parse_flag(text: str) -> bool:
 def skip_blank_lines() -> bool:
     """The option of a task whose answers are one line."""
     return option("false", "whether blank lines before an answer are no end of it", parse_flag, added=True)
-
-
-@dataclass(frozen=True)
-class LineOptions(QuestionOptions):
-    """Options of a task that asks about documents and is answered in a line."""
-
-    skip_blank_lines: bool = skip_blank_lines()
 
 
 class DocumentTask(Task):
@@ -213,56 +196,6 @@ class Questions(Generic[Q]):
 
     documents: Mapping[str, str]
     questions: Sequence[Q]
-
-
-class QuestionTask(DocumentTask, Generic[Q]):
-    """A task that asks questions about documents; many questions share a document."""
-
-    template = QUESTION_TEMPLATE
-    training_words: ClassVar[Mapping[str, str]] = {"question": QUESTION, "cue": CUE}
-    Options = QuestionOptions
-    options: QuestionOptions
-
-    @abstractmethod
-    def read(self, rows: Iterator[Row]) -> Questions[Q]:
-        """What the rows say; raises ``DataError`` where one does not fit."""
-
-    def check_row(self, row: Row) -> None:
-        """See ``DocumentTask.check_row``."""
-        self.read(iter([row]))
-
-    @abstractmethod
-    def request(self, question: Q, tokenizer: Encoder) -> Request:
-        """What the model is asked to do."""
-
-    @abstractmethod
-    def score(self, question: Q, answer: Any) -> Scores:
-        """The answer's value for each of the task's metrics."""
-
-    @cached_property
-    def content(self) -> Questions[Q]:
-        """The data, read once."""
-        return self.read(self.dataset.rows)
-
-    def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
-        """See ``Task.samples``: the questions in the order of the data, a limit takes the first. Nothing is drawn."""
-        return [
-            Sample(
-                id=question.id,
-                cell={},
-                reference=" | ".join(dict.fromkeys(question.references)),
-                request=partial(self.request, question, tokenizer),
-                score=partial(self.score, question),
-                document=question.document,
-                details=question.details,
-            )
-            for question in self.content.questions[:limit]
-        ]
-
-    def prompt(self, question: Q) -> Prompt:
-        """The document and the question in the order that the options ask for."""
-        asked = QUESTION.format(question=question.text)
-        return prompt(self.content.documents[question.document], asked, CUE, self.options.question_position)
 
 
 def prompt(document: str, question: str, cue: str, position: Position) -> Prompt:

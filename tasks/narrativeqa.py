@@ -14,10 +14,8 @@ from famcli.metrics.text_overlap import rouge_l, sentence_bleu, token_f1
 from famcli.task import DataError, Encoder, Generate, Generated, MetricSpec, Scores
 
 from .documents import (
-    LineOptions,
     Question,
     Questions,
-    QuestionTask,
     generation_budget,
     no_answers,
     read_scrolls,
@@ -25,6 +23,7 @@ from .documents import (
     unique_ids,
 )
 from .hub import HubDataset
+from .questions import LineOptions, QuestionTask
 from .rows import Row
 from .schemas import LONGBENCH, LONGBENCH_MARKS, QUESTION_SCHEMA, SCROLLS, read_by_schema, read_longbench
 

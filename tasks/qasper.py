@@ -15,16 +15,15 @@ from famcli.metrics.text_overlap import rouge_l, token_f1
 from famcli.task import Encoder, Generate, Generated, MetricSpec, Scores, Weighted
 
 from .documents import (
-    LineOptions,
     Question,
     Questions,
-    QuestionTask,
     generation_budget,
     new_id,
     no_answers,
     read_scrolls,
 )
 from .hub import HubDataset
+from .questions import LineOptions, QuestionTask
 from .rows import Row
 from .schemas import LONGBENCH, LONGBENCH_MARKS, QUESTION_SCHEMA, SCROLLS, read_by_schema, read_longbench
 

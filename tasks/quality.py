@@ -14,7 +14,6 @@ from famcli.task import Choose, Chosen, DataField, DataSchema, Encoder, MetricSp
 from .documents import (
     Question,
     Questions,
-    QuestionTask,
     new_id,
     no_answers,
     reference_text,
@@ -22,6 +21,7 @@ from .documents import (
     unique_ids,
 )
 from .hub import HubDataset
+from .questions import QuestionTask
 from .rows import Row
 from .schemas import SCROLLS, read_by_schema
 

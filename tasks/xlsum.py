@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import PurePosixPath
@@ -28,10 +29,12 @@ from famcli.task import (
     Weighted,
 )
 
-from .documents import DocumentOptions, DocumentTask, skip_blank_lines, unique_ids
+from .documents import skip_blank_lines, unique_ids
 from .evenly import evenly
 from .hub import HubDataset
 from .rows import Row
+from .shots import NOTHING_SHOWN, Demonstration, ShotOptions, ShotTask, Shown
+from .sources import Dataset
 
 LANGUAGES = (
     "arabic",
@@ -72,13 +75,13 @@ class Article:
 
 
 @dataclass(frozen=True)
-class XLSumOptions(DocumentOptions):
+class XLSumOptions(ShotOptions):
     """Options of ``XLSum``."""
 
     skip_blank_lines: bool = skip_blank_lines()
 
 
-class XLSum(DocumentTask):
+class XLSum(ShotTask):
     """Asks for a summary of each article in the article's language.
 
     ROUGE-L is over words, and over single characters with their marks in Thai and Japanese (``unicode_tokens``): the
@@ -121,12 +124,17 @@ class XLSum(DocumentTask):
         Raises:
             DataError: a row does not fit, or its language is not known.
         """
-        articles = [self._article(row) for row in self.dataset.rows]
+        return self._articles(self.dataset)
+
+    def _articles(self, dataset: Dataset) -> list[Article]:
+        articles = [self._article(row) for row in dataset.rows]
         ids = unique_ids(article.id for article in articles)
         return [dataclasses.replace(article, id=id) for id, article in zip(ids, articles, strict=True)]
 
     def samples(self, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
-        """See ``Task.samples``; a limit takes evenly from all languages. The seed plays no part.
+        """See ``Task.samples``; a limit takes evenly from all languages.
+
+        Nothing is drawn but demonstrations, the same ones for all articles of a language, and in it.
 
         Raises:
             UserError: the data cannot be read, or a row of it does not fit.
@@ -134,17 +142,30 @@ class XLSum(DocumentTask):
         by_language = sorted(self.articles, key=lambda article: LANGUAGES.index(article.language))
         articles = evenly(by_language, lambda article: article.language, limit)
         counts = Counter(article.language for article in articles)
+        shown = self._shown(counts, seed) if self.options.shots else dict.fromkeys(counts, NOTHING_SHOWN)
         return [
             Sample(
                 id=article.id,
                 cell={"language": article.language},
                 reference=article.summary,
-                request=partial(request, article, tokenizer, self.options.skip_blank_lines),
+                request=shown[article.language].before(
+                    partial(request, article, tokenizer, self.options.skip_blank_lines)
+                ),
                 score=partial(score, article.summary, 1 / counts[article.language]),
                 document=article.id,
+                details=shown[article.language].details,
             )
             for article in articles
         ]
+
+    def _shown(self, languages: Iterable[str], seed: int) -> dict[str, Shown]:
+        """Demonstrations by language, of other articles than those that are asked about."""
+        asked_about = {article.text for article in self.articles}
+        candidates: dict[str, list[Demonstration]] = {language: [] for language in languages}
+        for one in self._articles(self.train):
+            if one.language in candidates and one.text not in asked_about:
+                candidates[one.language].append(Demonstration(one.id, one.text, partial(_demonstration, one)))
+        return {language: self.draw(some, seed, language) for language, some in candidates.items()}
 
     def taken_from_names(self) -> list[str]:
         """The languages."""
@@ -179,10 +200,18 @@ class XLSum(DocumentTask):
         )
 
 
+def _asked(article: Article) -> str:
+    return REQUEST.format(language=article.language.capitalize())
+
+
+def _demonstration(article: Article) -> str:
+    """A demonstration, the summary in a line."""
+    return f"{article.text}{_asked(article)} {' '.join(article.summary.split())}"
+
+
 def request(article: Article, tokenizer: Encoder, skip_blank_lines: bool = False) -> Generate:
     """The article, then what is asked; the answer is one line."""
-    asked = REQUEST.format(language=article.language.capitalize())
-    prompt = Prompt((article.text, asked), document=0)
+    prompt = Prompt((article.text, _asked(article)), document=0)
     return Generate(prompt, generation_budget(article.text, tokenizer), ("\n",), skip_blank_lines)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from famcli.tasks.documents import DocumentTask, QuestionTask
+from famcli.tasks.documents import DocumentTask
+from famcli.tasks.questions import QuestionTask
 from small_runs import small_model
 
 from famcli.checkpoints.tokenizer import ByteTokenizer

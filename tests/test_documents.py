@@ -13,7 +13,6 @@ from famcli.tasks.documents import (
     QUESTION,
     QUESTION_TEMPLATE,
     Position,
-    QuestionTask,
     generation_budget,
     prompt,
     text_id,
@@ -22,6 +21,7 @@ from famcli.tasks.documents import (
 from famcli.tasks.narrativeqa import NarrativeQA
 from famcli.tasks.qasper import Qasper
 from famcli.tasks.quality import Quality
+from famcli.tasks.questions import QuestionTask
 from hypothesis import given
 from hypothesis import strategies as st
 

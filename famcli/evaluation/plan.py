@@ -183,6 +183,7 @@ class _Documents:
         self.tokenizer, self.special = tokenizer, special
         self._known: dict[tuple[str, bool], Opening] = {}
         self._texts: dict[str, Segment] = {}
+        self._headers: dict[str, Sequence[Segment]] = {}
 
     def opening(self, sample: Sample, request: Request) -> Opening:
         """Of the sample's prompt; of a text to predict, its length."""
@@ -193,6 +194,11 @@ class _Documents:
             raise UserError(f"sample {sample.id}: another sample has another document of the name '{sample.document}'")
         if not (isinstance(request, Read) or _begins(request)):
             return self._open(request)
+        if not isinstance(request, Read):
+            header = request.prompt.segments[: request.prompt.document]
+            known = self._headers.setdefault(sample.document, header)
+            if len(header) != len(known) or not all(map(_same, header, known)):
+                raise UserError(f"sample {sample.id}: something else stands before document '{sample.document}'")
         name = (sample.document, isinstance(request, Read))
         if name not in self._known:
             self._known[name] = self._open(request)
@@ -254,8 +260,10 @@ def _answer_tokens(request: Generate | Choose, options: Sequence[Sequence[int]])
 
 
 def _begins(request: Request) -> bool:
-    """The prompt begins with its document."""
-    return not isinstance(request, Read) and request.prompt.document == 0
+    """The prompt begins with its document, or with what stands before it in all prompts about it."""
+    return not isinstance(request, Read) and (
+        request.prompt.document == 0 or (request.prompt.header and request.prompt.document is not None)
+    )
 
 
 def plan(planned: Iterable[Planned], batch_size: int, done: Collection[str]) -> list[Group]:
