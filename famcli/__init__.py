@@ -71,6 +71,9 @@ def evaluate(
     chat_template: bool = False,
     chat_arguments: Mapping[str, Any] | None = None,
     system_prompt: str | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    draws: int | None = None,
     thinking: int | None = None,
     seed: int = 0,
     on_error: OnError = "stop",
@@ -102,6 +105,9 @@ def evaluate(
         chat_template: every question is one user turn of the model's chat template.
         chat_arguments: variables of the chat template.
         system_prompt: a message of the system before every question, in the chat template.
+        temperature: answers are drawn; otherwise each token is the most likely one.
+        top_p: only the likeliest tokens that together have this likelihood are drawn.
+        draws: answers drawn to each question, whose mean score is its score.
         thinking: what stands in ``<think>`` is no part of an answer; the most tokens of it.
         seed: given to the tasks.
         on_error: ``stop`` at the first sample that a task fails on, or ``skip`` such samples.
@@ -118,6 +124,7 @@ def evaluate(
     """
     from pathlib import Path
 
+    from famcli.evaluation.drawing import sampling_of
     from famcli.evaluation.settings import Settings
     from famcli.evaluation.several import as_list, data_words, evaluate_tasks, suite_names
 
@@ -131,6 +138,7 @@ def evaluate(
         chat_template=chat_template,
         chat_arguments=chat_arguments,
         system_prompt=system_prompt,
+        sampling=sampling_of(temperature, top_p, draws),
         thinking=thinking,
         batch_size=batch_size,
         fresh=fresh,

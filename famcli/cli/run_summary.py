@@ -30,11 +30,20 @@ def _print_record(record: RunRecord) -> None:
     say_pairs(
         [
             ("receptive field:", format_field(record.model["receptive_field"], context_of(record))),
+            *_drawn(record),
             *_scores(record),
             *_costs(record),
             ("run record", str(record.path / "run.json")),
         ]
     )
+
+
+def _drawn(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """How answers were drawn, where tokens are not the most likely ones."""
+    if sampling := record.context.get("sampling"):
+        answers = f"{sampling['draws']} answer{'s' * (sampling['draws'] > 1)} to each question"
+        nucleus = f", top-p {sampling['top_p']:g}" if sampling["top_p"] < 1 else ""
+        yield "drawn", f"{answers}, temperature {sampling['temperature']:g}{nucleus}, seed {record.seed}"
 
 
 def _scores(record: RunRecord) -> Iterator[tuple[str, str]]:
@@ -61,7 +70,7 @@ def _costs(record: RunRecord) -> Iterator[tuple[str, str]]:
         yield "cut", f"{cost['tokens_cut']:,} tokens of documents, {record.context['truncate']}"
     for name, what in (("answers_empty", "empty answers"), ("answers_cut", "cut at the budget")):
         if count := cost.get(name):
-            yield what, f"{count} of {record.samples} answers"
+            yield what, f"{count} of {record.answers} answers"
     if record.skipped:
         yield "skipped", skipped_words(record)
     if record.left_out:

@@ -41,6 +41,9 @@ class RunSettings:
     chat_template: bool
     chat_template_args: tuple[str, ...]
     system_prompt: str | None
+    temperature: float | None
+    top_p: float | None
+    draws: int | None
     strip_thinking: int | None
     device_map: str | None
     seed: int
@@ -64,6 +67,7 @@ class RunSettings:
     @property
     def of_runs(self) -> Settings:
         """What they say of each run; what bounds one task is added by ``Settings.of``."""
+        from famcli.evaluation.drawing import sampling_of
         from famcli.evaluation.settings import Settings
         from famcli.evaluation.shards import Shard
 
@@ -75,6 +79,7 @@ class RunSettings:
             chat_template=self.chat_template,
             chat_arguments=self.chat_arguments,
             system_prompt=self.system_prompt,
+            sampling=sampling_of(self.temperature, self.top_p, self.draws),
             thinking=self.strip_thinking,
             batch_size=self.batch_size,
             fresh=self.fresh,
@@ -152,7 +157,12 @@ def run_options(function: Function) -> Function:
             metavar="[TOKENS]",
             help=f"What stands in <think>...</think> is no part of an answer; at most {THINKING_TOKENS} tokens.",
         ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of what the tasks draw by chance."),
+        click.option(
+            "--temperature", type=float, help="Draw answers by chance; without it each token is the most likely one."
+        ),
+        click.option("--top-p", type=float, help="Draw from the likeliest tokens that together have this likelihood."),
+        click.option("--draws", type=int, help="Answers drawn to each question, whose mean score is its score."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn by chance."),
         click.option(
             "--on-error",
             type=click.Choice(["stop", "skip"]),
@@ -280,7 +290,7 @@ def _answer_warnings(record: RunRecord, task: Task, settings: RunSettings) -> It
         can_skip = any(help.name == "skip_blank_lines" for help in task.option_help())
         if can_skip and not task.options.skip_blank_lines and not settings.strip_thinking:
             ways.insert(0, "-o skip_blank_lines=true if the model begins with a line break")
-        yield f"{empty} of {record.samples} answers are empty; {', '.join(ways) or 'see samples.jsonl'}"
-    elif cut and 2 * cut >= record.samples:
+        yield f"{empty} of {record.answers} answers are empty; {', '.join(ways) or 'see samples.jsonl'}"
+    elif cut and 2 * cut >= record.answers:
         way = ways[0] if ways else "see samples.jsonl"
-        yield f"{cut} of {record.samples} answers were cut at the budget of tokens; {way}"
+        yield f"{cut} of {record.answers} answers were cut at the budget of tokens; {way}"

@@ -163,7 +163,7 @@ def _answers(cells: Iterable[CellRuns]) -> Iterator[str]:
             counts = {"are empty": "answers_empty", "were cut at the budget of tokens": "answers_cut"}
             words = [f"{count} {what}" for what, name in counts.items() if (count := record.cost.get(name))]
             if words:
-                of = f"{record.samples} answers of {column} to {record.task['name']}"
+                of = f"{record.answers} answers of {column} to {record.task['name']}"
                 yield f"note: of {of} {' and '.join(words)}"
 
 

@@ -105,6 +105,8 @@ def facts(record: RunRecord) -> dict[str, str]:
     }
     if system := record.context.get("system_prompt"):
         found["system prompt"] = hashlib.sha256(system.encode()).hexdigest()[:8]
+    if sampling := record.context.get("sampling"):
+        found["sampling"] = " ".join(f"{name} {value}" for name, value in sampling.items())
     if thinking := record.context.get("thinking"):
         found["thinking"] = str(thinking)
     if source := task.get("source_sha256"):

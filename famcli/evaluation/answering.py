@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from famcli.errors import UserError
-from famcli.evaluation.answered import Answered, kept
+from famcli.evaluation.answered import Answered, kept, kept_draw
 from famcli.evaluation.asking import SampleError, Skips, request_of, scores_of
 from famcli.evaluation.asking_remote import ask as ask_remote
+from famcli.evaluation.drawing import Drawer, Drawing, Drawn, mean_scores
 from famcli.evaluation.generation import Thinking, answer_batch
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.kept_prompts import PromptKeeper
@@ -69,6 +70,7 @@ class Answering:
         context: the bound on prompts, if there is one.
         special: what stands around every prompt.
         thinking: the most tokens of thoughts before an answer; ``None`` takes them for the answer.
+        drawing: how answers are drawn; ``None`` takes the most likely token each time.
         keeper: keeps the state of a long document on the way.
         skips: what is done with samples that the task fails on.
         advance: called with the number of tokens after each chunk.
@@ -81,6 +83,7 @@ class Answering:
     context: Context | None
     special: SpecialTokens
     thinking: int | None
+    drawing: Drawing | None
     keeper: StateKeeper
     skips: Skips
     advance: Callable[[int], None]
@@ -174,7 +177,10 @@ class Answering:
         prefix = shared.prefix if shared else None
         thinking = Thinking(self.thinking, self.special.thinks) if self.thinking else None
         ask = partial(answer_batch, self.model.stream, tokenizer, thinking=thinking, keeper=self.keeper)
-        for reply in ask(requests, prompts, prefix, self.advance):
+        drawers, together = list[list[Drawer]](), 1
+        if self.drawing and isinstance(requests[0], Generate):
+            drawers, together = [self.drawing.drawers(p.sample.id) for p, _ in pairs], self.drawing.rows
+        for reply in ask(requests, prompts, prefix, self.advance, drawers=drawers, rows_together=together):
             cost = reply.prompt_tokens, reply.computed_tokens, reply.state_bytes
             yield Answered(reply.answer, kept(reply.answer), reply.prompt_sha256, *cost)
 
@@ -232,7 +238,13 @@ class Answering:
             raise UserError(
                 f"task {self.task.name}: sample {sample.id} announced {p.prompt_tokens} prompt tokens and has {tokens}"
             )
-        scores, weights = scores_of(self.task, sample, answered.answer)
+        told = answered.kept
+        if isinstance(answered.answer, Drawn):
+            found = [scores_of(self.task, sample, one) for one in answered.answer.answers]
+            scores, weights = mean_scores(self.task.metrics, found)
+            told = {"draws": list(map(kept_draw, answered.answer.answers, (own for own, _ in found)))}
+        else:
+            scores, weights = scores_of(self.task, sample, answered.answer)
         return Entry(
             id=sample.id,
             cell=dict(sample.cell),
@@ -245,7 +257,7 @@ class Answering:
             cut_tokens=p.cut_tokens,
             requests=p.requests,
             output=_output(request, answered.answer),
-            answer=answered.kept,
+            answer=told,
             reference=sample.reference,
             scores=scores,
             weights=weights,
@@ -295,6 +307,8 @@ def _tail(p: Planned, request: Request, special: SpecialTokens, tokenizer: Token
 def _output(request: Request, answer: Any) -> str:
     if isinstance(request, Choose):
         return _options(request)[int(answer.best)]
+    if isinstance(answer, Drawn):
+        answer = answer.answers[0]
     return str(answer.text) if isinstance(request, Generate) else ""
 
 

@@ -17,8 +17,8 @@ def cost(entries: Sequence[Entry]) -> Cost:
     own = sum(entry.prompt_tokens - entry.shared_tokens + entry.option_tokens for entry in entries)
     read = own + sum(tokens for *_, tokens in shared)
     computed = _computed(entries)
-    texts = [entry for entry in entries if "token_ids" in entry.answer]
-    generated = sum(len(entry.answer["token_ids"]) + entry.answer.get("thinking_tokens", 0) for entry in texts)
+    texts = [text for entry in entries for text in entry.generated]
+    generated = sum(len(text["token_ids"]) + text.get("thinking_tokens", 0) for text in texts)
     seconds = math.fsum(entry.seconds for entry in entries)
     told = Cost(
         tokens_read=read,
@@ -34,9 +34,9 @@ def cost(entries: Sequence[Entry]) -> Cost:
         told["tokens_computed"] = computed
     if (waited := _first_answers(entries)) is not None:
         told["seconds_to_first_answer"] = waited
-    if empty := sum(not entry.output.strip() for entry in texts):
+    if empty := sum(not text["text"].strip() for text in texts):
         told["answers_empty"] = empty
-    if cut := sum(bool(entry.answer.get("cut")) for entry in texts):
+    if cut := sum(bool(text.get("cut")) for text in texts):
         told["answers_cut"] = cut
     return told
 

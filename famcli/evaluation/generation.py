@@ -1,4 +1,4 @@
-"""Answers a batch of requests: prompts are streamed in chunks, answers decoded greedily or options weighed."""
+"""Answers a batch of requests: prompts are streamed in chunks, answers decoded or options weighed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from famcli.errors import UserError
+from famcli.evaluation.drawing import Drawer, Drawn
 from famcli.evaluation.prompts import PromptTokens
 from famcli.evaluation.stream import Prefix, StateKeeper, chunks, to_device
 from famcli.models.stream import computed
@@ -29,14 +30,14 @@ class Reply:
     """An answer, and what it was given to.
 
     Attributes:
-        answer: it.
+        answer: it; several, where so many were drawn.
         prompt_sha256: of the prompt's token ids as little-endian 64-bit integers.
         prompt_tokens: number of tokens in the prompt.
         computed_tokens: how many of those behind the prefix the model computed.
         state_bytes: memory of this one stream's state when the prompt has been read.
     """
 
-    answer: Generated | Chosen
+    answer: Generated | Chosen | Drawn
     prompt_sha256: str
     prompt_tokens: int
     computed_tokens: int
@@ -67,11 +68,13 @@ def answer_batch(
     *,
     thinking: Thinking | None = None,
     keeper: StateKeeper | None = None,
+    drawers: Sequence[Sequence[Drawer]] = (),
+    rows_together: int = 1,
 ) -> list[Reply]:
     """Answers requests of one kind whose prompts are equally long, as one batch.
 
-    Generation is greedy: the most likely token of the tokenizer's vocabulary, of equals the lowest id, until the
-    budget, a stop string or one of the tokenizer's ``answer_ends``. Memory does not grow with the prompt.
+    Generation takes the most likely token of the tokenizer's vocabulary, of equals the lowest id, or draws one, until
+    the budget, a stop string or one of the tokenizer's ``answer_ends``. Memory does not grow with the prompt.
 
     Args:
         model: the model; inputs go to its device.
@@ -82,6 +85,8 @@ def answer_batch(
         advance: called with the number of tokens after each chunk.
         thinking: thoughts before an answer are no part of it; ``None`` takes all for the answer.
         keeper: keeps the state of long prompts that share nothing on the way.
+        drawers: of each request to generate, one for each answer to it; none where tokens are the most likely ones.
+        rows_together: answers that are drawn at once, where there are more of them than requests.
 
     Raises:
         UserError: the tokenizer gives tokens that the model lacks, or the model gives no numbers.
@@ -105,10 +110,15 @@ def answer_batch(
     choose = [request for request in requests if isinstance(request, Choose)]
     if generate and choose:
         raise ValueError("a batch needs requests of one kind")
-    answers: list[Generated | Chosen] = []
+    answers: list[Generated | Chosen | Drawn] = []
     if generate:
+        latents, state = model.read(last, state)
+        first = _First(_numbers(model.logits(latents[:, -1])), state)
         growing = [_GrowingAnswer(request, tokenizer, thinking) for request in generate]
-        answers += _decode(model, tokenizer, growing, last, state)
+        if drawers:
+            answers += _draw(model, growing, first, drawers, rows_together)
+        else:
+            answers += _decode(model, growing, first)
     else:
         answers += _weigh(model, tokenizer, list(zip(choose, prompts, strict=True)), last, state, advance)
     return [
@@ -156,19 +166,58 @@ def _stack(prompts: Sequence[PromptTokens], start: int, stop: int, model: Stream
     return to_device(np.stack([prompt.take(start, stop) for prompt in prompts]), model)
 
 
-def _decode(
-    model: StreamModel[Any], tokenizer: Tokenizer, growing: Sequence[_GrowingAnswer], tokens: Tensor, state: State
-) -> list[Generated]:
-    """Decodes after ``tokens`` [b, 1]. Rows that are done are read on beside the others: rows do not meet."""
+class _First(NamedTuple):
+    """What is known when prompts have been read: the scores [b, v] of the tokens that may follow, and the state."""
+
+    scores: Tensor
+    state: State
+
+
+def _decode(model: StreamModel[Any], growing: Sequence[_GrowingAnswer], first: _First) -> list[Generated]:
+    """Lets answers grow. Rows that are done are read on beside the others: rows do not meet."""
+    scores, state = first
     while True:
-        latents, state = model.read(tokens, state)
-        scores = _numbers(model.logits(latents[:, -1]))[:, : tokenizer.vocab_size]
-        chosen = scores.argmax(dim=-1)
+        chosen = _tokens(growing, scores)
         for answer, token in zip(growing, chosen.tolist(), strict=True):
             answer.add(token)
         if all(answer.done for answer in growing):
             return [answer.generated() for answer in growing]
-        tokens = chosen[:, None]
+        latents, state = model.read(chosen[:, None], state)
+        scores = _numbers(model.logits(latents[:, -1]))
+
+
+def _tokens(growing: Sequence[_GrowingAnswer], scores: Tensor) -> Tensor:
+    """The next token [b] of each answer, one of the tokenizer's vocabulary."""
+    known = scores[:, : growing[0].tokenizer.vocab_size]
+    if growing[0].drawer is None:
+        return known.argmax(dim=-1)
+    rows = known.cpu().double().numpy()
+    picked = [
+        answer.drawer.pick(row) if answer.drawer and not answer.done else 0
+        for answer, row in zip(growing, rows, strict=True)
+    ]
+    return torch.tensor(picked, device=scores.device)
+
+
+def _draw(
+    model: StreamModel[Any],
+    asked: Sequence[_GrowingAnswer],
+    first: _First,
+    drawers: Sequence[Sequence[Drawer]],
+    rows_together: int,
+) -> list[Generated | Drawn]:
+    """Several answers to each prompt, all from copies of the state that it left; as many at once as there is room."""
+    draws, found = len(drawers[0]), list[list[Generated]]([] for _ in asked)
+    each = max(1, rows_together // len(asked))
+    for start in range(0, draws, each):
+        numbers = range(start, min(start + each, draws))
+        places = [(row, number) for row in range(len(asked)) for number in numbers]
+        rows = [row for row, _ in places]
+        growing = [asked[row].again(drawers[row][number]) for row, number in places]
+        answers = _decode(model, growing, _First(first.scores[rows], first.state.index(rows)))
+        for row, answer in zip(rows, answers, strict=True):
+            found[row].append(answer)
+    return [Drawn(tuple(answers)) if draws > 1 else answers[0] for answers in found]
 
 
 def _weigh(
@@ -256,15 +305,22 @@ def _numbers(logits: Tensor) -> Tensor:
 class _GrowingAnswer:
     """The answer of one stream while it grows."""
 
-    def __init__(self, request: Generate, tokenizer: Tokenizer, thinking: Thinking | None) -> None:
+    def __init__(
+        self, request: Generate, tokenizer: Tokenizer, thinking: Thinking | None, drawer: Drawer | None = None
+    ) -> None:
         self.request = request
         self.tokenizer = tokenizer
         self.thinking = thinking
+        self.drawer = drawer
         self.ids: list[int] = []
         self.start: int | None = None if thinking else 0
         """Where in ``ids`` the answer begins; ``None`` before that is known."""
         self.thinks = thinking is not None and thinking.open
         self.done = self.ended = False
+
+    def again(self, drawer: Drawer) -> _GrowingAnswer:
+        """Another answer to the same, which is drawn."""
+        return _GrowingAnswer(self.request, self.tokenizer, self.thinking, drawer)
 
     def add(self, token: int) -> None:
         if self.done:

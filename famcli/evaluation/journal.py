@@ -32,6 +32,14 @@ class Stretch(TypedDict):
     log_likelihood: float
 
 
+class Draw(TypedDict):
+    """One of several answers to a prompt."""
+
+    text: str
+    token_ids: list[int]
+    scores: dict[str, float]
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is kept of an answered sample.
@@ -45,8 +53,9 @@ class Entry:
         option_tokens: tokens of all options, where there are any.
         cut_tokens: tokens of the document left out, as the user asked; 0 where it was read whole.
         requests: times a harness that asks everything by itself would read the prompt: once for each option.
-        output: the raw text of the answer, or the option that was chosen.
-        answer: what it was taken from: ``token_ids`` of a text; ``log_likelihoods`` and ``tokens`` of options; for a
+        output: the raw text of the answer, of several the first, or the option that was chosen.
+        answer: what it was taken from: ``token_ids`` of a text; ``draws``, several texts with their token ids and
+            scores, of which ``scores`` has the means; ``log_likelihoods`` and ``tokens`` of options; for a
             text that was read, ``by_position`` (see ``famcli.evaluation.prediction.by_position``).
         scores: value of each metric.
         weights: weight of each metric that does not count once.
@@ -94,6 +103,13 @@ class Entry:
     first_answer_seconds: float | None = None
     header: str = ""
 
+    @property
+    def generated(self) -> list[dict[str, Any]]:
+        """What is kept of each text that was generated, ``text`` and ``token_ids`` among it; none where none was."""
+        if "draws" in self.answer:
+            return list(self.answer["draws"])
+        return [{"text": self.output, **self.answer}] if "token_ids" in self.answer else []
+
     @classmethod
     def from_line(cls, line: bytes, where: str) -> Entry:
         """Reads what ``to_line`` wrote; raises ``UserError`` saying what is wrong with the line at ``where``."""
@@ -115,7 +131,8 @@ class Entry:
         for name, weight in self.weights.items():
             if weight < 0:
                 raise UserError(f"{where}: field 'weights.{printable(name)}' must be at least 0, not {weight:g}")
-        for name, hint in (("thinking_tokens", int), ("cut", bool), ("by_position", list[Stretch])):
+        kinds = (("thinking_tokens", int), ("cut", bool), ("by_position", list[Stretch]), ("draws", list[Draw]))
+        for name, hint in kinds:
             if name in self.answer:
                 parse_value(self.answer[name], hint, f"answer.{name}", where, others=True)
         if not isinstance(self.answer.get("token_ids", []), list):  # not each of them: there are many

@@ -89,6 +89,14 @@ class TaskFields(_PluginFields):
     metrics: dict[str, MetricFields]
 
 
+class SamplingFields(TypedDict):
+    """How answers were drawn, see ``famcli.evaluation.drawing.Sampling``."""
+
+    temperature: float
+    top_p: float
+    draws: int
+
+
 class _SpecialTokenFields(TypedDict, total=False):
     before: list[int]
     after: list[int]
@@ -96,6 +104,7 @@ class _SpecialTokenFields(TypedDict, total=False):
     chat_template_args: dict[str, Any]
     system_prompt: str
     thinking: int
+    sampling: SamplingFields
 
 
 class ContextFields(_SpecialTokenFields):
@@ -103,7 +112,8 @@ class ContextFields(_SpecialTokenFields):
 
     Where special tokens or a chat template stand around every prompt: their token ids ``before`` and ``after`` it, and
     the template's hash; ``chat_template_args`` that it was given; ``system_prompt``, the text of the system's message;
-    ``thinking``, the most tokens of thoughts, which are no part of an answer.
+    ``thinking``, the most tokens of thoughts, which are no part of an answer; ``sampling``, how answers were drawn:
+    where it is not there, each token is the most likely one.
     """
 
     max_context: int | None
@@ -233,6 +243,12 @@ class RunRecord:
     def samples(self) -> int:
         """How many samples its scores are of, known at its end."""
         return sum(cell["n"] for cell in self.cells)
+
+    @property
+    def answers(self) -> int:
+        """How many answers its scores are of: several a sample, where so many were drawn."""
+        sampling = self.context.get("sampling")
+        return self.samples * (sampling["draws"] if sampling else 1)
 
     def save(self) -> None:
         """Writes ``run.json``, whole or not at all.

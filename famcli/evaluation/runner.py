@@ -18,6 +18,7 @@ from famcli.evaluation.aggregate import aggregate
 from famcli.evaluation.answering import Answering
 from famcli.evaluation.asking import OnError, Skips
 from famcli.evaluation.asking_remote import groups_of
+from famcli.evaluation.drawing import Sampling
 from famcli.evaluation.environment import environment
 from famcli.evaluation.identity import now
 from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, count_lines
@@ -57,6 +58,7 @@ def evaluate(
     chat_template: bool = False,
     chat_arguments: Mapping[str, Any] | None = None,
     system_prompt: str | None = None,
+    sampling: Sampling | None = None,
     thinking: int | None = None,
     leaves_out: bool = False,
     batch_size: int | None = None,
@@ -88,6 +90,8 @@ def evaluate(
         chat_template: put every prompt as one user turn into the model's chat template; texts to predict are read bare.
         chat_arguments: variables of the chat template.
         system_prompt: the text of a message of the system before every prompt; needs the chat template.
+        sampling: draws answers, each from a generator of its own, by seed, sample and number of the draw; the scores of
+            a sample are means over its draws. ``None`` takes the most likely token each time.
         thinking: thoughts before an answer, up to this number of tokens, are no part of it; nor is white space.
         leaves_out: without ``max_context``, cells and documents beyond the length a model was trained on are left out,
             as long as others are there; the record counts them. Which they are follows from what the run id hashes.
@@ -115,6 +119,7 @@ def evaluate(
         chat_template=chat_template,
         chat_arguments=chat_arguments,
         system_prompt=system_prompt,
+        sampling=sampling,
         thinking=thinking,
         leaves_out=leaves_out,
         batch_size=batch_size,
@@ -142,6 +147,7 @@ def evaluate(
             {
                 "--chat-template": chat_template,
                 "--strip-thinking": thinking,
+                "--temperature": sampling,
                 "--keep-prompts": keep_prompts,
                 "--workers": crew,
             },
@@ -157,10 +163,12 @@ def evaluate(
         _check_journal(journal, samples, task)
         record.environment, record.planned = environment(), len(planned)
         record.save()
-        groups = _groups(model, planned, batch_size or _automatic_batch_size(model, planned, crew), journal)
+        rows = batch_size or _automatic_batch_size(model, planned, crew)
+        groups, drawing = _groups(model, planned, rows, journal), settings.drawing(rows)
         if crew:
             groups = [unit.group for unit in units(groups)]  # a header is read by each worker, and progress counts that
-            answers = crew.answers(record, Asked(model, task, context, special, thinking), groups, skips, progress)
+            asked = Asked(model, task, context, special, thinking, drawing)
+            answers = crew.answers(record, asked, groups, skips, progress)
         else:
             prompts = PromptKeeper(record.path, model.tokenizer, special, context) if keep_prompts else None
             answering = Answering(
@@ -169,6 +177,7 @@ def evaluate(
                 context=context,
                 special=special,
                 thinking=thinking,
+                drawing=drawing,
                 keeper=StateKeeper(record.path),
                 skips=skips,
                 advance=progress.advance if progress else lambda tokens: None,

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from famcli.errors import UserError, unknown_name
 from famcli.evaluation.asking import Limits, OnError, Skips, ask_or_skip, samples_of
+from famcli.evaluation.drawing import Drawing, Sampling
 from famcli.evaluation.identity import context_fields, new_record
 from famcli.evaluation.plan import Planned, measure
 from famcli.evaluation.prompts import Context, Side, special_tokens_of
 from famcli.evaluation.record import LeftOut, RunRecord, left_out_words
 from famcli.evaluation.shards import Shard
 from famcli.seams import FramedEncoder, SpecialTokens
-from famcli.task import Sample, Task
+from famcli.task import Generate, Sample, Task
 
 if TYPE_CHECKING:
     from famcli.checkpoints.sources import LoadedModel
@@ -61,6 +62,7 @@ class Settings:
     chat_template: bool = False
     chat_arguments: Mapping[str, Any] | None = None
     system_prompt: str | None = None
+    sampling: Sampling | None = None
     thinking: int | None = None
     leaves_out: bool = False
     batch_size: int | None = None
@@ -123,11 +125,27 @@ class Settings:
         bounds = self.max_context, self.truncate
         special = self.special(model.tokenizer)
         context = context_fields(model.tokenizer, *bounds, special, self.chat_template, self.thinking)
+        if self.sampling:
+            context["sampling"] = self.sampling.fields
         return new_record(model, task, self.results, self.seed, self.limits, context, shard=self.shard)
 
     def samples(self, task: Task, tokenizer: Tokenizer) -> list[Sample]:
-        """All of the task's; raises ``UserError`` as ``samples_of``."""
-        return samples_of(task, FramedEncoder(tokenizer, self.special(tokenizer)), self.seed, self.limits)
+        """All of the task's.
+
+        Raises:
+            UserError: as ``samples_of``, or answers are to be drawn and none is generated.
+        """
+        found = samples_of(task, FramedEncoder(tokenizer, self.special(tokenizer)), self.seed, self.limits)
+        if self.sampling and not any(isinstance(ask_or_skip(task, Skips("skip"), one), Generate) for one in found):
+            raise UserError(
+                f"task {task.name} generates no answers, and --temperature says how they are drawn",
+                "leave out --temperature",
+            )
+        return found
+
+    def drawing(self, rows: int) -> Drawing | None:
+        """What is drawn, at most ``rows`` answers at once; ``None`` where tokens are the most likely ones."""
+        return Drawing(self.sampling, self.seed, rows) if self.sampling else None
 
     def draw(
         self,

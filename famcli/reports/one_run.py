@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from famcli.compare.cells import format_settings
 from famcli.errors import UserError
@@ -137,8 +138,10 @@ def sample_lines(
     for i, option in enumerate(options_of(entry)):
         yield f"{'options' if i == 0 else '':<11}{option.words}"
         yield from _block(option.text)
-    if not options_of(entry):
-        yield f"answer     {_answer_facts(entry)}".rstrip()
+    if "draws" in entry.answer:
+        yield from _draws(entry)
+    elif not options_of(entry):
+        yield f"answer     {_answer_facts(entry.answer)}".rstrip()
         yield from _block(entry.output)
     yield "reference"
     yield from _block(entry.reference)
@@ -158,15 +161,23 @@ def _prompt_facts(entry: Entry) -> str:
     return ", ".join(facts)
 
 
-def _answer_facts(entry: Entry) -> str:
+def _draws(entry: Entry) -> Iterator[str]:
+    """Several answers to one prompt, each with its own scores."""
+    for number, draw in enumerate(entry.generated, 1):
+        scores = [f"{name} {format_number(score)}" for name, score in draw["scores"].items() if _counts(entry, name)]
+        yield f"answer {number:<3} {', '.join([_answer_facts(draw), *scores])}"
+        yield from _block(draw["text"])
+
+
+def _answer_facts(answer: Mapping[str, Any]) -> str:
     facts = []
-    if "token_ids" in entry.answer:
-        facts.append(f"{len(entry.answer['token_ids']):,} tokens")
-    if entry.answer.get("cut"):
+    if "token_ids" in answer:
+        facts.append(f"{len(answer['token_ids']):,} tokens")
+    if answer.get("cut"):
         facts.append("cut at the budget")
-    if thought := entry.answer.get("thinking_tokens"):
+    if thought := answer.get("thinking_tokens"):
         facts.append(f"after {thought:,} tokens of thoughts")
-    if "by_position" in entry.answer:
+    if "by_position" in answer:
         facts.append("the text itself, predicted token by token")
     return ", ".join(facts)
 

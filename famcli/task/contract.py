@@ -100,7 +100,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generate:
-    """A request to continue ``prompt`` greedily.
+    """A request to continue ``prompt``, with the most likely token each time unless the user has answers drawn.
 
     Attributes:
         prompt: what is read first.

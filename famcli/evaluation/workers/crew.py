@@ -159,6 +159,7 @@ class Crew:
             context=asked.context,
             special=asked.special,
             thinking=asked.thinking,
+            drawing=asked.drawing,
             directory=directory.absolute(),
             prepare=self.prepare,
         )

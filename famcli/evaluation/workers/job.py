@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from famcli.evaluation.drawing import Drawing
 from famcli.evaluation.plan import Group, Planned
 from famcli.evaluation.prompts import Context
 from famcli.seams import SpecialTokens
@@ -26,6 +27,7 @@ class Asked:
     context: Context | None
     special: SpecialTokens
     thinking: int | None
+    drawing: Drawing | None
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Job:
         device, dtype: as for ``torch``.
         device_map: spread the layers over what the worker has.
         weights_sha256: of the driver's weights; a worker that finds others is refused.
-        task, context, special, thinking: see ``Asked``.
+        task, context, special, thinking, drawing: see ``Asked``.
         directory: of the run. A worker whose disk does not have it keeps no states.
         prepare: called before anything else, for plugins that the user named.
     """
@@ -51,6 +53,7 @@ class Job:
     context: Context | None
     special: SpecialTokens
     thinking: int | None
+    drawing: Drawing | None
     directory: Path
     prepare: Callable[[], Any] | None
 

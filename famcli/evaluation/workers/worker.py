@@ -72,6 +72,7 @@ class Worker:
             context=self.job.context,
             special=self.job.special,
             thinking=self.job.thinking,
+            drawing=self.job.drawing,
             keeper=keeper,
             skips=skips,
             advance=self._advance,

@@ -43,6 +43,8 @@ def rerun_command(record: RunRecord) -> str:
         words += ["--system-prompt", f"@{system}" if system.startswith("@") else system]
     if thinking := context.get("thinking"):
         words += ["--strip-thinking", str(thinking)]
+    for name, value in context.get("sampling", {}).items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--on-error", "skip"] if record.skipped else []
     words += ["--leave-out"] if record.left_out and context["max_context"] is None else []
     return shlex.join([*words, "--output", str(record.path.parent), "--fresh"])
