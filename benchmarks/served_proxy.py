@@ -83,7 +83,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # who asked was killed before all was said
+            self.close_connection = True
+            return None
         question = self.server.note(body)
         if question.fault:
             return self._fail(question.fault)

@@ -14,6 +14,8 @@ import torch
 
 from famcli.checkpoints.sources import LoadedModel
 
+END = 256
+
 
 class Server(ThreadingHTTPServer):
     """Attributes:
@@ -21,6 +23,7 @@ class Server(ThreadingHTTPServer):
     faults: what the next requests meet, one each: ``500``, ``429``, ``401``, ``400``, ``stall``, ``cut``, ``text``.
     refused: a text; questions with it in them are refused.
     tells: whether it tells likelihoods of prompts.
+    marked: whether it puts a mark before a text, and tells so.
     asked: bodies and keys of all requests.
     """
 
@@ -29,6 +32,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, model: LoadedModel) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.model, self.faults, self.refused, self.tells = model, list[str](), "", True
+        self.marked = False
         self.asked: list[tuple[str, dict[str, Any], str]] = []
         self.lock = threading.Lock()
 
@@ -51,7 +55,7 @@ class Server(ThreadingHTTPServer):
         latents, state = stream.read(torch.tensor([list(prompt.encode())]), stream.start(1))
         for _ in range(budget):
             token = int(stream.logits(latents[0, -1])[:257].argmax())
-            if token == 256:
+            if token == END:
                 return text.decode(errors="replace"), "stop"
             text += bytes([token])
             if any(text.endswith(one.encode()) for one in stop):
@@ -102,15 +106,16 @@ class Handler(BaseHTTPRequestHandler):
         if not body.get("echo"):
             text, why = self.server.continued(prompt, body["max_tokens"], body.get("stop") or [])
             return self.reply(200, {"choices": [{"index": 0, "text": text, "finish_reason": why}]})
-        ids = list(prompt.encode())
+        ids = [*([END] if self.server.marked else []), *prompt.encode()]
         likelihoods = self.server.likelihoods(ids)
         values = [None, *(float(likelihoods[i, token]) for i, token in enumerate(ids[1:]))]
         best = [None, *({chr(int(row.argmax())): float(row.max())} for row in likelihoods[:-1])]
-        told = {"tokens": [chr(one) for one in [*ids, 33]], "token_logprobs": [*values, -1.0], "top_logprobs": best}
+        tokens = ["</s>" if one == END else bytes([one]).decode(errors="replace") for one in [*ids, 33]]
+        told = {"tokens": tokens, "token_logprobs": [*values, -1.0], "top_logprobs": best}
         choice = {"index": 0, "text": prompt + "!", "finish_reason": "length", "logprobs": told}
         if not self.server.tells:
             choice["logprobs"] = None
-        return self.reply(200, {"choices": [choice]})
+        return self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": len(ids)}})
 
     def chat(self, body: dict[str, Any]) -> None:
         (turn,) = body["messages"]

@@ -92,6 +92,17 @@ def test_what_the_model_says_of_a_text_is_scored(server: Server, model: LoadedMo
     assert list(found.hits[1:]) == [int(row.argmax()) == one for row, one in zip(likelihoods, ids[1:], strict=False)]
 
 
+def test_parts_of_characters_and_a_mark_before_the_text_are_no_hindrance(server: Server) -> None:
+    text = "He said “no”"
+    for marked in (False, True):
+        server.marked = marked
+        ids = [*([256] if marked else []), *text.encode()]
+        values = [float(row[one]) for row, one in zip(server.likelihoods(ids), ids[1:], strict=False)]
+        found = remote(server).stream.weigh(text)  # type: ignore[attr-defined]
+        assert "".join(found.tokens) == text and len(found.tokens) == len(text.encode())
+        assert list(found.log_likelihoods) == pytest.approx(values if marked else [None, *values])
+
+
 def test_the_key_is_sent_and_stands_nowhere(server: Server, tmp_path: Path) -> None:
     server.faults = ["400"]
     with pytest.raises(UserError, match=r"refuses: .*fault 400 for Bearer \*\*\*") as caught:

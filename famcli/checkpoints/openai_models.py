@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.checkpoints.sources import PluginSource
+from famcli.checkpoints.spelling import pieces_of
 from famcli.checkpoints.tokenizer import ByteTokenizer, Tokenizer
 from famcli.errors import UserError, printable
 from famcli.fields import read_fields
@@ -153,15 +154,20 @@ class Endpoint(Remote):
         )
         told = getattr(self._choice(found), "logprobs", None)
         tokens, values = list(getattr(told, "tokens", None) or ()), list(getattr(told, "token_logprobs", None) or ())
-        count = _spelling(tokens, text)
-        if count is None or len(values) < count or any(value is None for value in values[1:count]):
+        best = list(getattr(told, "top_logprobs", None) or ()) or [None] * len(tokens)
+        tokens = tokens[: getattr(getattr(found, "usage", None), "prompt_tokens", None) or len(tokens)]
+        pieces = pieces_of(tokens, text)
+        if pieces is None and values[:1] == [None]:  # the mark that a model begins every text with
+            tokens, values, best = tokens[1:], values[1:], best[1:]
+            pieces = pieces_of(tokens, text)
+        if pieces is None or len(values) < len(pieces) or None in values[1 : len(pieces)]:
             raise UserError(
                 f"{self.name} does not tell how likely the tokens of a prompt are (echo with logprobs)",
                 _GENERATE,
             )
-        best = list(getattr(told, "top_logprobs", None) or ()) or [None] * len(tokens)
         hits = [_is_best(value, top) for value, top in zip(values, best, strict=False)]
-        return Likelihoods(tuple(tokens[:count]), tuple(values[:count]), tuple(hits[:count]))
+        count = len(pieces)
+        return Likelihoods(tuple(pieces), tuple(values[:count]), tuple(hits[:count]))
 
     def _asked(self, ask: Callable[[], Any], refused: str | None = None) -> Any:
         """What the endpoint answers; ``refused`` is the hint where it says no.
@@ -200,18 +206,6 @@ class Endpoint(Remote):
     def _reason(self, error: object) -> str:
         text = " ".join(str(error).split()) or type(error).__name__
         return printable(text.replace(self._key, "***") if self._key != "none" else text, 300)
-
-
-def _spelling(tokens: Sequence[Any], text: str) -> int | None:
-    """How many of the tokens spell the text; ``None`` where they do not."""
-    length = 0
-    for count, token in enumerate(tokens, 1):
-        if not isinstance(token, str) or text[length : length + len(token)] != token:
-            return None
-        length += len(token)
-        if length == len(text):
-            return count
-    return None
 
 
 def _is_best(value: float | None, top: Any) -> bool:
