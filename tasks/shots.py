@@ -87,7 +87,7 @@ def _behind(text: str, request: Callable[[], Request]) -> Request:
     assert isinstance(asked, Generate | Choose)
     segments, document = asked.prompt.segments, asked.prompt.document
     place = None if document is None else document + 1
-    return dataclasses.replace(asked, prompt=Prompt((text, *segments), place, header=document == 0))
+    return dataclasses.replace(asked, prompt=Prompt((text, *segments), place, same_start=document == 0))
 
 
 class ShotTask(DocumentTask):

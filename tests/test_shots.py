@@ -168,7 +168,7 @@ def test_headers_that_differ_are_refused(tmp_path: Path) -> None:
     from asked_samples import Asks
 
     def sample(header: str) -> Sample:
-        asked = Prompt((header, "text", header), document=1, header=True)
+        asked = Prompt((header, "text", header), document=1, same_start=True)
         return Sample(header, {}, "", lambda: Generate(asked, 1), lambda _: {"length": 1.0}, document="d")
 
     with pytest.raises(UserError, match="sample b: something else stands before document 'd'"):

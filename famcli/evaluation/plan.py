@@ -262,7 +262,7 @@ def _answer_tokens(request: Generate | Choose, options: Sequence[Sequence[int]])
 def _begins(request: Request) -> bool:
     """The prompt begins with its document, or with what stands before it in all prompts about it."""
     return not isinstance(request, Read) and (
-        request.prompt.document == 0 or (request.prompt.header and request.prompt.document is not None)
+        request.prompt.document == 0 or (request.prompt.same_start and request.prompt.document is not None)
     )
 
 

@@ -89,13 +89,13 @@ class Prompt:
             asks for truncation, and only a document that comes first can be read once for many samples.
         messages: of a chat. In the model's chat template their texts are its turns, and the other segments are left
             out; without one all segments are read, which so spell the chat. A chat has no document.
-        header: what stands before the document is the same in all prompts about it: it is read once with it.
+        same_start: what stands before the document is the same in all prompts about it: it is read once with it.
     """
 
     segments: tuple[Segment, ...]
     document: int | None = None
     messages: tuple[Message, ...] = ()
-    header: bool = False
+    same_start: bool = False
 
 
 @dataclass(frozen=True)
