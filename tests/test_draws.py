@@ -77,7 +77,7 @@ class Letters(Asks):
     @staticmethod
     def _one(number: int) -> Sample:
         text, shared = story(number // 3, 70), number < 6
-        prompt = Prompt((text, f"\n{'why' * (number % 3)}?"), document=0)
+        prompt = Prompt((text, f"\nwhy {number}?"), document=0)  # of one length: they share batches
         return Sample(str(number), {}, "", lambda: Generate(prompt, 5), letters, document=text[:9] if shared else None)
 
 
