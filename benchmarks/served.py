@@ -163,13 +163,14 @@ class Asking:
         """The samples that were asked about although famcli had all their answers well before it was killed."""
         first: dict[str, float] = {}
         for question in questions:
-            if question.answered is not None:
+            killed = next((at for at in kills if at > question.asked), float("inf"))
+            if question.answered is not None and question.answered < killed - GRACE:  # else nobody may have read it
                 first[question.key] = min(first.get(question.key, question.answered), question.answered)
         found = set()
         for question in questions:
             sample = self.of_key[question.key]
             whole = max(first.get(key, float("inf")) for key in self.keys[sample])
-            if any(whole < at - GRACE and at < question.asked for at in kills):
+            if whole < question.asked:
                 found.add(sample)
         return found
 

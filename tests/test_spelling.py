@@ -58,6 +58,13 @@ def test_a_space_may_stand_in_the_same_token_as_the_first_part() -> None:
     assert pieces_of(["a", "\ufffd", "\ufffd", "!"], "a“") == ["a", "“", ""]
 
 
-@pytest.mark.parametrize("tokens", [["other"], [], ["a"], ["a", None, "b"], ["a", "\ufffd", "c"], ["Ġa", "b"]])
+@pytest.mark.parametrize(
+    "tokens", [["other"], [], ["a"], ["a", None, "b"], ["a", "\ufffd", "b"], ["a", "\ufffd", "c"], ["Ġa", "b"]]
+)
 def test_what_does_not_spell_the_text_is_said(tokens: list[str]) -> None:
     assert pieces_of(tokens, "ab") is None
+
+
+def test_a_part_is_no_more_than_a_character() -> None:
+    assert pieces_of(["a", "\ufffd", "\ufffd", "c"], "a“”c") == ["a", "“", "”", "c"]
+    assert pieces_of(["a", "\ufffd", "c"], "a“”c") is None

@@ -43,7 +43,7 @@ def _is_part(token: str, text: str, at: int) -> bool:
 
 def _behind(parts: Sequence[str], token: str, text: str, at: int) -> int | None:
     """Where a token begins that follows parts of characters."""
-    most = len(parts) + sum(map(len, parts))
+    most = len(parts) + len(_seen(parts))
     for begin in range(at, min(at + most, len(text)) + 1):
         if text.startswith(token, begin) and (_may_be(parts, text[at:begin]) if parts else begin == at):
             return begin
@@ -52,10 +52,15 @@ def _behind(parts: Sequence[str], token: str, text: str, at: int) -> int | None:
 
 def _may_be(parts: Sequence[str], text: str) -> bool:
     """Whether parts of characters can spell this."""
-    seen = "".join(parts)
     if not text:
-        return not seen
+        return not any(parts)
+    seen = _seen(parts)
     return len(text) <= len(parts) + len(seen) and all(sign in seen or not sign.isascii() for sign in text)
+
+
+def _seen(parts: Sequence[str]) -> str:
+    """What can be read of parts of characters: a space may stand in one token with the first part."""
+    return "".join(part for part in parts if not part.startswith("bytes:")).replace(_UNKNOWN, "")
 
 
 def _shared(text: str, parts: int) -> list[str]:
