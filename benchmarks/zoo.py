@@ -59,6 +59,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "gated-delta": {"attention": "gated_delta", "matrix_heads": 4},
     "titans": {"attention": "titans", "matrix_heads": 2},
     "titans-mal": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mal"},
+    "titans-network": {"attention": "titans", "titans_depth": 2, "titans_hidden": 1},
     "full": {"attention": "full"},
 }
 BASE_STEPS, BASE_BLOCK, BASE_RATE = 300, 64, 2e-3

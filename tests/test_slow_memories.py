@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from slow_memories import SlowArmt, SlowDelta, SlowInfini, SlowMemory, SlowPersistent, SlowRmt, SlowTitans
+from slow_matrices import SlowDelta, SlowTitans
+from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowPersistent, SlowRmt
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
 from famcli.checkpoints.checkpoint import memory_weights
@@ -29,6 +30,10 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
     **{
         f"titans-{v}-M{m}": (SlowTitans, {"matrix_place": v, "matrix_heads": h, "memory_segments": m})
         for v, h, m in (("mag", 2, 0), ("mal", 1, 0), ("mag", 1, 2))
+    },
+    **{
+        f"titans-{v}-x{d}": (SlowTitans, {"matrix_place": v, "matrix_heads": h, "titans_depth": d, "titans_hidden": 2})
+        for v, h, d in (("mag", 2, 2), ("mal", 1, 3))
     },
     **{f"persistent-M{m}": (SlowPersistent, {"persistent_length": 3, "memory_segments": m}) for m in (0, 2)},
     **{
@@ -90,6 +95,7 @@ NEUTRAL: list[dict[str, Any]] = [
     {"attention": "armt"},
     {"attention": "titans"},
     {"attention": "titans", "matrix_place": "mal"},
+    {"attention": "titans", "titans_depth": 2},
     {"attention": "gated_delta"},
 ]
 
@@ -140,6 +146,7 @@ LEARNS: list[dict[str, Any]] = [
     {"attention": "armt", "armt_length": 2, "armt_features": 8},
     {"attention": "titans"},
     {"attention": "titans", "matrix_place": "mal", "matrix_heads": 2},
+    {"attention": "titans", "titans_depth": 2},
     {"attention": "gated_delta"},
 ]
 
@@ -157,10 +164,11 @@ def test_without_a_memory_the_same_training_learns_nothing() -> None:
     assert min(losses[5:]) > 3.3  # log 40 is 3.7
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
 @torch.no_grad()
-def test_titans_never_diverges_however_often_a_block_comes() -> None:
+def test_titans_never_diverges_however_often_a_block_comes(depth: int) -> None:
     """Steps as large as they can be, on a block whose keys are all alike."""
-    config = small_config("titans", block_size=16)
+    config = small_config("titans", block_size=16, titans_depth=depth)
     decoder = small_decoder(config)
     for layer in decoder.layers:
         layer.memory["rates"].weight.zero_()
@@ -176,10 +184,17 @@ def test_titans_never_diverges_however_often_a_block_comes() -> None:
         assert layer["matrices"].norm() < 3 * size
 
 
-@pytest.mark.parametrize(("attention", "rates"), [("gated_delta", [9.0, 0.0]), ("titans", [9.0, -9.0, 0.0])])
-def test_what_forgets_all_has_gradients(attention: str, rates: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("attention", "fields", "rates"),
+    [
+        ("gated_delta", {}, [9.0, 0.0]),
+        ("titans", {}, [9.0, -9.0, 0.0]),
+        ("titans", {"titans_depth": 2}, [9.0, -9.0, 0.0]),
+    ],
+)
+def test_what_forgets_all_has_gradients(attention: str, fields: dict[str, Any], rates: list[float]) -> None:
     """Products of a whole block's rates are beyond the least and the largest number, one way and the other."""
-    config = small_config(attention, block_size=128)
+    config = small_config(attention, block_size=128, **fields)
     decoder = small_decoder(config)
     for layer in decoder.layers:
         layer.memory["rates"].bias.data.copy_(torch.tensor(rates))

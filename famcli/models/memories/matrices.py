@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Matrices(Window):
     """A matrix [k, k] for each head of the memory's own: keys of length 1 lead to values.
 
-    State of a layer besides that of ``Window``: ``matrices`` [b, n, k, k], in float32 at least, zeros at first.
+    State of a layer besides that of ``Window``: ``matrices`` [b, n, k, w], in float32 at least, zeros at first; w is k.
 
     Attributes:
         rates: numbers that each token sets for each head, from its inputs; the first of them forgets.
@@ -50,8 +50,16 @@ class Matrices(Window):
         """Width of all heads together."""
         return self.matrix_heads * config.head_width
 
+    def shapes(self, width: int) -> list[tuple[int, int]]:
+        """Rows and columns of what a head has in ``matrices``, for keys and values of this width."""
+        return [(width, width)]
+
+    def weights(self, config: Shape) -> int:
+        """Numbers in the ``matrices`` of a layer."""
+        return self.matrix_heads * sum(rows * columns for rows, columns in self.shapes(config.head_width))
+
     def state_values(self, config: Shape) -> int:
-        return super().state_values(config) + self.inner(config) * config.head_width
+        return super().state_values(config) + self.weights(config)
 
     def layer_module(self, config: Shape, number: int) -> nn.Module | None:
         """Rates begin where a block forgets some fifth of what there was, whatever its size."""
@@ -73,7 +81,7 @@ class Matrices(Window):
         return 2 * self.inner(config) + self.rates * self.matrix_heads
 
     def _read_products(self, config: Shape) -> Products:
-        return Products(2 * config.width * self.inner(config), self.inner(config) * config.head_width)
+        return Products(2 * config.width * self.inner(config), self.weights(config))
 
     def before_products(self, config: Shape) -> Products:
         noted = Products(config.width * self.noted_width(config))
@@ -85,7 +93,8 @@ class Matrices(Window):
     def empty(self, config: Shape, batch: int, like: Tensor) -> Tensor:
         from famcli.models.memories.table import precise
 
-        return precise(like.new_zeros(batch, self.matrix_heads, config.head_width, config.head_width))
+        shape = (batch, self.matrix_heads, config.head_width, -1)
+        return precise(like.new_zeros(batch, self.weights(config))).view(shape)
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
         return {**super().start(config, batch, like), "matrices": self.empty(config, batch, like)}
@@ -97,12 +106,16 @@ class Matrices(Window):
         return attended + self._read(inputs, state, layer) if self.matrix_place == "mag" else attended
 
     def _read(self, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
-        from famcli.models.memories.table import multiplied
-
         queries = _unit(self._heads(layer.memory["query"](inputs)))
-        found = multiplied(queries, state["matrices"]).transpose(1, 2).flatten(2)
+        found = self.answered(queries, state, layer).transpose(1, 2).flatten(2)
         read: Tensor = layer.memory["out"](found.to(inputs.dtype))
         return read
+
+    def answered(self, queries: Tensor, state: State, layer: LayerView) -> Tensor:
+        """What the matrices have under ``queries`` [b, n, t, k]."""
+        from famcli.models.memories.table import multiplied
+
+        return multiplied(queries, state["matrices"])
 
     def noted(self, inputs: Tensor, layer: LayerView) -> Tensor:
         """Keys, values and rates as they are projected: less to keep than the inputs."""

@@ -1,46 +1,87 @@
-"""Titans: weights that learn the text while it is read, here a matrix (Behrouz et al., arXiv 2501.00663).
+"""Titans: weights that learn the text while it is read (Behrouz et al., arXiv 2501.00663).
 
 Each token is a key and a value, and the memory takes a step of gradient descent, with momentum and decay, on the error
 of what it has under the key. Gradients are those at the weights of the block's beginning (section 3.2), so a block is
 written at once, in closed form. A token reads what the blocks before its own have written, and nothing of its own.
 
-Where this departs from the paper. The memory is a matrix, the paper's linear case, and not a network of two layers; it
-begins at zero. What is read is added, where the paper multiplies two branches (MAG). There are no convolutions, no
-persistent tokens, and no norm and gate on what is read. The error is half of its square, and the steps of a block are
-scaled so that they never add up to more than 1: keys have length 1, so a block cannot overshoot, however long it is and
-however alike its keys are. The third variant, MAC, is left out: as it is published, a token sees what the future of its
-own segment has written.
+The memory is a matrix that begins at zero, the paper's linear case, or a network of ``titans_depth`` layers. What a
+network holds of the text is added to weights that are learned, the last layer's zeros at first.
+
+Where this departs from the paper. Decay leads back to the learned weights of a network, and not to zero, where two
+layers have no gradient and could never learn again. What is read is added, where the paper multiplies two branches
+(MAG). There are no convolutions, no persistent tokens, and no norm and gate on what is read. The error is half of its
+square, and the steps of a block are scaled so that they never add up to more than 1: keys have length 1, so a block
+cannot overshoot a matrix, however long it is and however alike its keys are. A network's steps are divided by how steep
+its answer is besides, see ``steepness``. The third variant, MAC, is left out: as it is published, a token sees what the
+future of its own segment has written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
-from famcli.models.memories.base import Block, Products
+from famcli.errors import UserError
+from famcli.models.memories.base import Block, Products, setting
 from famcli.models.memories.matrices import Matrices
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from famcli.models.memories.network import LayerView, Place, Shape, State
 
 
 @dataclass(frozen=True)
 class Titans(Matrices):
-    """Matrices with momentum: ``matrix_momentum`` [b, n, k, k] beside ``matrices``. Rates are alpha, eta and theta."""
+    """Weights with momentum: ``matrix_momentum`` [b, n, k, w] beside ``matrices``. Rates are alpha, eta and theta."""
 
     name = "titans"
-    summary = "Titans with matrices: weights that each block teaches by gradient descent, with momentum and decay"
+    summary = "Titans: weights that each block teaches by gradient descent, with momentum and decay"
     rates = 3
     carried: ClassVar[tuple[str, ...]] = ("matrices", "matrix_momentum")
 
+    titans_depth: int = setting(1, "layers of each head's network, SiLU between them; 1: a matrix")
+    titans_hidden: int = setting(4, "width of such a network between its layers, in widths of a head")
+
+    def check(self, config: Shape) -> None:
+        super().check(config)
+        for name in ("titans_depth", "titans_hidden"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
+        if self.titans_depth == 1 and self.titans_hidden != 4:
+            raise UserError(
+                f"model field 'titans_hidden' is {self.titans_hidden}, and with titans_depth=1 the memory is a matrix",
+                "add titans_depth=2, or drop titans_hidden",
+            )
+
+    def describe(self, config: Shape) -> str:
+        network = f", {self.titans_depth} layers x {self.titans_hidden}" if self.titans_depth > 1 else ""
+        return super().describe(config) + network
+
+    def shapes(self, width: int) -> list[tuple[int, int]]:
+        hidden = [self.titans_hidden * width] * (self.titans_depth - 1)
+        return list(pairwise([width, *hidden, width]))
+
     def state_values(self, config: Shape) -> int:
-        return super().state_values(config) + self.inner(config) * config.head_width
+        return super().state_values(config) + self.weights(config)
+
+    def layer_module(self, config: Shape, number: int) -> nn.Module | None:
+        """Besides, what a network begins with: ``start``, of each of its layers [n, rows, columns]."""
+        import torch
+        from torch import nn
+
+        module = super().layer_module(config, number)
+        if isinstance(module, nn.ModuleDict) and self.titans_depth > 1:
+            shapes = self.shapes(config.head_width)
+            drawn = [torch.randn(self.matrix_heads, *shape) * shape[0] ** -0.5 for shape in shapes]
+            module["start"] = nn.ParameterList([*drawn[:-1], torch.zeros_like(drawn[-1])])
+        return module
 
     def write_products(self, config: Shape, blocks: int) -> Products:
-        """Errors, two weighted gradients, and how much each token counts."""
-        a_token = self.matrix_heads * config.block_size + 3 * self.inner(config) * config.head_width
+        """Errors, brought down to the first layer, two weighted gradients, and how much each token counts."""
+        rows, columns = self.shapes(config.head_width)[0]
+        a_token = self.matrix_heads * (config.block_size - rows * columns) + 4 * self.weights(config)
         return Products(attention=a_token) * config.block_size
 
     def start(self, config: Shape, batch: int, like: Tensor) -> State:
@@ -51,17 +92,33 @@ class Titans(Matrices):
 
     def write_again(self, block: Block, state: State, layer: LayerView, at: Place, stride: float = 1) -> State:
         """What the block teaches; a ``stride`` has no meaning here."""
-        from famcli.models.memories.table import multiplied
+        from famcli.models.memories.fast_weights import gradient, lessons, steepness
 
         keys, values, rates = self.told(block)
         moves = _Moves(*rates)
         weights, momentum = state["matrices"], state["matrix_momentum"]
-        errors = multiplied(keys, weights) - values
-        towards, on = (multiplied(keys.mT, errors * counts[..., None]) for counts in (moves.now, moves.later))
+        taught = lessons(keys, values, self._network(state, layer))
+        now, later = moves.now, moves.later
+        if self.titans_depth > 1:
+            now, later = (counts / steepness(taught) for counts in (now, later))
         return {
-            "matrices": moves.kept * weights + moves.gone_on * momentum - towards,
-            "matrix_momentum": moves.left * momentum - on,
+            "matrices": moves.kept * weights + moves.gone_on * momentum - gradient(taught, now, weights),
+            "matrix_momentum": moves.left * momentum - gradient(taught, later, weights),
         }
+
+    def answered(self, queries: Tensor, state: State, layer: LayerView) -> Tensor:
+        from famcli.models.memories.fast_weights import answers
+
+        return answers(queries, self._network(state, layer))
+
+    def _network(self, state: State, layer: LayerView) -> list[Tensor]:
+        """The matrices of each head's network as they are now: [b, n, rows, columns] of every layer."""
+        from famcli.models.memories.fast_weights import matrices_of
+
+        matrices = matrices_of(state["matrices"], self.shapes(state["matrices"].shape[2]))
+        if self.titans_depth == 1:
+            return matrices
+        return [learned.to(one) + one for learned, one in zip(layer.memory["start"], matrices, strict=True)]
 
 
 class _Moves:
