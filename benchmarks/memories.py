@@ -50,6 +50,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "gated_delta": {"attention": "gated_delta"},
     "titans mag": {"attention": "titans"},
     "titans mal": {"attention": "titans", "matrix_place": "mal"},
+    "titans mac": {"attention": "titans", "matrix_place": "mac"},
     "titans network": {"attention": "titans", "titans_depth": 2},
 }
 CHUNKINGS = ([1] * 200, [15] * 13, [17] * 11, [3, 16, 33, 1, 64, 5, 78], [48] * 4)

@@ -59,6 +59,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "gated-delta": {"attention": "gated_delta", "matrix_heads": 4},
     "titans": {"attention": "titans", "matrix_heads": 2},
     "titans-mal": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mal"},
+    "titans-mac": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mac"},
     "titans-network": {"attention": "titans", "titans_depth": 2, "titans_hidden": 1},
     "full": {"attention": "full"},
 }

@@ -15,15 +15,31 @@ class SlowMatrices(SlowMemory):
     def begin(self, batch: int) -> None:
         places = list(product(range(self.config.layers), range(batch), range(self.memory.matrix_heads)))
         width = self.config.head_width
+        self.written = False
         self.W = {place: torch.zeros(width, width).double() for place in places}
 
     def before(self, layer: int, x: Tensor) -> Tensor:
-        if self.memory.matrix_place == "mag":
+        if self.memory.matrix_place != "mal":
             return x
         return x + self._read(layer, self.normed(x, f"layers.{layer}.attention_norm.weight"))
 
+    def echo(self, layer: int, inputs: Tensor) -> Tensor | None:
+        return self._read(layer, inputs) if self.memory.matrix_place == "mac" and self.written else None
+
     def beside(self, layer: int, attended: Tensor, inputs: Tensor) -> Tensor:
-        return attended + self._read(layer, inputs) if self.memory.matrix_place == "mag" else attended
+        read = {"mag": inputs, "mal": None, "mac": attended}[self.memory.matrix_place]
+        return attended if read is None else attended + self._read(layer, read)
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        self.written = True
+        for layer, read in enumerate(blocks[-1]):
+            inputs = read.attended if self.memory.matrix_place == "mac" else read.inputs
+            for row, head in product(range(len(inputs)), range(self.memory.matrix_heads)):
+                self.write(layer, row, head, inputs[row])
+
+    def write(self, layer: int, row: int, head: int, inputs: Tensor) -> None:
+        """A block of a row into a head, from what it is made of [t, d]."""
+        raise NotImplementedError
 
     def _read(self, layer: int, inputs: Tensor) -> Tensor:
         rows = []
@@ -60,6 +76,7 @@ class SlowTitans(SlowMatrices):
     """
 
     def begin(self, batch: int) -> None:
+        self.written = False
         width, between = self.config.head_width, self.memory.titans_hidden * self.config.head_width
         widths = [width, *[between] * (self.memory.titans_depth - 1), width]
         places = list(product(range(self.config.layers), range(batch), range(self.memory.matrix_heads)))
@@ -81,22 +98,20 @@ class SlowTitans(SlowMatrices):
             x = self._silu(x @ matrix)
         return x @ network[-1]
 
-    def finish(self, blocks: list[list[Read]]) -> None:
-        for (layer, row, head), start in list(self.moved.items()):
-            inputs = blocks[-1][layer].inputs[row]
-            keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
-            alpha, eta, theta = self._rates(layer, inputs, head, 3)
-            far, pushed = torch.zeros(()).double(), torch.zeros(()).double()
-            for t in range(len(inputs)):  # how far the block goes where every token pushes alike
-                pushed = eta[t] * pushed + theta[t]
-                far = (1 - alpha[t]) * far + pushed
-            theta = theta / far if far > 1 else theta
-            first, moved, S = self._now(layer, row, head), start, self.S[layer, row, head]
-            for t in range(len(inputs)):
-                gradient = self._gradient(first, keys[t], values[t])
-                S = [eta[t] * s - theta[t] * g for s, g in zip(S, gradient, strict=True)]
-                moved = [(1 - alpha[t]) * w + s for w, s in zip(moved, S, strict=True)]
-            self.moved[layer, row, head], self.S[layer, row, head] = moved, S
+    def write(self, layer: int, row: int, head: int, inputs: Tensor) -> None:
+        keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
+        alpha, eta, theta = self._rates(layer, inputs, head, 3)
+        far, pushed = torch.zeros(()).double(), torch.zeros(()).double()
+        for t in range(len(inputs)):  # how far the block goes where every token pushes alike
+            pushed = eta[t] * pushed + theta[t]
+            far = (1 - alpha[t]) * far + pushed
+        theta = theta / far if far > 1 else theta
+        first, moved, S = self._now(layer, row, head), self.moved[layer, row, head], self.S[layer, row, head]
+        for t in range(len(inputs)):
+            gradient = self._gradient(first, keys[t], values[t])
+            S = [eta[t] * s - theta[t] * g for s, g in zip(S, gradient, strict=True)]
+            moved = [(1 - alpha[t]) * w + s for w, s in zip(moved, S, strict=True)]
+        self.moved[layer, row, head], self.S[layer, row, head] = moved, S
 
     def _gradient(self, network: list[Tensor], key: Tensor, value: Tensor) -> list[Tensor]:
         """By PyTorch."""
@@ -114,12 +129,10 @@ class SlowTitans(SlowMatrices):
 class SlowDelta(SlowMatrices):
     """arXiv 2412.06464, equation 10, token by token; a block's tokens read what the block before left."""
 
-    def finish(self, blocks: list[list[Read]]) -> None:
-        for (layer, row, head), S in list(self.W.items()):
-            inputs = blocks[-1][layer].inputs[row]
-            keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
-            forgotten, beta = self._rates(layer, inputs, head, 2)
-            for t in range(len(inputs)):
-                erased = torch.eye(len(keys[t])).double() - beta[t] * torch.outer(keys[t], keys[t])
-                S = (1 - forgotten[t]) * erased @ S + beta[t] * torch.outer(keys[t], values[t])
-            self.W[layer, row, head] = S
+    def write(self, layer: int, row: int, head: int, inputs: Tensor) -> None:
+        keys, values = self._of(layer, "key", inputs, head), self._silu(self._part(layer, "value", inputs, head))
+        forgotten, beta = self._rates(layer, inputs, head, 2)
+        for t in range(len(inputs)):
+            erased = torch.eye(len(keys[t])).double() - beta[t] * torch.outer(keys[t], keys[t])
+            kept = (1 - forgotten[t]) * erased @ self.W[layer, row, head]
+            self.W[layer, row, head] = kept + beta[t] * torch.outer(keys[t], values[t])

@@ -20,11 +20,13 @@ from famcli.models.config import ModelConfig
 
 @dataclass
 class Read:
-    """Of a layer and a block: keys not turned [b, g, t, k], values, normed inputs [b, t, d], outputs [b, t, d]."""
+    """Of a layer and a block: keys not turned [b, g, t, k], values, and [b, t, d] normed inputs, what attention made of
+    them, outputs."""
 
     keys: Tensor
     values: Tensor
     inputs: Tensor
+    attended: Tensor
     outputs: Tensor
 
 
@@ -49,6 +51,10 @@ class SlowMemory:
 
     def slots(self, layer: int, start: int) -> tuple[Tensor, Tensor] | None:
         """Keys, turned to their positions, and values that the block from position ``start`` on sees besides."""
+        return None
+
+    def echo(self, layer: int, inputs: Tensor) -> Tensor | None:
+        """[b, t, d] what stands a second time where each token stands, seen from that token on."""
         return None
 
     def mixed(self, layer: int, heads: Tensor, queries: Tensor) -> Tensor:
@@ -100,10 +106,16 @@ class SlowMemory:
         seen_keys.append(self.turned(keys, place))
         seen_values.append(values)
         shown.append(torch.ones(count, count, dtype=torch.bool).tril())
+        if (echo := self.echo(layer, inputs)) is not None:
+            _, second, value = self.projected(layer, echo)
+            seen_keys.append(self.turned(second, place))
+            seen_values.append(value)
+            shown.append(torch.ones(count, count, dtype=torch.bool).tril())
         heads = self.softmax(self.turned(queries, place), seen_keys, seen_values, torch.cat(shown, dim=1))
         heads = self.mixed(layer, heads, queries)
-        out = self.finished(layer, x, self.beside(layer, self.joined(layer, heads), inputs))
-        self._last = Read(keys, values, inputs, out)
+        attended = self.joined(layer, heads)
+        out = self.finished(layer, x, self.beside(layer, attended, inputs))
+        self._last = Read(keys, values, inputs, attended, out)
         return out
 
     def alone(self, layer: int, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "armt-M2": {"armt_length": 3, "armt_features": 8, "memory_segments": 2},
     "titans-mag": {"memory_segments": 2},
     "titans-mal": {"matrix_place": "mal", "matrix_heads": 2},
+    "titans-mac": {"matrix_place": "mac", "memory_segments": 1, "sinks": 1},
     "titans-network": {"titans_depth": 2, "titans_hidden": 2, "matrix_heads": 2},
     "gated_delta-mag": {"matrix_heads": 2},
     "persistent-M2-N1": {"persistent_length": 3, "memory_segments": 2, "sinks": 1},

@@ -24,6 +24,7 @@ MORE = {
     **{f"rmt-n{n}": small_config("rmt", rmt_length=3, rmt_summaries=n, memory_segments=n) for n in (0, 2)},
     **{f"titans-{v}": small_config("titans", matrix_place=v, matrix_heads=h) for v, h in (("mag", 1), ("mal", 2))},
     "titans-network": small_config("titans", titans_depth=3, titans_hidden=2, matrix_heads=2),
+    "titans-mac": small_config("titans", matrix_place="mac", memory_segments=1),
     "gated_delta": small_config("gated_delta", matrix_heads=2),
     "persistent": small_config("persistent", persistent_length=3, memory_segments=1),
     "fam-gate": small_config("fam", fam_gate="fixed", fam_rank=2),

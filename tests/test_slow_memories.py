@@ -35,10 +35,14 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
         f"titans-{v}-x{d}": (SlowTitans, {"matrix_place": v, "matrix_heads": h, "titans_depth": d, "titans_hidden": 2})
         for v, h, d in (("mag", 2, 2), ("mal", 1, 3))
     },
+    **{
+        f"titans-mac-M{m}": (SlowTitans, {"matrix_place": "mac", "memory_segments": m, "titans_depth": d})
+        for m, d in ((0, 1), (2, 2))
+    },
     **{f"persistent-M{m}": (SlowPersistent, {"persistent_length": 3, "memory_segments": m}) for m in (0, 2)},
     **{
         f"gated_delta-{v}-M{m}": (SlowDelta, {"matrix_place": v, "matrix_heads": h, "memory_segments": m})
-        for v, h, m in (("mag", 2, 0), ("mal", 1, 2))
+        for v, h, m in (("mag", 2, 0), ("mal", 1, 2), ("mac", 2, 0))
     },
 }
 
@@ -115,6 +119,21 @@ def test_an_untrained_memory_changes_nothing(fields: dict[str, Any], segments: i
         assert distance(found, expected) <= 1e-12
 
 
+@pytest.mark.parametrize("attention", ["titans", "gated_delta"])
+@torch.no_grad()
+def test_in_context_a_memory_is_seen_once_it_has_something(attention: str) -> None:
+    """Its keys take a share of the softmax even where they say nothing, but not before anything was written."""
+    bswa = small_decoder(small_config("bswa", memory_segments=1))
+    memory = Decoder(small_config(attention, memory_segments=1, matrix_place="mac")).double()
+    memory.initialise(0)
+    memory.load_state_dict(bswa.state_dict(), strict=False)
+    tokens = random_tokens(bswa.config, 2, 10)
+    for sizes in ([10], [3, 4, 3]):
+        found, expected = (read_in_chunks(decoder, tokens, sizes)[0] for decoder in (memory, bswa))
+        assert distance(found[:, :4], expected[:, :4]) <= 1e-12
+        assert distance(found[:, 4:5], expected[:, 4:5]) > 1e-3
+
+
 def trained(attention: str, **fields: Any) -> tuple[list[float], Decoder, Decoder]:
     """Losses of a token that a block was full of, asked once the block is over and no segment has it.
 
@@ -147,6 +166,7 @@ LEARNS: list[dict[str, Any]] = [
     {"attention": "titans"},
     {"attention": "titans", "matrix_place": "mal", "matrix_heads": 2},
     {"attention": "titans", "titans_depth": 2},
+    {"attention": "titans", "matrix_place": "mac"},
     {"attention": "gated_delta"},
 ]
 

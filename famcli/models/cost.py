@@ -16,7 +16,7 @@ def state_values(config: ModelConfig) -> int:
     """
     if config.memory.whole:
         return 0
-    open_block = config.block_size * (2 * config.kv_heads * config.head_width)
+    open_block = (1 + config.memory.echoes) * config.block_size * (2 * config.kv_heads * config.head_width)
     inputs = config.block_size * config.memory.noted_width(config) if config.memory.needs_inputs else 0
     return config.layers * (open_block + inputs + config.memory.state_values(config))
 

@@ -222,8 +222,10 @@ class Decoder(nn.Module):
         length = 0 if memory.whole else config.block_size
         layers: list[LayerState] = []
         for _ in range(config.layers):
-            keys, values = (like.new_zeros(batch, config.kv_heads, length, config.head_width) for _ in range(2))
-            own = {"block_keys": keys, "block_values": values}
+            own = {
+                name: like.new_zeros(batch, config.kv_heads, length, config.head_width)
+                for name in ("block_keys", "block_values", "echo_keys", "echo_values")[: 4 if memory.echoes else 2]
+            }
             if memory.needs_inputs:
                 own["block_inputs"] = like.new_zeros(batch, length, memory.noted_width(config))
             layers.append({**own, **memory.start(config, batch, like)})
@@ -371,7 +373,8 @@ class Decoder(nn.Module):
             span = self.skipped.span
             places = torch.cat((self.skipped.tokens[offset : offset + count], torch.arange(span, span + extra)))
             tokens = rotary.of(self.position_offset + places, like)
-        parts = memory.parts(config, blocks)
+        echo = (Part(offset + count, first=0, echo=True),) if memory.echoes else ()
+        parts = (*memory.parts(config, blocks), *echo)
         return Geometry(
             offset=offset,
             count=count,

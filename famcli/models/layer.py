@@ -69,17 +69,19 @@ class Layer(nn.Module):
         x = memory.before(x, state, self)
         normed = self.attention_norm(x)
         keys, values = self.attention.keys_values(normed, at.tokens)
-        tokens = slice(0, at.count)
-        block = self._own_block(state, keys[:, :, tokens], values[:, :, tokens], at)
-        inputs = None
-        if memory.needs_inputs:
-            inputs = self._own_inputs(state, memory.noted(normed[:, tokens], self), at)
-        latents = None
-        if output or x.shape[1] > at.count:
+        block = self._own_block(state, keys[:, :, : at.count], values[:, :, : at.count], at)
+        echoed = self._echoed(normed, state, at)
+        wanted = output or x.shape[1] > at.count
+        attended = latents = inputs = None
+        if wanted or memory.notes_attended:
             after = [(keys[:, :, at.count :], values[:, :, at.count :])] if x.shape[1] > at.count else []
             learned = memory.learned_slots(self, len(x), at)
-            slots = memory.slots(state, at.parts[: len(at.parts) - len(learned)])
-            attended = self._attend(normed, [*slots, *learned, block, *after], state, at)
+            slots = memory.slots(state, at.parts[: len(at.parts) - len(learned) - len(echoed)])
+            attended = self._attend(normed, [*slots, *learned, *echoed, block, *after], state, at)
+        if memory.needs_inputs:
+            source = attended if attended is not None and memory.notes_attended else normed
+            inputs = self._own_inputs(state, memory.noted(source[:, : at.count], self), at)
+        if attended is not None and wanted:
             latents = self.residual(x, memory.beside(attended, normed, state, self))
         if at.completes:
             extra = latents[:, at.count :] if latents is not None else None
@@ -120,20 +122,31 @@ class Layer(nn.Module):
         x = x + self.attention_out_norm(attended)
         return x + self.ffn_out_norm(self.ffn(self.ffn_norm(x)))
 
-    def _own_block(self, state: LayerState, keys: Tensor, values: Tensor, at: Geometry) -> tuple[Tensor, Tensor]:
+    def _echoed(self, normed: Tensor, state: LayerState, at: Geometry) -> list[tuple[Tensor, Tensor]]:
+        """The second keys and values of the block's tokens, where the memory has any."""
+        memory, cos, sin = self.config.memory, *(turned[: at.count] for turned in at.tokens)
+        if not memory.echoes:
+            return []
+        new = self.attention.keys_values(memory.echo(normed[:, : at.count], state, self), (cos, sin))
+        return [self._own_block(state, *new, at, "echo")]
+
+    def _own_block(
+        self, state: LayerState, keys: Tensor, values: Tensor, at: Geometry, name: str = "block"
+    ) -> tuple[Tensor, Tensor]:
         """Keys and values of the block up to and including the new tokens; what is unfinished is kept in ``state``."""
         if at.completes and not at.offset:
             return keys, values
+        names = (f"{name}_keys", f"{name}_values")
         if self.config.memory.whole:
-            state["block_keys"] = torch.cat((state["block_keys"], keys), dim=2)
-            state["block_values"] = torch.cat((state["block_values"], values), dim=2)
-            return state["block_keys"], state["block_values"]
+            for one, new in zip(names, (keys, values), strict=True):
+                state[one] = torch.cat((state[one], new), dim=2)
+            return state[names[0]], state[names[1]]
         end = at.offset + at.count
-        for name, new in (("block_keys", keys), ("block_values", values)):
+        for one, new in zip(names, (keys, values), strict=True):
             if torch.is_grad_enabled():  # the buffer's older contents may be part of a graph
-                state[name] = state[name].clone()
-            state[name][:, :, at.offset : end] = new
-        return state["block_keys"][:, :, :end], state["block_values"][:, :, :end]
+                state[one] = state[one].clone()
+            state[one][:, :, at.offset : end] = new
+        return state[names[0]][:, :, :end], state[names[1]][:, :, :end]
 
     def _own_inputs(self, state: LayerState, noted: Tensor, at: Geometry) -> Tensor | None:
         """As ``_own_block``, of what is noted of the inputs; ``None`` until the block is complete."""

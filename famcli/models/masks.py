@@ -103,13 +103,13 @@ def block_masks(
     oldest = min((part.first for part in parts if part.first is not None), default=0)
     if window is not None and last - oldest < window:
         window = None
-    hidden = any(offset < part.seen_from for part in parts)
+    hidden = any(offset < part.seen_from or (part.echo and count > 1) for part in parts)
     if count == 1 and window is None and not hidden:
         return None
     never_hidden = last + 1  # as near as any token
     positions = [torch.full((part.count,), never_hidden) if part.first is None else _along(part) for part in parts]
     places = torch.cat((*positions, torch.arange(last + 1))).to(device)
-    seen_from = torch.cat([torch.full((part.count,), part.seen_from) for part in parts] or [torch.arange(0)]).to(device)
+    seen_from = torch.cat([_seen_from(part) for part in parts] or [torch.arange(0)]).to(device)
     before = len(seen_from)
     masks = []
     for run in torch.arange(offset, offset + count, device=device).split(QUERY_RUN):
@@ -121,6 +121,11 @@ def block_masks(
             mask[:, :before] &= run[:, None] >= seen_from
         masks.append(Mask.of(mask))
     return masks
+
+
+def _seen_from(part: Part) -> Tensor:
+    """The first token of the block that sees each key of a part."""
+    return torch.arange(part.count) if part.echo else torch.full((part.count,), part.seen_from)
 
 
 def _along(part: Part) -> Tensor:

@@ -81,12 +81,17 @@ def chunk(config: ModelConfig, start: int, count: int, output: bool) -> Products
     name = memory.extra(config) if completes else None
     extra = memory.embeddings(config)[name] if name else 0
     rows, layers = count + extra, config.layers
-    keys, latents = _dense(config)
+    keys, heads_in_and_out, feed_forward = _dense(config)
     through = layers if output or extra else layers - 1
+    attending = layers if memory.notes_attended else through
+    echoed = count if memory.echoes else 0
     before = sum(part.count for part in memory.parts(config, blocks)) + offset
+    if memory.echoes:
+        before += offset + count
     seen = sum(run * (before + last) for run, last in _runs(rows))
     heads = config.heads * config.head_width
-    total = Products(rows * (layers * keys + through * latents), through * 2 * heads * seen)
+    dense = (rows + echoed) * layers * keys + rows * (attending * heads_in_and_out + through * feed_forward)
+    total = Products(dense, attending * 2 * heads * seen)
     total += memory.before_products(config) * (rows * layers) + memory.mix_products(config) * (rows * through)
     if completes:
         total += memory.write_products(config, blocks) * layers + memory.complete_products(config, blocks)
@@ -100,10 +105,10 @@ def _runs(rows: int) -> Iterator[tuple[int, int]]:
         yield last - first, last
 
 
-def _dense(config: ModelConfig) -> tuple[int, int]:
-    """Weights of a layer that a token meets for its keys and values, and those it meets for its latent."""
+def _dense(config: ModelConfig) -> tuple[int, int, int]:
+    """Weights of a layer that a token meets for its keys and values, for its queries and what they find, and after."""
     heads, keys = config.heads * config.head_width, config.kv_heads * config.head_width
-    return 2 * config.width * keys, 2 * config.width * heads + 3 * config.width * config.ffn_width
+    return 2 * config.width * keys, 2 * config.width * heads, 3 * config.width * config.ffn_width
 
 
 def decoding_values(config: ModelConfig, tokens: int) -> int:
@@ -114,7 +119,7 @@ def decoding_values(config: ModelConfig, tokens: int) -> int:
     """
     memory = config.memory
     blocks, offset = (0, tokens) if memory.whole else divmod(tokens, config.block_size)
-    seen = sum(part.count for part in memory.parts(config, blocks)) + offset
+    seen = sum(part.count for part in memory.parts(config, blocks)) + offset * (1 + memory.echoes)
     a_layer = sum(_dense(config)) + 2 * config.kv_heads * config.head_width * seen
     a_layer += (memory.before_products(config) + memory.mix_products(config)).operations // 2
     return config.layers * a_layer + config.width * config.vocab_size

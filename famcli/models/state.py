@@ -15,7 +15,8 @@ from famcli.files import save_tensors
 
 LayerState = dict[str, Tensor]
 """Of one layer, batch first: ``block_keys`` and ``block_values`` [b, g, B, k], the block that is not complete, filled
-from the front (where the text has no blocks: everything so far), and what the layer's memory carries, see its class."""
+from the front (where the text has no blocks: everything so far), ``echo_keys`` and ``echo_values`` alike where the
+memory ``echoes``, and what the layer's memory carries, see its class."""
 
 
 @dataclass

@@ -116,7 +116,7 @@ def read_block(
 def _forget_block(state: StreamState) -> None:
     """Frees the keys and values of the finished block in ``state``, which the next block would write over."""
     for layer in state.layers:
-        for name in ("block_keys", "block_values"):
+        for name in {"block_keys", "block_values", "echo_keys", "echo_values"} & layer.keys():
             layer[name] = layer[name].new_zeros(()).expand(layer[name].shape)
 
 

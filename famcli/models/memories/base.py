@@ -34,11 +34,13 @@ class Part:
         first: position of the first of them, counted from the block's beginning and so below 0, where they are tokens
             of the text; layers with a ``local_window`` hide those that are too far back. ``None``: never hidden.
         seen_from: the first so many tokens of the block do not see them.
+        echo: one for each token of the block so far, which that token sees and those after it.
     """
 
     count: int
     first: int | None = None
     seen_from: int = 0
+    echo: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Block:
 
     Attributes:
         keys, values: [b, g, B, k] of its tokens, the keys turned to positions 0 .. B-1.
-        inputs: [b, B, w] what ``Memory.noted`` made of the layer's normed inputs, where the memory ``needs_inputs``.
+        inputs: [b, B, w] what ``Memory.noted`` made of its tokens, where the memory ``needs_inputs``.
         extra: [b, m, d] the layer's outputs at the memory's extra positions, where it has any.
     """
 
@@ -109,6 +111,16 @@ class Memory:
 
     # What is known from the config alone.
 
+    @property
+    def echoes(self) -> bool:
+        """``echo`` is called: each token of a block has a second key and value in its softmax."""
+        return False
+
+    @property
+    def notes_attended(self) -> bool:
+        """``noted`` is given attention's output, and not the normed inputs."""
+        return False
+
     def check(self, config: Shape) -> None:
         """Raises ``UserError`` where a field has a value that does not fit."""
 
@@ -162,7 +174,7 @@ class Memory:
         return Products()
 
     def before_products(self, config: Shape) -> Products:
-        """The products of ``before`` and ``noted`` in one layer, for one token or extra position."""
+        """The products of ``before``, ``echo`` and ``noted`` in one layer, for one token or extra position."""
         return Products()
 
     def mix_products(self, config: Shape) -> Products:
@@ -195,17 +207,25 @@ class Memory:
         return []
 
     def visible(self, state: State, parts: Sequence[Part]) -> Tensor | None:
-        """[b, n] which of the keys that ``slots`` gives a row's tokens see; ``None``: all."""
+        """[b, n] which of the keys of ``parts`` a row's tokens see, those of ``echo`` last; ``None``: all."""
         return None
 
     def before(self, x: Tensor, state: State, layer: LayerView) -> Tensor:
         """The layer's input [b, t, d] with what the memory adds to it."""
         return x
 
+    def echo(self, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
+        """What stands a second time where each token stands, made of normed ``inputs`` [b, t, d]: same shape.
+
+        It has keys and values as the inputs have, which its token sees and those after it in the block. Only called
+        where the memory ``echoes``.
+        """
+        return inputs
+
     def noted(self, inputs: Tensor, layer: LayerView) -> Tensor:
         """What is kept of normed ``inputs`` [b, t, d] until their block is complete, [b, t, w] of the same dtype.
 
-        Only called where the memory ``needs_inputs``.
+        Of attention's output where the memory ``notes_attended``. Only called where it ``needs_inputs``.
         """
         return inputs
 

@@ -1,4 +1,4 @@
-"""Matrices of a layer that are read with queries of the memory's own, beside attention or before it.
+"""Matrices of a layer that are read with queries of the memory's own, beside attention, before it or in it.
 
 What such memories differ in is how a block is written into them. What is read is added, through a projection that
 begins at zero, so that a pretrained model reads as before.
@@ -6,11 +6,12 @@ begins at zero, so that a pretrained model reads as before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Products, setting
+from famcli.models.memories.base import Block, Part, Products, setting
 from famcli.models.memories.window import Window
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ class Matrices(Window):
 
     memory_segments: int = setting(0, "M: past blocks whose keys and values stay visible, all of them")
     matrix_heads: int = setting(1, "n: matrices in a layer, each as wide as a head of attention")
-    matrix_place: Literal["mag", "mal"] = setting(
-        "mag", "mag: what is read stands beside attention; mal: before it, and attention sees what was read"
+    matrix_place: Literal["mag", "mal", "mac"] = setting(
+        "mag",
+        "mag: what is read stands beside attention; mal: before it, and attention sees what was read; mac: in it, as a "
+        "second key and value of each token of the block, and once more behind it",
     )
 
     def check(self, config: Shape) -> None:
@@ -85,10 +88,10 @@ class Matrices(Window):
 
     def before_products(self, config: Shape) -> Products:
         noted = Products(config.width * self.noted_width(config))
-        return noted + self._read_products(config) if self.matrix_place == "mal" else noted
+        return noted if self.matrix_place == "mag" else noted + self._read_products(config)
 
     def mix_products(self, config: Shape) -> Products:
-        return self._read_products(config) if self.matrix_place == "mag" else Products()
+        return Products() if self.matrix_place == "mal" else self._read_products(config)
 
     def empty(self, config: Shape, batch: int, like: Tensor) -> Tensor:
         from famcli.models.memories.table import precise
@@ -103,7 +106,29 @@ class Matrices(Window):
         return x + self._read(layer.attention_norm(x), state, layer) if self.matrix_place == "mal" else x
 
     def beside(self, attended: Tensor, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
-        return attended + self._read(inputs, state, layer) if self.matrix_place == "mag" else attended
+        if self.matrix_place == "mal":
+            return attended
+        return attended + self._read(attended if self.matrix_place == "mac" else inputs, state, layer)
+
+    @property
+    def echoes(self) -> bool:
+        return self.matrix_place == "mac"
+
+    @property
+    def notes_attended(self) -> bool:
+        return self.matrix_place == "mac"
+
+    def echo(self, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
+        return self._read(inputs, state, layer)
+
+    def visible(self, state: State, parts: Sequence[Part]) -> Tensor | None:
+        """Nothing of a memory in which nothing is written yet."""
+        if not self.echoes:
+            return None
+        from torch.nn.functional import pad
+
+        written = state["matrices"].detach().flatten(1).ne(0).any(dim=1, keepdim=True)
+        return pad(written.expand(-1, parts[-1].count), (sum(part.count for part in parts[:-1]), 0), value=True)
 
     def _read(self, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
         queries = _unit(self._heads(layer.memory["query"](inputs)))
@@ -118,7 +143,7 @@ class Matrices(Window):
         return multiplied(queries, state["matrices"])
 
     def noted(self, inputs: Tensor, layer: LayerView) -> Tensor:
-        """Keys, values and rates as they are projected: less to keep than the inputs."""
+        """Keys, values and rates as they are projected: less to keep than what they are made of."""
         from torch import cat
 
         return cat([layer.memory[name](inputs) for name in ("key", "value", "rates")], dim=-1)

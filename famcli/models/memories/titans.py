@@ -9,11 +9,15 @@ network holds of the text is added to weights that are learned, the last layer's
 
 Where this departs from the paper. Decay leads back to the learned weights of a network, and not to zero, where two
 layers have no gradient and could never learn again. What is read is added, where the paper multiplies two branches
-(MAG). There are no convolutions, no persistent tokens, and no norm and gate on what is read. The error is half of its
-square, and the steps of a block are scaled so that they never add up to more than 1: keys have length 1, so a block
-cannot overshoot a matrix, however long it is and however alike its keys are. A network's steps are divided by how steep
-its answer is besides, see ``steepness``. The third variant, MAC, is left out: as it is published, a token sees what the
-future of its own segment has written.
+(MAG, and MAC behind attention). There are no convolutions, no persistent tokens, and no norm and gate on what is read.
+The error is half of its square, and the steps of a block are scaled so that they never add up to more than 1: keys have
+length 1, so a block cannot overshoot a matrix, however long it is and however alike its keys are. A network's steps are
+divided by how steep its answer is besides, see ``steepness``.
+
+In MAC, as it is published, a token sees what the future of its own segment has written: attention has no mask over
+what is read for the segment, and the output is read from the memory that the whole segment has written. Here a token
+sees what is read for itself and for the tokens before it, and all is read from the memory of the blocks before. A
+memory in which nothing is written yet is not seen.
 """
 
 from __future__ import annotations
