@@ -48,6 +48,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "rmt m 16 n 4": {"attention": "rmt", "rmt_summaries": 4},
     "armt": {"attention": "armt"},
     "gated_delta": {"attention": "gated_delta"},
+    "gated_delta within": {"attention": "gated_delta", "delta_reads": "within"},
     "titans mag": {"attention": "titans"},
     "titans mal": {"attention": "titans", "matrix_place": "mal"},
     "titans mac": {"attention": "titans", "matrix_place": "mac"},

@@ -57,6 +57,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "rmt-last-4": {"attention": "rmt", "rmt_length": 3, "rmt_summaries": 4},
     "armt": {"attention": "armt", "armt_length": 4, "armt_features": 5},
     "gated-delta": {"attention": "gated_delta", "matrix_heads": 4},
+    "gated-delta-within": {"attention": "gated_delta", "matrix_heads": 4, "delta_reads": "within"},
     "titans": {"attention": "titans", "matrix_heads": 2},
     "titans-mal": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mal"},
     "titans-mac": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mac"},

@@ -136,3 +136,19 @@ class SlowDelta(SlowMatrices):
             erased = torch.eye(len(keys[t])).double() - beta[t] * torch.outer(keys[t], keys[t])
             kept = (1 - forgotten[t]) * erased @ self.W[layer, row, head]
             self.W[layer, row, head] = kept + beta[t] * torch.outer(keys[t], values[t])
+
+
+class SlowDeltaWithin(SlowDelta):
+    """The same, and a token reads when it has written: o = q S."""
+
+    def beside(self, layer: int, attended: Tensor, inputs: Tensor) -> Tensor:
+        found = []
+        for t in range(inputs.shape[1]):
+            token = inputs[:, t : t + 1]
+            for row, head in product(range(len(inputs)), range(self.memory.matrix_heads)):
+                self.write(layer, row, head, token[row])
+            found.append(self._read(layer, token))
+        return attended + torch.cat(found, dim=1)
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        """All is written."""

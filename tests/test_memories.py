@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "titans-mac": {"matrix_place": "mac", "memory_segments": 1, "sinks": 1},
     "titans-network": {"titans_depth": 2, "titans_hidden": 2, "matrix_heads": 2},
     "gated_delta-mag": {"matrix_heads": 2},
+    "gated_delta-within": {"delta_reads": "within", "matrix_heads": 2, "memory_segments": 1},
     "persistent-M2-N1": {"persistent_length": 3, "memory_segments": 2, "sinks": 1},
     "fam-gate": {"fam_gate": "fixed", "memory_segments": 2},
 }

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from famcli.models import masks, products
 from famcli.models.config import ModelConfig
+from famcli.models.memories import gated_delta
 from famcli.models.products import chunk, decoding_values, known, reading, whole_chunks
 
 MORE = {
@@ -26,6 +27,7 @@ MORE = {
     "titans-network": small_config("titans", titans_depth=3, titans_hidden=2, matrix_heads=2),
     "titans-mac": small_config("titans", matrix_place="mac", memory_segments=1),
     "gated_delta": small_config("gated_delta", matrix_heads=2),
+    "gated_delta-within": small_config("gated_delta", delta_reads="within", matrix_heads=2),
     "persistent": small_config("persistent", persistent_length=3, memory_segments=1),
     "fam-gate": small_config("fam", fam_gate="fixed", fam_rank=2),
     "armt": small_config("armt", armt_length=3, armt_features=4),
@@ -55,6 +57,7 @@ def counted(config: ModelConfig, tokens: int) -> int:
 def test_reading_takes_what_pytorch_counts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (masks, products):
         monkeypatch.setattr(module, "QUERY_RUN", 3)
+    monkeypatch.setattr(gated_delta, "PIECE", 3)
     config = {**KINDS, **MORE}[kind]
     assert known(config)
     for tokens in (1, 5, 8, 23):

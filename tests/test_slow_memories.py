@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow_matrices import SlowDelta, SlowTitans
+from slow_matrices import SlowDelta, SlowDeltaWithin, SlowTitans
 from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowPersistent, SlowRmt
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 
@@ -43,6 +43,13 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
     **{
         f"gated_delta-{v}-M{m}": (SlowDelta, {"matrix_place": v, "matrix_heads": h, "memory_segments": m})
         for v, h, m in (("mag", 2, 0), ("mal", 1, 2), ("mac", 2, 0))
+    },
+    **{
+        f"gated_delta-within-M{m}": (
+            SlowDeltaWithin,
+            {"delta_reads": "within", "matrix_heads": h, "memory_segments": m},
+        )
+        for h, m in ((2, 0), (1, 2))
     },
 }
 
@@ -101,6 +108,7 @@ NEUTRAL: list[dict[str, Any]] = [
     {"attention": "titans", "matrix_place": "mal"},
     {"attention": "titans", "titans_depth": 2},
     {"attention": "gated_delta"},
+    {"attention": "gated_delta", "delta_reads": "within"},
 ]
 
 
@@ -132,6 +140,16 @@ def test_in_context_a_memory_is_seen_once_it_has_something(attention: str) -> No
         found, expected = (read_in_chunks(decoder, tokens, sizes)[0] for decoder in (memory, bswa))
         assert distance(found[:, :4], expected[:, :4]) <= 1e-12
         assert distance(found[:, 4:5], expected[:, 4:5]) > 1e-3
+
+
+@torch.no_grad()
+def test_within_its_block_a_token_reads_what_the_recurrence_says_however_long_a_chunk_is() -> None:
+    """Chunks of several pieces, each of which is solved at once."""
+    config = small_config("gated_delta", delta_reads="within", block_size=150)
+    decoder, tokens = small_decoder(config), random_tokens(config, 1, 330)
+    expected = SlowDeltaWithin(config, double_weights(decoder)).read(tokens)
+    for sizes in ([330], [1] * 330, [65, 128, 137]):
+        assert distance(read_in_chunks(decoder, tokens, sizes)[0], expected) <= 1e-9
 
 
 def trained(attention: str, **fields: Any) -> tuple[list[float], Decoder, Decoder]:
@@ -168,6 +186,7 @@ LEARNS: list[dict[str, Any]] = [
     {"attention": "titans", "titans_depth": 2},
     {"attention": "titans", "matrix_place": "mac"},
     {"attention": "gated_delta"},
+    {"attention": "gated_delta", "delta_reads": "within"},
 ]
 
 
@@ -208,6 +227,7 @@ def test_titans_never_diverges_however_often_a_block_comes(depth: int) -> None:
     ("attention", "fields", "rates"),
     [
         ("gated_delta", {}, [9.0, 0.0]),
+        ("gated_delta", {"delta_reads": "within"}, [9.0, 0.0]),
         ("titans", {}, [9.0, -9.0, 0.0]),
         ("titans", {"titans_depth": 2}, [9.0, -9.0, 0.0]),
     ],

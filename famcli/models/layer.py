@@ -81,8 +81,11 @@ class Layer(nn.Module):
         if memory.needs_inputs:
             source = attended if attended is not None and memory.notes_attended else normed
             inputs = self._own_inputs(state, memory.noted(source[:, : at.count], self), at)
+        found, changed = memory.along(normed[:, : at.count], state, self, wanted)
         if attended is not None and wanted:
-            latents = self.residual(x, memory.beside(attended, normed, state, self))
+            attended = memory.beside(attended, normed, state, self)
+            latents = self.residual(x, attended if found is None else attended + found)
+        state |= changed
         if at.completes:
             extra = latents[:, at.count :] if latents is not None else None
             state |= memory.write(Block(*block, inputs, extra), state, self, at)

@@ -12,7 +12,7 @@ from famcli.models.config import ModelConfig
 from famcli.models.masks import QUERY_RUN
 from famcli.models.memories.base import Memory, Products
 
-_OWN_WORK = ("write", "mix", "beside", "before", "noted", "complete")
+_OWN_WORK = ("write", "mix", "beside", "before", "echo", "noted", "along", "complete")
 
 
 def known(config: ModelConfig) -> bool:
@@ -93,6 +93,8 @@ def chunk(config: ModelConfig, start: int, count: int, output: bool) -> Products
     dense = (rows + echoed) * layers * keys + rows * (attending * heads_in_and_out + through * feed_forward)
     total = Products(dense, attending * 2 * heads * seen)
     total += memory.before_products(config) * (rows * layers) + memory.mix_products(config) * (rows * through)
+    total += memory.along_products(config, count, output=True) * through
+    total += memory.along_products(config, count, output=False) * (layers - through)
     if completes:
         total += memory.write_products(config, blocks) * layers + memory.complete_products(config, blocks)
     return total
@@ -121,5 +123,6 @@ def decoding_values(config: ModelConfig, tokens: int) -> int:
     blocks, offset = (0, tokens) if memory.whole else divmod(tokens, config.block_size)
     seen = sum(part.count for part in memory.parts(config, blocks)) + offset * (1 + memory.echoes)
     a_layer = sum(_dense(config)) + 2 * config.kv_heads * config.head_width * seen
-    a_layer += (memory.before_products(config) + memory.mix_products(config)).operations // 2
+    own = memory.before_products(config) + memory.mix_products(config) + memory.along_products(config, 1, output=True)
+    a_layer += own.operations // 2
     return config.layers * a_layer + config.width * config.vocab_size

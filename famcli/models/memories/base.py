@@ -168,8 +168,8 @@ class Memory:
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
 
-        A class that overrides ``write``, ``mix``, ``beside``, ``before``, ``noted`` or ``complete`` and not this has
-        products that are not known.
+        A class that overrides ``write``, ``mix``, ``beside``, ``before``, ``echo``, ``noted``, ``along`` or
+        ``complete`` and not this has products that are not known.
         """
         return Products()
 
@@ -179,6 +179,10 @@ class Memory:
 
     def mix_products(self, config: Shape) -> Products:
         """The products of ``mix`` and ``beside`` in one layer, for one token or extra position."""
+        return Products()
+
+    def along_products(self, config: Shape, tokens: int, output: bool) -> Products:
+        """The products of ``along`` in one layer, for a chunk of so many tokens."""
         return Products()
 
     def complete_products(self, config: Shape, blocks: int) -> Products:
@@ -240,6 +244,17 @@ class Memory:
         """Attention's output [b, t, d], after its projection, with what the memory makes of the same normed ``inputs``
         [b, t, d] added."""
         return attended
+
+    def along(self, inputs: Tensor, state: State, layer: LayerView, output: bool) -> tuple[Tensor | None, State]:
+        """For a memory that each token writes: what normed ``inputs`` [b, t, d] find on their way.
+
+        It is called for every chunk, and what it gives may not depend on how a text is cut.
+
+        Returns:
+            What is added to attention's output, [b, t, d], where there is any and ``output`` is wanted; and the tensors
+            of ``state`` that change, ``state`` itself being left alone.
+        """
+        return None, {}
 
     def forgets(self, config: Shape, blocks: int) -> bool:
         """Nothing of the block that ``blocks`` others came before outlives it, so it need not be computed."""

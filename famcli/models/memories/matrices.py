@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from famcli.errors import UserError
-from famcli.models.memories.base import Block, Part, Products, setting
+from famcli.models.memories.base import Part, Products, setting
 from famcli.models.memories.window import Window
 
 if TYPE_CHECKING:
@@ -131,9 +131,15 @@ class Matrices(Window):
         return pad(written.expand(-1, parts[-1].count), (sum(part.count for part in parts[:-1]), 0), value=True)
 
     def _read(self, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
-        queries = _unit(self._heads(layer.memory["query"](inputs)))
-        found = self.answered(queries, state, layer).transpose(1, 2).flatten(2)
-        read: Tensor = layer.memory["out"](found.to(inputs.dtype))
+        return self.brought(self.answered(self.queries(inputs, layer), state, layer), inputs, layer)
+
+    def queries(self, inputs: Tensor, layer: LayerView) -> Tensor:
+        """[b, t, d] -> [b, n, t, k], each of length 1."""
+        return _unit(self._heads(layer.memory["query"](inputs)))
+
+    def brought(self, found: Tensor, inputs: Tensor, layer: LayerView) -> Tensor:
+        """What ``inputs`` [b, t, d] found, [b, n, t, k], in the model's width."""
+        read: Tensor = layer.memory["out"](found.transpose(1, 2).flatten(2).to(inputs.dtype))
         return read
 
     def answered(self, queries: Tensor, state: State, layer: LayerView) -> Tensor:
@@ -148,14 +154,14 @@ class Matrices(Window):
 
         return cat([layer.memory[name](inputs) for name in ("key", "value", "rates")], dim=-1)
 
-    def told(self, block: Block) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Keys and values [b, n, B, k] of a block, and each of its rates [b, n, B] before any squashing."""
+    def told(self, noted: Tensor | None) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Keys and values [b, n, t, k] of what was ``noted`` [b, t, w]; its rates [b, n, t] before any squashing."""
         from famcli.models.memories.table import precise
 
-        assert block.inputs is not None
+        assert noted is not None
         rates = self.rates * self.matrix_heads
-        inner = (block.inputs.shape[-1] - rates) // 2
-        keys, values, rest = block.inputs.split((inner, inner, rates), dim=-1)
+        inner = (noted.shape[-1] - rates) // 2
+        keys, values, rest = noted.split((inner, inner, rates), dim=-1)
         each = precise(rest).transpose(1, 2).chunk(self.rates, dim=1)
         return _unit(self._heads(keys)), self._heads(values), each
 

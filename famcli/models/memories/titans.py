@@ -98,7 +98,7 @@ class Titans(Matrices):
         """What the block teaches; a ``stride`` has no meaning here."""
         from famcli.models.memories.fast_weights import gradient, lessons, steepness
 
-        keys, values, rates = self.told(block)
+        keys, values, rates = self.told(block.inputs)
         moves = _Moves(*rates)
         weights, momentum = state["matrices"], state["matrix_momentum"]
         taught = lessons(keys, values, self._network(state, layer))
