@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     from famcli.models.memories.network import LayerView, Place, Shape, State
 
+DEEPEST = 8
+"""Most layers of a head's network; the paper has four at most."""
+
 
 @dataclass(frozen=True)
 class Titans(Matrices):
@@ -50,9 +53,10 @@ class Titans(Matrices):
 
     def check(self, config: Shape) -> None:
         super().check(config)
-        for name in ("titans_depth", "titans_hidden"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model field '{name}' must be at least 1, not {getattr(self, name)}")
+        if not 1 <= self.titans_depth <= DEEPEST:
+            raise UserError(f"model field 'titans_depth' must be between 1 and {DEEPEST}, not {self.titans_depth}")
+        if self.titans_hidden < 1:
+            raise UserError(f"model field 'titans_hidden' must be at least 1, not {self.titans_hidden}")
         if self.titans_depth == 1 and self.titans_hidden != 4:
             raise UserError(
                 f"model field 'titans_hidden' is {self.titans_hidden}, and with titans_depth=1 the memory is a matrix",
