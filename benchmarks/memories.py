@@ -51,6 +51,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "gated_delta within": {"attention": "gated_delta", "delta_reads": "within"},
     "titans mag": {"attention": "titans"},
     "titans mal": {"attention": "titans", "matrix_place": "mal"},
+    "landmark K 4": {"attention": "landmark", "landmark_blocks": 4},
     "titans mac": {"attention": "titans", "matrix_place": "mac"},
     "titans network": {"attention": "titans", "titans_depth": 2},
 }
@@ -59,7 +60,8 @@ CHUNKINGS = ([1] * 200, [15] * 13, [17] * 11, [3, 16, 33, 1, 64, 5, 78], [48] * 
 
 def model_of(name: str, shape: ModelConfig) -> Decoder:
     """Random weights that keep variances, those of the memory too: what begins at nothing would show nothing."""
-    fields = {"memory_segments": 1, **MEMORIES[name]}
+    segments = {} if MEMORIES[name]["attention"] == "landmark" else {"memory_segments": 1}
+    fields = {**segments, **MEMORIES[name]}
     if shape is SMALL and MEMORIES[name]["attention"] in ("fam", "gated_fam"):
         fields["fam_length"] = 8
     decoder = Decoder(shape.override(fields, name)).requires_grad_(False)

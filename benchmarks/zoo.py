@@ -55,6 +55,7 @@ MEMORIES: dict[str, dict[str, Any]] = {
     "infini-delta": {"attention": "infini", "infini_rule": "delta"},
     "rmt": {"attention": "rmt", "rmt_length": 11},
     "rmt-last-4": {"attention": "rmt", "rmt_length": 3, "rmt_summaries": 4},
+    "landmark": {"attention": "landmark", "landmark_blocks": 1, "landmark_top": 1},
     "armt": {"attention": "armt", "armt_length": 4, "armt_features": 5},
     "gated-delta": {"attention": "gated_delta", "matrix_heads": 4},
     "gated-delta-within": {"attention": "gated_delta", "matrix_heads": 4, "delta_reads": "within"},
@@ -77,7 +78,7 @@ ASKED: dict[str, dict[str, Any]] = {
 
 def config_of(name: str) -> ModelConfig:
     """The model with a memory; no segments unless it says so."""
-    segments = {} if name == "full" else {"memory_segments": 0}
+    segments = {} if name in ("full", "landmark") else {"memory_segments": 0}
     return ModelConfig.from_mapping({**SHAPE, **segments, **MEMORIES[name]}, name)
 
 

@@ -88,7 +88,7 @@ class SlowMemory:
         return self.normed(torch.cat(latents, dim=1), "norm.weight")
 
     def _layer(self, layer: int, x: Tensor, number: int, past: list[Read]) -> Tensor:
-        size, segments = self.config.block_size, self.memory.memory_segments
+        size, segments = self.config.block_size, getattr(self.memory, "memory_segments", 0)
         x = self.before(layer, x)
         inputs = self.normed(x, f"layers.{layer}.attention_norm.weight")
         queries, keys, values = self.projected(layer, inputs)
@@ -250,6 +250,47 @@ class SlowRmt(SlowMemory):
         new = self.normed(blocks[-1][-1].outputs[:, self.config.block_size :], "norm.weight")
         kept = self.memory.rmt_length * (self.memory.rmt_summaries or 1)
         self.shown = torch.cat((self.shown, new), dim=1)[:, -kept:]
+
+
+class SlowLandmark(SlowMemory):
+    """arXiv 2305.16300, 3.1: a query at a time. Blocks that are read stand where the block before does."""
+
+    def begin(self, batch: int) -> None:
+        self.kept: list[list[Read]] = []
+
+    def extra(self, batch: int) -> Tensor:
+        return self.weights["landmark_embedding"].expand(batch, -1, -1)
+
+    def before(self, layer: int, x: Tensor) -> Tensor:
+        self.layer = layer
+        return x
+
+    def slots(self, layer: int, start: int) -> None:
+        self.start = start
+
+    def finish(self, blocks: list[list[Read]]) -> None:
+        self.kept = blocks[-self.memory.landmark_blocks :]
+
+    def softmax(self, queries: Tensor, keys: list[Tensor], values: list[Tensor], shown: Tensor) -> Tensor:
+        group, size = self.config.heads // self.config.kv_heads, self.config.block_size
+        place = self.start - size - 1 + torch.arange(size + 1)
+        past = [(self.turned(read[self.layer].keys, place), read[self.layer].values) for read in self.kept]
+        out = torch.zeros_like(queries)
+        for row, head, t in product(*map(range, queries.shape[:3])):
+            at = (row, head // group)
+            q = queries[row, head, t] / self.config.head_width**0.5
+            scores = [q @ k[at][size] for k, _ in past]
+            best = sorted(range(len(past)), key=lambda i: -scores[i].item() - i / 1000)[: self.memory.landmark_top]
+            ours = shown[t].nonzero()[:, 0]
+            weights = [one.exp() for one in (*(scores[i] for i in best), *(q @ keys[0][at][j] for j in ours))]
+            found = [self._within(q, past[i][0][at][:size], past[i][1][at][:size]) for i in best]
+            found += [values[0][at][j] for j in ours]
+            out[row, head, t] = sum(w * v for w, v in zip(weights, found, strict=True)) / sum(weights)
+        return out
+
+    def _within(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        weights = (keys @ q).exp()
+        return weights @ values / weights.sum()
 
 
 class SlowArmt(SlowMemory):

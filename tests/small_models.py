@@ -30,8 +30,8 @@ KINDS = {
 
 
 def segments_of(attention: str, count: int) -> dict[str, int]:
-    """The field that gives a memory ``count`` segments; full attention has none."""
-    return {} if attention == "full" else {"memory_segments": count}
+    """The field that gives a memory ``count`` segments; full attention and landmarks have none."""
+    return {} if attention in ("full", "landmark") else {"memory_segments": count}
 
 
 def small_decoder(config: ModelConfig, dtype: torch.dtype = torch.float64, seed: int = 0) -> Decoder:

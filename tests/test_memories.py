@@ -51,10 +51,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "titans-network": {"titans_depth": 2, "titans_hidden": 2, "matrix_heads": 2},
     "gated_delta-mag": {"matrix_heads": 2},
     "gated_delta-within": {"delta_reads": "within", "matrix_heads": 2, "memory_segments": 1},
+    "landmark": {"landmark_blocks": 3, "landmark_top": 2},
+    "landmark-K1": {"landmark_blocks": 1, "landmark_top": 1},
     "persistent-M2-N1": {"persistent_length": 3, "memory_segments": 2, "sinks": 1},
     "fam-gate": {"fam_gate": "fixed", "memory_segments": 2},
 }
-KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans", "persistent", "gated_delta"}
+KNOWN = {"full", "bswa", "fam", "infini", "rmt", "armt", "titans", "persistent", "gated_delta", "landmark"}
 # those of other packages that are installed here, as they are by default
 VARIANTS |= {name: {"block_size": 64} for name in memory_entry_points() if name not in KNOWN}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

@@ -19,7 +19,9 @@ from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 from famcli.models.memories import memory_entry_points
 
-OWN_MEMORIES = {"armt", "bswa", "fam", "full", "gated_delta", "gated_fam", "infini", "persistent", "rmt", "titans"}
+OWN_MEMORIES = {
+    *("armt", "bswa", "fam", "full", "gated_delta", "gated_fam", "infini", "landmark", "persistent", "rmt", "titans"),
+}
 
 
 def model_with(name: str, config: ModelConfig) -> Decoder:

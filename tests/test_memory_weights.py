@@ -47,6 +47,7 @@ WEIGHTS = {
     "pooled": {f"layers.{i}.memory.weight" for i in range(3)},
     "extra": {"summary_embedding"},
     "rmt": {"rmt_embedding"},
+    "landmark": {"landmark_embedding"},
     "armt": {"armt_embedding", *(f"layers.{i}.memory.{name}" for i in range(3) for name in OF_ARMT)},
     "persistent": {f"layers.{i}.memory.{name}" for i in range(3) for name in ("slot_keys", "slot_values")},
     "titans": {f"layers.{i}.memory.{name}" for i in range(3) for name in OF_MATRICES},

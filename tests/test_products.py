@@ -28,6 +28,7 @@ MORE = {
     "titans-mac": small_config("titans", matrix_place="mac", memory_segments=1),
     "gated_delta": small_config("gated_delta", matrix_heads=2),
     "gated_delta-within": small_config("gated_delta", delta_reads="within", matrix_heads=2),
+    "landmark": small_config("landmark", landmark_blocks=3),
     "persistent": small_config("persistent", persistent_length=3, memory_segments=1),
     "fam-gate": small_config("fam", fam_gate="fixed", fam_rank=2),
     "armt": small_config("armt", armt_length=3, armt_features=4),

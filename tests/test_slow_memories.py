@@ -7,10 +7,19 @@ from typing import Any
 import pytest
 import torch
 from slow_matrices import SlowDelta, SlowDeltaWithin, SlowTitans
-from slow_memories import SlowArmt, SlowInfini, SlowMemory, SlowPersistent, SlowRmt
-from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
+from slow_memories import SlowArmt, SlowInfini, SlowLandmark, SlowMemory, SlowPersistent, SlowRmt
+from small_models import (
+    distance,
+    double_weights,
+    random_tokens,
+    read_in_chunks,
+    segments_of,
+    small_config,
+    small_decoder,
+)
 
 from famcli.checkpoints.checkpoint import memory_weights
+from famcli.errors import UserError
 from famcli.models.attention import SkippedPositions
 from famcli.models.decoder import Decoder
 
@@ -38,6 +47,10 @@ CASES: dict[str, tuple[type[SlowMemory], dict[str, Any]]] = {
     **{
         f"titans-mac-M{m}": (SlowTitans, {"matrix_place": "mac", "memory_segments": m, "titans_depth": d})
         for m, d in ((0, 1), (2, 2))
+    },
+    **{
+        f"landmark-K{blocks}-k{top}": (SlowLandmark, {"landmark_blocks": blocks, "landmark_top": top})
+        for blocks, top in ((3, 1), (2, 2), (4, 2))
     },
     **{f"persistent-M{m}": (SlowPersistent, {"persistent_length": 3, "memory_segments": m}) for m in (0, 2)},
     **{
@@ -127,6 +140,22 @@ def test_an_untrained_memory_changes_nothing(fields: dict[str, Any], segments: i
         assert distance(found, expected) <= 1e-12
 
 
+@pytest.mark.parametrize(
+    ("attention", "fields", "message"),
+    [
+        ("titans", {"titans_depth": 0}, "'titans_depth' must be between 1 and 8, not 0"),
+        ("titans", {"titans_depth": 2, "titans_hidden": 0}, "'titans_hidden' must be at least 1, not 0"),
+        ("titans", {"titans_hidden": 2}, "'titans_hidden' is 2, and with titans_depth=1 the memory is a matrix"),
+        ("gated_delta", {"delta_reads": "within", "matrix_place": "mac"}, "is within, .*, not as matrix_place=mac"),
+        ("landmark", {"landmark_blocks": 0}, "'landmark_blocks' must be at least 1, not 0"),
+        ("landmark", {"landmark_top": 9}, r"'landmark_top' must be at most landmark_blocks \(8\), not 9"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused_by_name(attention: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small_config(attention, **fields)
+
+
 @pytest.mark.parametrize("attention", ["titans", "gated_delta"])
 @torch.no_grad()
 def test_in_context_a_memory_is_seen_once_it_has_something(attention: str) -> None:
@@ -157,7 +186,7 @@ def trained(attention: str, **fields: Any) -> tuple[list[float], Decoder, Decode
 
     And the model before and after.
     """
-    config = small_config(attention, memory_segments=0, width=16, **fields)
+    config = small_config(attention, **segments_of(attention, 0), width=16, **fields)
     decoder, begun = Decoder(config), Decoder(config)
     decoder.initialise(1)
     begun.load_state_dict(decoder.state_dict())
@@ -185,6 +214,7 @@ LEARNS: list[dict[str, Any]] = [
     {"attention": "titans", "matrix_place": "mal", "matrix_heads": 2},
     {"attention": "titans", "titans_depth": 2},
     {"attention": "titans", "matrix_place": "mac"},
+    {"attention": "landmark"},
     {"attention": "gated_delta"},
     {"attention": "gated_delta", "delta_reads": "within"},
 ]
@@ -206,9 +236,11 @@ def test_without_a_memory_the_same_training_learns_nothing() -> None:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @torch.no_grad()
 def test_titans_never_diverges_however_often_a_block_comes(depth: int) -> None:
-    """Steps as large as they can be, on a block whose keys are all alike."""
+    """Steps as large as they can be, on a block whose keys are all alike, and networks that are steep."""
     config = small_config("titans", block_size=16, titans_depth=depth)
     decoder = small_decoder(config)
+    for name, weight in decoder.named_parameters():
+        weight.mul_(3 if ".start." in name else 1)
     for layer in decoder.layers:
         layer.memory["rates"].weight.zero_()
         layer.memory["rates"].bias.copy_(torch.tensor([-9.0, 0.0, 9.0]))
@@ -252,11 +284,19 @@ SUMS = {
 }
 
 
-@pytest.mark.parametrize("attention", [*SUMS, "rmt"])
+SIXTEEN_BITS: list[dict[str, Any]] = [
+    *({"attention": name} for name in (*SUMS, "rmt", "landmark")),
+    {"attention": "titans", "titans_depth": 2},
+    {"attention": "titans", "matrix_place": "mac"},
+    {"attention": "gated_delta", "delta_reads": "within"},
+]
+
+
+@pytest.mark.parametrize("fields", SIXTEEN_BITS, ids=str)
 @torch.no_grad()
-def test_sums_stay_precise_in_sixteen_bits(attention: str) -> None:
+def test_sums_stay_precise_in_sixteen_bits(fields: dict[str, Any]) -> None:
     """In a model of bfloat16, and in one that autocast computes in it."""
-    config = small_config(attention)
+    config = small_config(**fields)
     for dtype in (torch.bfloat16, torch.float32):
         decoder = small_decoder(config, dtype)
         tokens = random_tokens(config, 2, 22)
@@ -266,7 +306,7 @@ def test_sums_stay_precise_in_sixteen_bits(attention: str) -> None:
             latents = torch.cat((latents, decoder.read(tokens[:, 4:], after_one)[0]), dim=1)
         assert latents.isfinite().all() and latents.dtype == dtype
         for layer in state.layers:
-            for name in SUMS.get(attention, []):
+            for name in SUMS.get(config.attention, []):
                 assert layer[name].dtype == torch.float32
                 rounded = layer[name].bfloat16().float()
                 assert not torch.equal(layer[name], rounded), "computed in sixteen bits"

@@ -180,7 +180,7 @@ FEW = 16
 """Most queries for which keys are left where they are: to copy them into one row takes longer than to look at them."""
 
 
-def _joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def joined(seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Keys and values one after another."""
     if len(seen) == 1:
         return seen[0]
@@ -249,7 +249,7 @@ class Attention(nn.Module):
         """
         seen = [pair for pair in seen if pair[0].shape[2]]
         if q.shape[2] > FEW or q.is_cuda or (masks and len(masks) > 1):
-            seen = [_joined(seen)]
+            seen = [joined(seen)]
         if visible is not None:
             keys = sum(k.shape[2] for k, _ in seen)
             everything = Mask(visible.new_ones(q.shape[2], keys), always=keys)
@@ -266,7 +266,7 @@ class Attention(nn.Module):
     def _mix(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
         if self._written_out(q, sum(k.shape[2] for k, _ in seen)):
             return self._explicit(q, seen, mask)
-        (k, v), grouped = _joined(seen), self.kv_heads != self.heads
+        (k, v), grouped = joined(seen), self.kv_heads != self.heads
         if q.dtype == torch.bfloat16 and not (q.is_cuda or q.requires_grad):
             return self._head_by_head(q, k, v, mask)
         allowed = None if mask is None else mask.allowed
@@ -279,7 +279,7 @@ class Attention(nn.Module):
 
     def _explicit(self, q: Tensor, seen: Sequence[tuple[Tensor, Tensor]], mask: Mask | None) -> Tensor:
         """Attention in plain products; it keeps its probabilities for a gradient."""
-        grouped = self._grouped(self._scaled(q))
+        grouped = self._grouped(self.scaled(q))
         scores = [grouped @ k.to(q.dtype).mT for k, _ in seen]
         joined = torch.cat(scores, dim=-1) if len(scores) > 1 else scores[0]
         if mask is not None:
@@ -293,7 +293,7 @@ class Attention(nn.Module):
 
         Products of one head take keys out of a longer row as they lie; those of several heads would copy them.
         """
-        grouped, k, v = self._grouped(self._scaled(q)), k.to(q.dtype), v.to(q.dtype)
+        grouped, k, v = self._grouped(self.scaled(q)), k.to(q.dtype), v.to(q.dtype)
         attended = []
         for row in range(len(q)):
             own, first, end = (None, 0, 0) if mask is None else mask.of_row(row)
@@ -305,7 +305,8 @@ class Attention(nn.Module):
                 attended.append(scores.softmax(dim=-1) @ values[head])
         return self._ungrouped(torch.stack(attended).unflatten(0, (len(q), -1)))
 
-    def _scaled(self, q: Tensor) -> Tensor:
+    def scaled(self, q: Tensor) -> Tensor:
+        """Queries that need only be multiplied with keys to be scores."""
         return q * (self.scale or self.head_width**-0.5)
 
     def _grouped(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from famcli.models.attention import Attention, Geometry, rotate
+from famcli.models.attention import Attention, Geometry, joined, rotate
 from famcli.models.config import ModelConfig
 from famcli.models.memories.base import Block
 from famcli.models.state import LayerState
@@ -88,17 +88,33 @@ class Layer(nn.Module):
         state |= changed
         if at.completes:
             extra = latents[:, at.count :] if latents is not None else None
-            state |= memory.write(Block(*block, inputs, extra), state, self, at)
+            state |= memory.write(Block(*block, inputs, extra, keys[:, :, at.count :]), state, self, at)
         return latents
 
     def _attend(self, normed: Tensor, seen: list[tuple[Tensor, Tensor]], state: LayerState, at: Geometry) -> Tensor:
         memory = self.config.memory
+        if memory.attends:
+            return self.attention.project(self._attend_as_memory(normed, seen, state, at))
         visible = memory.visible(state, at.parts)
         if not memory.mixes:
             return self.attention.attend(self.attention.queries(normed, at.tokens), seen, at.masks, visible)
         plain = self.attention.queries(normed, None)
         heads = self.attention.heads_of(rotate(plain, at.tokens), seen, at.masks, visible)
         return self.attention.project(memory.mix(heads, plain, state, self))
+
+    def _attend_as_memory(
+        self, normed: Tensor, seen: list[tuple[Tensor, Tensor]], state: LayerState, at: Geometry
+    ) -> Tensor:
+        """What ``Memory.attend`` makes of each run of queries: [b, h, t, k]."""
+        memory, queries = self.config.memory, self.attention.queries(normed, at.tokens)
+        keys, values = joined(seen)
+        if at.masks is None:
+            return memory.attend(queries, (keys, values), None, state, self)
+        heads = []
+        for run, mask in zip(queries.split([mask.queries for mask in at.masks], dim=2), at.masks, strict=True):
+            own = slice(0, mask.seen.shape[1])
+            heads.append(memory.attend(run, (keys[:, :, own], values[:, :, own]), mask.seen, state, self))
+        return torch.cat(heads, dim=2)
 
     def alone(self, x: Tensor, at: Geometry, start: int, visible: Tensor | None = None) -> Tensor:
         """Latents one layer up that attend to one another alone, all to all: [b, n, d] -> same.

@@ -12,7 +12,7 @@ from famcli.models.config import ModelConfig
 from famcli.models.masks import QUERY_RUN
 from famcli.models.memories.base import Memory, Products
 
-_OWN_WORK = ("write", "mix", "beside", "before", "echo", "noted", "along", "complete")
+_OWN_WORK = ("write", "mix", "beside", "before", "echo", "noted", "along", "attend", "complete")
 
 
 def known(config: ModelConfig) -> bool:

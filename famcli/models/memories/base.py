@@ -53,12 +53,14 @@ class Block:
         keys, values: [b, g, B, k] of its tokens, the keys turned to positions 0 .. B-1.
         inputs: [b, B, w] what ``Memory.noted`` made of its tokens, where the memory ``needs_inputs``.
         extra: [b, m, d] the layer's outputs at the memory's extra positions, where it has any.
+        extra_keys: [b, g, m, k] the keys at these positions, turned to B .. B+m-1.
     """
 
     keys: Tensor
     values: Tensor
     inputs: Tensor | None = None
     extra: Tensor | None = None
+    extra_keys: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Memory:
         whole: the text has no blocks; keys and values of all of it stay, and the state grows.
         needs_inputs: ``write`` is given the block's normed inputs, or what ``noted`` makes of them.
         mixes: ``mix`` is called; the queries before their rotation are kept for it.
+        attends: ``attend`` is called in place of one softmax over all keys.
         chooses: its weights choose what is kept, so that the loss of a text has no gradient for them.
         untrained: what stands beside every score where nobody has trained the memory's weights.
         carried: names of the state's tensors that hold what was read. Training hands them from step to step.
@@ -105,6 +108,7 @@ class Memory:
     whole: ClassVar[bool] = False
     needs_inputs: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
+    attends: ClassVar[bool] = False
     chooses: ClassVar[bool] = False
     untrained: ClassVar[str] = "untrained memory"
     carried: ClassVar[tuple[str, ...]] = ()
@@ -168,8 +172,8 @@ class Memory:
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The products of ``write`` in one layer, for the block that ``blocks`` others came before.
 
-        A class that overrides ``write``, ``mix``, ``beside``, ``before``, ``echo``, ``noted``, ``along`` or
-        ``complete`` and not this has products that are not known.
+        A class that overrides ``write``, ``mix``, ``beside``, ``before``, ``echo``, ``noted``, ``along``,
+        ``attend`` or ``complete`` and not this has products that are not known.
         """
         return Products()
 
@@ -178,7 +182,8 @@ class Memory:
         return Products()
 
     def mix_products(self, config: Shape) -> Products:
-        """The products of ``mix`` and ``beside`` in one layer, for one token or extra position."""
+        """The products of ``mix`` and ``beside`` in one layer, for one token or extra position, and of ``attend`` those
+        beside its own two with ``keys`` and ``values``."""
         return Products()
 
     def along_products(self, config: Shape, tokens: int, output: bool) -> Products:
@@ -239,6 +244,20 @@ class Memory:
         ``queries`` [b, h, t, k] are not turned to their positions. Only called where the memory ``mixes``.
         """
         return attended
+
+    def attend(self, queries: Tensor, own: KeysValues, seen: Tensor | None, state: State, layer: LayerView) -> Tensor:
+        """Attention's output [b, h, t, k] for ``queries`` [b, h, t, k], which are turned to their positions.
+
+        Args:
+            queries: of tokens, and of extra positions.
+            own: keys and values [b, g, n, k] of the ``slots`` and of the block so far.
+            seen: [t, n] which of them each query sees; ``None``: all.
+            state: of the layer.
+            layer: with the attention.
+
+        Only called where the memory ``attends``, which then has no ``visible``.
+        """
+        raise NotImplementedError
 
     def beside(self, attended: Tensor, inputs: Tensor, state: State, layer: LayerView) -> Tensor:
         """Attention's output [b, t, d], after its projection, with what the memory makes of the same normed ``inputs``

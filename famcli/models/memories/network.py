@@ -80,6 +80,10 @@ class Projections(Protocol):
         """One softmax over all keys, brought back to the model's width: q [b, h, t, k] -> [b, t, d]."""
         ...
 
+    def scaled(self, q: Tensor) -> Tensor:
+        """Queries that need only be multiplied with keys to be scores."""
+        ...
+
     def project(self, heads: Tensor) -> Tensor:
         """[b, h, t, k] -> [b, t, d]."""
         ...
