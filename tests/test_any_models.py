@@ -16,6 +16,7 @@ from torch import Tensor
 from famcli.checkpoints.registry import find_checkpoint, find_model, load_model
 from famcli.errors import UserError
 from famcli.evaluation.record import RunRecord
+from famcli.evaluation.recorded_model import context_of
 from famcli.evaluation.runner import evaluate
 from famcli.models.transformers_stream import COPIED, NONE, SINGLE, Facts, TransformersStream
 from famcli.task import Task, load_task
@@ -191,6 +192,21 @@ def test_texts_beyond_the_context_are_refused(checkpoint: Path, tmp_path: Path) 
     model = load_model(f"hf:{checkpoint},max_position_embeddings=512", "cpu", "float32")
     with pytest.raises(UserError, match="more than the context of 512"):
         evaluate(model, load_task("passkey", {"lengths": "600", "trials": "1"}), results=tmp_path)
+
+
+def test_the_context_is_that_of_our_own_decoder_and_a_run_beyond_it_is_warned_of(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = load_task("passkey", {"lengths": "600", "trials": "1"})
+    found = []
+    for spec in (f"hf:{checkpoint},max_position_embeddings=512", f"{checkpoint},trained_context=512"):
+        model = load_model(spec, "cpu", "float32")
+        found.append(evaluate(model, task, results=tmp_path, max_context=1000))
+        assert "1 of 1 prompts are longer than the 512 tokens" in caplog.text
+        caplog.clear()
+    assert [context_of(record) for record in found] == [512, 512]
+    evaluate(model, load_task("passkey", {"lengths": "400", "trials": "1"}), results=tmp_path, max_context=1000)
+    assert caplog.text == ""
 
 
 def test_in_16_bits_rounding_is_told_from_a_state_that_is_lost(checkpoint: Path, tmp_path: Path) -> None:

@@ -292,6 +292,29 @@ def test_options_on_the_command_line_replace_those_of_a_suite(capsys: pytest.Cap
     assert {(cell["length"], cell["n"]) for run in runs for cell in run["cells"]} == {(400, 1)}
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "--task", "passkey", "--model", "fam", "--model", "bswa", "--baseline", "b.json"],
+        ["compare", "--format", "csv", "--format", "json"],
+        ["eval", "--task", "passkey", "--model", "fam", "--seed", "1", "--seed", "1"],
+    ],
+)
+def test_of_two_values_for_one_none_is_chosen_in_silence(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    assert "is given 2 times" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("models")
+def test_a_task_that_is_asked_for_twice_runs_once(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", *("--task", "passkey") * 2, "--model", "fam", "-o", "lengths=400", "-o", "trials=1", "--json"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["runs"]) == 1 and "asked for twice" in err
+
+
 def test_memories_are_listed_with_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "memories", "--json"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["memories"]}

@@ -19,7 +19,7 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise UserError(
             f"'{printable(name)}' cannot be the name of a model",
-            "a name has at most 40 letters, digits, and . _ + -, and begins with a letter or digit",
+            "a name has at most 40 letters from a to z, digits, and . _ + -, and begins with a letter or digit",
         )
 
 

@@ -124,6 +124,8 @@ def load_model(spec: str, device: str = "auto", dtype: str = "auto") -> LoadedMo
     Raises:
         UserError: there is no such model, device or dtype, or its files are not usable.
     """
+    if not isinstance(spec, str):
+        raise UserError(f"a model is named by a text, not by {type(spec).__name__}", 'for example: "fam-tiny"')
     source = find_model(spec)
     where = pick_device(device)
     return source.load(where, pick_dtype(dtype, where, source))

@@ -72,12 +72,13 @@ class TaskChoice:
         """
         if not self.tasks and not self.suites:
             raise UserError("no task given", f"for example: {example}")
-        from famcli.evaluation.choice import Given, TaskEntry, choose_tasks
+        from famcli.evaluation.choice import Given, TaskEntry, choose_tasks, once_each
 
         entries = [TaskEntry(task) for task in self.tasks]
         entries += [entry for suite in self._suites for entry in suite.entries]
         given = Given(parse_options(self.options), self.data, self.split, self.limit, self.limit_documents)
-        return choose_tasks(entries, given, leaves_out=leaves_out, all_leave_out=all_leave_out, note=tell)
+        found = choose_tasks(entries, given, leaves_out=leaves_out, all_leave_out=all_leave_out, note=tell)
+        return list(once_each(found, tell))
 
 
 def task_options(function: Function) -> Function:

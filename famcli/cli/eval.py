@@ -15,7 +15,7 @@ from famcli.cli.dry_run import dry_run as show_dry_run
 from famcli.cli.naming import check_names, with_name
 from famcli.cli.options import as_json, models_option
 from famcli.cli.running import Checked, RunSettings, check_model, load, outline, run, run_options
-from famcli.cli.saying import say_json, tell
+from famcli.cli.saying import say, say_json, tell
 from famcli.errors import UserError
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def command(
         from famcli.cli.run_summary import print_runs
 
         print_runs(records)
+        for one in left_out:
+            say(f"left out: {one['model']} on {one['task']}: {one['why']}")
     if opens:
         from famcli.cli.serving import open_report
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import click
+
+from famcli.errors import UserError
 
 _HELD = "\u2011"
 """Stands for a hyphen while text is folded, which is done after hyphens of the usual kind alone."""
@@ -32,8 +36,29 @@ class Context(click.Context):
 
 
 def whole_words(command: click.Command) -> click.Command:
-    """The command, whose help, and that of the commands in it, is written by ``Formatter``."""
+    """The command, whose help, and that of the commands in it, is written by ``Formatter``.
+
+    An option that takes one value and is given twice is refused; Click keeps the last in silence.
+    """
     command.context_class = Context
-    for inner in command.commands.values() if isinstance(command, click.Group) else ():
-        whole_words(inner)
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            whole_words(inner)
+    else:
+        setattr(command, "make_parser", partial(_parser_of_one_value, command))  # noqa: B010  # mypy wants a method
     return command
+
+
+def _parser_of_one_value(command: click.Command, ctx: click.Context) -> Any:
+    parser = type(command).make_parser(command, ctx)
+    parse = parser.parse_args
+
+    def parse_args(args: list[str]) -> Any:
+        opts, rest, order = parse(args)
+        for option in order:
+            if isinstance(option, click.Option) and not (option.multiple or option.is_flag) and order.count(option) > 1:
+                raise UserError(f"{max(option.opts, key=len)} is given {order.count(option)} times", "give it once")
+        return opts, rest, order
+
+    setattr(parser, "parse_args", parse_args)  # noqa: B010
+    return parser

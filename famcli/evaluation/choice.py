@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from famcli.errors import UserError, printable, unknown_name
 from famcli.task import Task, is_file, load_task, load_typed_task
@@ -129,6 +130,18 @@ def choose_tasks(
         )
         for task, entry, own in zip(tasks, entries, typed, strict=True)
     ]
+
+
+def once_each(chosen: Sequence[ChosenTask], note: Callable[[str], None]) -> Iterator[ChosenTask]:
+    """What is asked for twice, alike in all, is run once."""
+    seen = list[tuple[Any, ...]]()
+    for one in chosen:
+        alike = (type(one.task), one.task.options, one.limit, one.limit_documents, one.leaves_out)
+        if alike in seen:
+            note(f"task {one.task.name} is asked for twice, and runs once")
+        else:
+            seen.append(alike)
+            yield one
 
 
 def _takes(task: Task, option: str) -> bool:

@@ -24,6 +24,7 @@ from famcli.evaluation.record import (
     load_record,
     spelled,
 )
+from famcli.evaluation.recorded_model import config_of
 from famcli.files import content_sha256, source_sha256, user_path
 from famcli.seams import SpecialTokens, has_seams
 from famcli.task import Task
@@ -76,6 +77,9 @@ def new_record(
     )
     if model.spec != model.name:
         record.model["spec"] = model.spec
+    longest = model.stream.longest_text
+    if longest is not None and model.stream.receptive_field is None and config_of(record) is None:
+        record.model["longest_text"] = longest
     run_id = _run_id(record, model.stream, model.device.type, model.tokenizer)
     if shard:
         record.shard = shard.fields(run_id, task)

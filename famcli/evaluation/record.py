@@ -29,12 +29,14 @@ RECORD_NAME = "run.json"
 
 class _NamedFields(TypedDict, total=False):
     spec: str
+    longest_text: int
 
 
 class ModelFields(_NamedFields):
     """The model: ``config`` is its whole ``ModelConfig``, ``receptive_field`` is in tokens, null if unbounded.
 
     ``spec`` is what was given to ``--model``, where the user gave the model another ``name``.
+    ``longest_text`` is what a model of others that sees all of a text was made to read, in tokens, where that is known.
     ``fam`` says ``no FAM adapter``, or what another memory says, where nobody trained the memory's weights; else null.
     """
 

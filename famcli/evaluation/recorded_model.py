@@ -16,6 +16,8 @@ def config_of(record: RunRecord) -> ModelConfig | None:
 
 
 def context_of(record: RunRecord) -> int | None:
-    """The longest text that a model with ``full`` attention was trained on; ``None`` for any other, or not known."""
+    """The longest text that a model that sees all of it was made to read; ``None`` for any other, or not known."""
+    if (told := record.model.get("longest_text")) is not None:
+        return told
     config = config_of(record)
     return config.trained_context if config and config.memory.whole else None

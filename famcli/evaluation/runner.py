@@ -139,6 +139,7 @@ def evaluate(
     skips = Skips(on_error, tell)
     drawn = settings.draw(task, model.tokenizer, model.stream.longest_text, skips, tell)
     samples, planned, record.left_out = drawn.samples, drawn.planned, drawn.left_out
+    _warn_of_long(planned, model.stream.longest_text, tell)
     if record.shard:
         record.shard["places"] = drawn.places
     if isinstance(model.stream, Remote):
@@ -212,6 +213,16 @@ def _say_lacking_prompts(record: RunRecord, tell: Callable[[str], None]) -> None
         tell(
             f"the run is finished and has the prompts of {kept} of {record.samples} samples; "
             "--keep-prompts --fresh answers again and keeps all"
+        )
+
+
+def _warn_of_long(planned: Sequence[Planned], longest: int | None, tell: Callable[[str], None]) -> None:
+    """Of prompts that ``--max-context`` lets grow beyond what the model was made to read."""
+    count = sum(p.prompt_tokens > longest for p in planned) if longest is not None else 0
+    if count:
+        tell(
+            f"{count:,} of {len(planned):,} prompts are longer than the {longest:,} tokens that the model was made to "
+            "read: how it answers them says little of it"
         )
 
 

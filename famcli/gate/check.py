@@ -141,9 +141,8 @@ def refuse(matched: Iterable[Matched], where: str) -> None:
         elif one.differences:
             wrong.append(f"{name}: {'; '.join(one.differences)}")
     if wrong:
-        lines = "".join(f"\n  {line}" for line in wrong)
         raise UserError(
-            f"not comparable to the baseline {where} (the run's first):{lines}",
+            f"not comparable to the baseline {where} (the run's, then the baseline's): {' / '.join(wrong)}",
             "if the baseline is to change, repeat the command with --update",
         )
 
