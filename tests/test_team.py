@@ -314,3 +314,20 @@ def test_one_process_does_without_accelerate(tmp_path: Path) -> None:
     program = f"import sys; from famcli.cli.main import main; assert main({words!r}) == 0; "
     done = subprocess.run([sys.executable, "-c", program + "sys.exit('accelerate' in sys.modules)"])
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("sizes", [{}, {"WORLD_SIZE": "2"}])
+def test_without_accelerate_it_is_said_what_to_install(
+    sizes: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "accelerate"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    for name, value in sizes.items():
+        monkeypatch.setenv(name, value)
+    recipe = write_recipe(tmp_path / "how.yaml")
+    words = ["--recipe", str(recipe), "--output", str(tmp_path / "out"), "--device", "cpu", "--processes", "2"]
+    assert main(["train", *words]) == 2
+    error = capsys.readouterr().err
+    assert "accelerate" in error and "hint: pip install 'famcli[train]'" in error
+    assert not (tmp_path / "out").exists()
