@@ -348,10 +348,10 @@ class TestPlainProducts:
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("count", [1, 5, 40])
-    @pytest.mark.parametrize("narrowed", [False, True])
+    @pytest.mark.parametrize("shown", [None, 0.5, 1.0])
     @torch.no_grad()
     def test_equal_the_kernel(
-        self, dtype: torch.dtype, count: int, narrowed: bool, monkeypatch: pytest.MonkeyPatch
+        self, dtype: torch.dtype, count: int, shown: float | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(attention, "FEW", 8)
         monkeypatch.setattr(masks, "QUERY_RUN", 16)
@@ -366,7 +366,7 @@ class TestPlainProducts:
         lengths = [*(part.count for part in parts), 7 + count]
         seen = [(drawn(2, length), drawn(2, length)) for length in lengths]
         made = masks.block_masks(parts, 7, count, window=15, device=torch.device("cpu"))
-        visible = torch.rand(2, 23, generator=generator) < 0.5 if narrowed else None
+        visible = None if shown is None else torch.rand(2, 23, generator=generator) < shown
         queries = drawn(6, count)
         found = own.heads_of(queries, seen, made, visible)
         places = torch.cat((torch.full((3,), 1000), torch.arange(-20, 7 + count)))
