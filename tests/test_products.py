@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made_memories import HOOKS
@@ -12,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from famcli.models import masks, products
 from famcli.models.config import ModelConfig
 from famcli.models.memories import gated_delta
-from famcli.models.products import chunk, decoding_values, known, reading, whole_chunks
+from famcli.models.products import chunk, decoding_bytes, known, reading, whole_chunks
 
 MORE = {
     "fam-rank": small_config("fam", fam_rank=3, sinks=1, fam_ffn=False, memory_segments=2),
@@ -88,4 +90,6 @@ def test_decoding_meets_each_weight_and_each_key_it_sees(kind: str) -> None:
     state = decoder.start(1)
     state = decoder.prefill(random_tokens(config, 1, 22), state)
     seen = {"full": 22, "bswa-M1": 4 + 2, "fam-M1": 4 + 2 + 2}[kind]
-    assert decoding_values(config, 22) == weights + config.layers * 2 * config.kv_heads * config.head_width * seen
+    keys = config.layers * 2 * config.kv_heads * config.head_width * seen
+    assert decoding_bytes(config, 22, 4) == 4 * (weights + keys)
+    assert decoding_bytes(replace(config, weights="int8"), 22, 2) == weights + 2 * keys

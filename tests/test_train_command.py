@@ -149,6 +149,8 @@ def test_resumed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> No
         (["--model", "base", "--output", "base"], {}, "base holds a model, which training would", "another --out"),
         (["--model", "base", "--output", "base/model.safetensors/x"], {}, "cannot write results", "another --output"),
         (["--model", "base,adapter=x"], {}, "has an adapter already", "base model"),
+        (["--model", "base,weights=int8"], {}, "weights=int8 are rounded, and cannot be trained", "leave the field"),
+        ([], {"model": {"weights": "int8"}, "lora": ...}, "weights=int8 are rounded, and cannot be trained", ""),
         (["--model", "base"], {"phases": [{"steps": 1, "mixture": {"qa": 1}, "blocks": 1, "learning_rate": 1}]},
          "mixes questions about documents in", "--qa FILE.jsonl"),
         (["--model", "base"], {"phases": [{"steps": 1, "mixture": {"text": 1}, "blocks": 1, "learning_rate": 1}]},
@@ -160,9 +162,9 @@ def test_what_is_wrong_is_said_with_the_way_out(
     args: list[str], changes: dict[str, Any], message: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_small(Path("base"), "fam", block_size=16)
-    if changes.get("model") == "SHAPE":
+    if changes.get("model") in ("SHAPE", {"weights": "int8"}):
         shape = {"vocab_size": 257, "width": 8, "layers": 1, "heads": 1, "kv_heads": 1, "head_width": 4, "ffn_width": 8}
-        changes = {**changes, "model": shape}
+        changes = {**changes, "model": shape if changes["model"] == "SHAPE" else {**shape, **changes["model"]}}
     assert train(*args, **changes) == 2
     error = capsys.readouterr().err
     assert message in error and hint in error

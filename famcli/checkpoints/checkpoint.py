@@ -21,6 +21,7 @@ from famcli.checkpoints.tokenizer import Tokenizer
 from famcli.checkpoints.weights import Stored, combined_sha256
 from famcli.errors import UserError
 from famcli.files import save_tensors, write_text
+from famcli.models import int8
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 
@@ -83,7 +84,11 @@ def save_checkpoint(
         directory: made where it is missing; a checkpoint there is replaced.
         extra: further entries of ``config.json``, for instance the recipe; JSON values.
         dtype: what the tensors are stored as.
+
+    Raises:
+        UserError: its weights are rounded.
     """
+    decoder.config.refuse_rounded("saved")
     names: dict[str, Any] = {"tokenizer": tokenizer.name}
     if isinstance(tokenizer, HubTokenizer):
         names = {"tokenizer": "tokenizer.json", **tokenizer.save(directory)}
@@ -190,21 +195,40 @@ def load_decoder(
         placement: the device of each layer, where they are to be spread; see ``placement.place_layers``.
 
     Raises:
-        UserError: the weights do not fit ``config``, or a file cannot be read.
+        UserError: the weights do not fit ``config``, a file cannot be read, or they are to be rounded and cannot be.
     """
     check_fits(checkpoint, config)
+    int8.check_place(config, device, dtype)
+    if placement:
+        config.refuse_rounded("spread over devices")
     decoder = empty_decoder(config, PlacedDecoder if placement else Decoder)
     wanted = decoder.state_dict().keys()
-    tensors = {}
+    tensors = dict[str, Tensor]()
     for name, stored in checkpoint.tensors.items():
-        if name in wanted:
+        if int8.is_rounded(name, wanted):
+            tensors |= _rounded(name, stored, device)
+        elif name in wanted:
             layer = re.match(r"layers\.(\d+)\.", name) if placement else None
             tensors[name] = stored.read(placement[int(layer[1])] if placement and layer else device, dtype)
     if lacking := checkpoint.lacks_memory(config):
-        begun = _untrained_memory(config, tensors["embedding.weight"])
+        embedding = tensors["embedding.weight"]
+        if config.weights == "int8":
+            embedding = int8.restored(embedding, tensors["embedding.weight_scale"])
+        begun = _untrained_memory(config, embedding)
         tensors |= {name: begun[name].to(device, dtype) for name in lacking}
     decoder.load_state_dict(tensors, assign=True)
     return decoder.eval()
+
+
+def _rounded(name: str, stored: Stored, device: torch.device) -> dict[str, Tensor]:
+    """A matrix in 8 bits, straight from the values as they are stored, not from these in bfloat16."""
+    weight = stored.read(device, torch.float32)
+    if not weight.isfinite().all():
+        raise UserError(
+            f"{stored.file}: tensor '{stored.name}' has values that are no finite numbers, which 8 bits cannot hold",
+            "leave weights=int8 out",
+        )
+    return int8.as_kept(name, weight)
 
 
 def memory_weights(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
@@ -249,4 +273,6 @@ def empty_decoder(config: ModelConfig, kind: type[Decoder] = Decoder) -> Decoder
 
 @lru_cache(maxsize=16)
 def _expected_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in empty_decoder(config).state_dict().items()}
+    """As weights are stored, whatever becomes of them when they are read."""
+    decoder = empty_decoder(dataclasses.replace(config, weights="float"))
+    return {name: tuple(tensor.shape) for name, tensor in decoder.state_dict().items()}

@@ -290,14 +290,23 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device, source: Source) -> torch.dtype:
-    """The dtype for one of ``DTYPES``, see ``load_model``; raises ``UserError`` for any other."""
+    """The dtype for one of ``DTYPES``, see ``load_model``.
+
+    Raises:
+        UserError: it is none of them, or the model cannot be computed in it on this device.
+    """
     import torch
+
+    from famcli.models.int8 import check_place
 
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     if dtype == "auto":
         dtype = "bfloat16" if device.type == "cuda" and source.half_precision else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    picked = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    if isinstance(source, CheckpointSource):
+        check_place(source.config, device, picked)
+    return picked
 
 
 @dataclass(frozen=True)

@@ -196,15 +196,17 @@ def check_model(spec: str, tasks: Sequence[ChosenTask], settings: RunSettings) -
     """Finds a model, and makes sure that every task has samples for it that fit.
 
     Raises:
-        UserError: the device is not there, there is no such model, or a task does not fit it and is not to be left out.
+        UserError: the device is not there, there is no such model, it cannot be computed there in this dtype, or a task
+            does not fit it and is not to be left out.
     """
-    from famcli.checkpoints.registry import find_model, pick_device
+    from famcli.checkpoints.registry import find_model, pick_device, pick_dtype
     from famcli.evaluation.several import check_tasks
     from famcli.machine.peak import program
 
-    pick_device(settings.device)
+    device = pick_device(settings.device)
     program()  # now that all of it is imported, however many models follow
     source = find_model(spec)
+    pick_dtype(settings.dtype, device, source)
     fitting, left_out = check_tasks(tasks, source.tokenizer, source.longest_text, settings.of_runs)
     if not fitting:
         name, why = left_out[0]

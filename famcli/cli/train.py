@@ -237,7 +237,7 @@ def _readable_recorded(line: dict[str, Any], steps: int) -> str:
 def _find_base(spec: str, alone: bool) -> tuple[str, ModelConfig]:
     """The name of a model without the changes to it, a directory's in full, and its own config.
 
-    ``alone``: what is trained is an adapter, and a base that is an adapter itself is refused.
+    ``alone``: what is trained is an adapter, and a base that is an adapter itself is refused. So are rounded weights.
     """
     from famcli.checkpoints.registry import adapter_of, find_checkpoint, split_spec
     from famcli.files import user_path
@@ -246,6 +246,7 @@ def _find_base(spec: str, alone: bool) -> tuple[str, ModelConfig]:
     directory = user_path(name)
     if alone and ("adapter" in overrides or adapter_of(name)):
         raise UserError(f"'{spec}' has an adapter already", "an adapter is trained on a base model: name that")
+    find_checkpoint(spec).config.refuse_rounded("trained")
     return str(directory.resolve()) if directory.exists() else name, find_checkpoint(name).config
 
 

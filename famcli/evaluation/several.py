@@ -136,11 +136,12 @@ def _load(
     where = pick_device(device)
     program()  # before the first model is opened
     source = find_model(spec)
+    picked = pick_dtype(dtype, where, source)
     fitting = _fitting(source.name, tasks, source.tokenizer, source.longest_text, settings)
     if source.untrained_memory:
         logger.warning("warning: %s: %s: nobody has trained its memory", source.name, source.untrained_memory)
     beside = held_beside()
-    return replace(source.load(where, pick_dtype(dtype, where, source)), beside=beside), fitting
+    return replace(source.load(where, picked), beside=beside), fitting
 
 
 def _run(model: LoadedModel, chosen: ChosenTask, settings: Settings, progress: bool) -> RunRecord:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.models.config import ModelConfig
+from famcli.models.int8 import linear
 from famcli.models.masks import Mask
 from famcli.models.memories.base import Part
 
@@ -200,10 +201,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
         self.scale = config.attention_scale
-        self.q_proj = nn.Linear(config.width, self.heads * self.head_width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.width, self.kv_heads * self.head_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.width, self.kv_heads * self.head_width, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(self.heads * self.head_width, config.width, bias=False)
+        self.q_proj = linear(config, config.width, self.heads * self.head_width, config.qkv_bias)
+        self.k_proj = linear(config, config.width, self.kv_heads * self.head_width, config.qkv_bias)
+        self.v_proj = linear(config, config.width, self.kv_heads * self.head_width, config.qkv_bias)
+        self.o_proj = linear(config, self.heads * self.head_width, config.width)
         self.over_heads = config.qk_norm == "width"
         self.q_norm = self._norm(config, self.heads)
         self.k_norm = self._norm(config, self.kv_heads)

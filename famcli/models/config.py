@@ -60,6 +60,8 @@ class ModelConfig:
         global_every: with ``local_window`` and n here, layers n, 2n, ... are not local; 0 where all are.
         local_layers: in place of ``global_every``, a letter a layer: ``l`` where it is local, ``g`` where it is not.
         trained_context: longest text in tokens that ``full`` attention was trained on, where known.
+        weights: ``float``, in the dtype of the computation; or ``int8``, matrices and token embeddings rounded to 8
+            bits a value with a scale a row, see ``int8.py``. Norms, biases and the memory's own weights are not.
     """
 
     vocab_size: int
@@ -90,6 +92,7 @@ class ModelConfig:
     local_layers: str | None = None
     tie_embeddings: bool = True
     trained_context: int | None = None
+    weights: Literal["float", "int8"] = "float"
     memory: Memory = None  # type: ignore[assignment]  # that of ``attention`` with its defaults
 
     def __post_init__(self) -> None:
@@ -133,6 +136,11 @@ class ModelConfig:
         if self.local_layers is not None:
             return self.local_window is not None and self.local_layers[layer] == "l"
         return self.local_window is not None and not (self.global_every and (layer + 1) % self.global_every == 0)
+
+    def refuse_rounded(self, what: str) -> None:
+        """Raises ``UserError`` where weights are rounded: they cannot be ``what``, for instance ``trained``."""
+        if self.weights != "float":
+            raise UserError(f"weights={self.weights} are rounded, and cannot be {what}", "leave the field weights out")
 
     @property
     def window(self) -> int | None:

@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from famcli.errors import UserError
 from famcli.files import source_sha256
 from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, rope_frequencies
 from famcli.models.config import ModelConfig, default_of
 from famcli.models.cost import state_values_per_token
+from famcli.models.int8 import embedding, linear, pattern, tied_logits
 from famcli.models.layer import Layer
 from famcli.models.masks import Mask, block_masks
 from famcli.models.memories.base import Part
@@ -41,10 +41,10 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.embedding = embedding(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head = None if config.tie_embeddings else linear(config, config.width, config.vocab_size)
         for name, rows in config.memory.embeddings(config).items():
             self.register_parameter(name, nn.Parameter(torch.empty(rows, config.width)))
         self.position_offset = 0
@@ -95,8 +95,9 @@ class Decoder(nn.Module):
 
     @property
     def description(self) -> dict[str, Any]:
-        """The whole config."""
-        return self.config.as_mapping()
+        """The whole config; ``weights`` is left out where it is ``float``, as older records have no such field."""
+        found = self.config.as_mapping()
+        return found if self.config.weights != "float" else {k: v for k, v in found.items() if k != "weights"}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Decoder(nn.Module):
         """Bytes of one stream's state after so many tokens."""
         with torch.no_grad():
             start = self.start(1).nbytes
-        return start + state_values_per_token(self.config) * tokens * self.embedding.weight.dtype.itemsize
+        return start + state_values_per_token(self.config) * tokens * pattern(self.embedding).dtype.itemsize
 
     def load_state(self, path: Path) -> tuple[StreamState, dict[str, str], dict[str, Tensor]]:
         """See ``StreamModel.load_state``."""
@@ -218,7 +219,7 @@ class Decoder(nn.Module):
             carried: what the memory begins with instead of its learned beginning, see ``carry`` (random state passing,
                 appendix B.2.3).
         """
-        config, memory, like = self.config, self.config.memory, self.embedding.weight
+        config, memory, like = self.config, self.config.memory, pattern(self.embedding)
         length = 0 if memory.whole else config.block_size
         layers: list[LayerState] = []
         for _ in range(config.layers):
@@ -320,7 +321,7 @@ class Decoder(nn.Module):
 
     def logits(self, latents: Tensor) -> Tensor:
         """[..., d] from ``read`` -> [..., vocabulary]; ask only for the positions that are needed."""
-        return F.linear(latents, self.embedding.weight) if self.head is None else self.head(latents)
+        return tied_logits(self.embedding, latents) if self.head is None else self.head(latents)
 
     def _within_blocks(self, tokens: Tensor, state: StreamState) -> Sequence[Tensor]:
         """``tokens`` cut where blocks end."""
@@ -359,7 +360,7 @@ class Decoder(nn.Module):
         return {local: self._geometry(tokens_read, count, local, blocks) for local in self._rotary}
 
     def _geometry(self, tokens_read: int, count: int, local: bool, blocks: int | None = None) -> Geometry:
-        config, memory, like = self.config, self.config.memory, self.embedding.weight
+        config, memory, like = self.config, self.config.memory, pattern(self.embedding)
         rotary, size = self._rotary[local], config.block_size
         offset = tokens_read if memory.whole else tokens_read % size
         if blocks is None:
@@ -392,7 +393,7 @@ class Decoder(nn.Module):
 
     def _block_masks(self, local: bool, parts: tuple[Part, ...], offset: int, count: int) -> list[Mask] | None:
         """The masks of whole blocks repeat from block to block, so the last ones are kept."""
-        device = self.embedding.weight.device
+        device = self.device
         key = (parts, offset, count, device)
         if local not in self._masks or self._masks[local][0] != key:
             window = self.config.local_window if local else None

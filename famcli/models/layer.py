@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from famcli.models.attention import Attention, Geometry, joined, rotate
 from famcli.models.config import ModelConfig
+from famcli.models.int8 import linear
 from famcli.models.memories.base import Block
 from famcli.models.state import LayerState
 
@@ -20,9 +21,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.up_proj = nn.Linear(config.width, config.ffn_width, bias=False)
-        self.down_proj = nn.Linear(config.ffn_width, config.width, bias=False)
+        self.gate_proj = linear(config, config.width, config.ffn_width)
+        self.up_proj = linear(config, config.width, config.ffn_width)
+        self.down_proj = linear(config, config.ffn_width, config.width)
         self.tanh_gelu = config.activation == "gelu"
 
     def forward(self, x: Tensor) -> Tensor:

@@ -113,16 +113,16 @@ def _dense(config: ModelConfig) -> tuple[int, int, int]:
     return 2 * config.width * keys, 2 * config.width * heads, 3 * config.width * config.ffn_width
 
 
-def decoding_values(config: ModelConfig, tokens: int) -> int:
-    """Numbers that must come from memory to read one more token after ``tokens`` others and to predict the next one.
+def decoding_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """Bytes that must come from memory to read one more token after ``tokens`` others and to predict the next one.
 
-    Each weight that it meets, and each key and value that it sees, once. What a memory reads beside them is counted as
-    what it multiplies.
+    Each weight that it meets, and each key and value that it sees, once, of ``itemsize`` bytes where it is not rounded.
+    What a memory reads beside them is counted as what it multiplies; the scales of rounded rows are left out.
     """
     memory = config.memory
     blocks, offset = (0, tokens) if memory.whole else divmod(tokens, config.block_size)
     seen = sum(part.count for part in memory.parts(config, blocks)) + offset * (1 + memory.echoes)
-    a_layer = sum(_dense(config)) + 2 * config.kv_heads * config.head_width * seen
+    weights = config.layers * sum(_dense(config)) + config.width * config.vocab_size
     own = memory.before_products(config) + memory.mix_products(config) + memory.along_products(config, 1, output=True)
-    a_layer += own.operations // 2
-    return config.layers * a_layer + config.width * config.vocab_size
+    a_layer = 2 * config.kv_heads * config.head_width * seen + own.operations // 2
+    return weights * (1 if config.weights == "int8" else itemsize) + config.layers * a_layer * itemsize

@@ -13,7 +13,7 @@ from famcli.machine.peak import PeakMemory, give_back, program
 from famcli.machine.rates import copy_rates, product_rates, scaled_ones
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
-from famcli.models.products import decoding_values, known, reading
+from famcli.models.products import decoding_bytes, known, reading
 from famcli.profiling.clock import work_clock
 from famcli.profiling.job import Job
 from famcli.profiling.reading import Say, Stream, fitting, grows
@@ -89,7 +89,7 @@ def _work(model: LoadedModel, lengths: Sequence[int], say: Say) -> None:
         return
     for tokens in lengths:
         operations = reading(config, tokens).operations if known(config) else None
-        moved = decoding_values(config, tokens) * model.dtype.itemsize
+        moved = decoding_bytes(config, tokens, model.dtype.itemsize)
         say({"kind": "work", "tokens": tokens, "operations": operations, "decoding_bytes": moved})
 
 

@@ -17,9 +17,10 @@ def training_peak(model: LoadedModel, blocks: int, seed: int) -> int:
     is no optimizer.
 
     Raises:
-        UserError: it is no decoder of famcli.
+        UserError: it is no decoder of famcli, or its weights are rounded.
     """
     decoder = model.decoder
+    decoder.config.refuse_rounded("trained")
     decoder.requires_grad_(True)
     size, tokens = decoder.config.block_size, Tokens(decoder, seed)
     with PeakMemory(model.device) as counting:

@@ -34,7 +34,8 @@ MOST_SKIPS = 3
 
 
 def from_scratch(recipe: Recipe) -> Decoder:
-    """The recipe's model with random weights."""
+    """The recipe's model with random weights; ``UserError`` where they are to be rounded."""
+    recipe.config.refuse_rounded("trained")
     model = Decoder(recipe.config)
     model.initialise(recipe.seed)
     return model
