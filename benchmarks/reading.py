@@ -2,6 +2,8 @@
 
     pip install transformers && python benchmarks/reading.py [--quick | --longest 4096] [--output reading.json]
     python benchmarks/reading.py --dtype bfloat16 --longest 32768 --models "transformers,gated_fam B512 M1 N32 F128"
+    python benchmarks/reading.py --dtype bfloat16 --longest 512 \
+        --models "transformers,gated_fam B512 M1 N32 F128,gated_fam B512 M1 N32 F128 int8"
 
 One thread, one stream, random weights of the shape of SmolLM2-135M, all models in turns in one process. Seconds are
 those of the processor, so that other work beside changes little: medians over the repeats, the least and the most in
@@ -10,11 +12,12 @@ brackets.
 ``read``: tokens/s of a text that is read from its beginning, in blocks as ``famcli eval`` does; transformers, where it
 is installed, reads it at once and gives the logits of its last token. ``decode``: tokens/s, one by one with logits,
 after a text of that length. ``x bswa``: time over that of the same model without its FAM. The gate of ``gated_fam`` has
-random weights here and fills its slots, which costs more than plain text does.
+random weights here and fills its slots, which costs more than plain text does. ``int8``: the same weights, rounded
+(``weights=int8``); it reads in bfloat16 alone.
 
 ``of limit``: for ``read``, what the matrix products alone would take at the measured rate of such products, those of
-attention for the keys that a token sees among them; for ``decode``, what it takes to multiply one row by every weight;
-over the time taken.
+attention for the keys that a token sees among them; for ``decode``, what it takes to multiply one row by every weight,
+in 8 bits where the model keeps them so; over the time taken.
 """
 
 from __future__ import annotations
@@ -33,10 +36,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from famcli.files import write_text
+from famcli.models import int8
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 
@@ -57,6 +61,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "fam_length": 128,
     },
 }
+INT8 = "gated_fam B512 M1 N32 F128 int8"
+MODELS[INT8] = {**MODELS["gated_fam B512 M1 N32 F128"], "weights": "int8"}
 PAIRS = {"fam B1024 M3 F64": "bswa B1024 M3", "gated_fam B512 M1 N32 F128": "bswa B512 M1 N32"}
 """What a FAM is held against: the same without it."""
 DENSE = "transformers"
@@ -102,13 +108,11 @@ class Ours:
     def __init__(self, fields: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         with torch.device("meta"):
             self.decoder = Decoder(SHAPE.override(fields, "benchmark"))
-        self.decoder.load_state_dict(
-            {
-                name: weights.get(name, (torch.randn(weight.shape) * 0.02).to(dtype))
-                for name, weight in self.decoder.named_parameters()
-            },
-            assign=True,
-        )
+        state, wanted = dict[str, Tensor](), self.decoder.state_dict().keys()
+        for name, weight in self.decoder.named_parameters():
+            drawn = weights.get(name, (torch.randn(weight.shape) * 0.02).to(dtype))
+            state |= int8.as_kept(name, drawn.float()) if int8.is_rounded(name, wanted) else {name: drawn}
+        self.decoder.load_state_dict(state, assign=True)
 
     def read(self, tokens: Tensor) -> None:
         self.state = self.decoder.start(1)
@@ -148,6 +152,14 @@ class Dense:
             self.model(token, past_key_values=self.cache, use_cache=True)
 
 
+def every_weight(decoder: Decoder, dtype: torch.dtype) -> None:
+    """Multiplies one row by every matrix of the network."""
+    for module in decoder.modules():
+        if type(module) in (nn.Linear, int8.Int8Linear):  # a memory may have some that read keys
+            module(torch.zeros(1, module.in_features, dtype=dtype))
+    decoder.logits(torch.zeros(1, SHAPE.width, dtype=dtype))
+
+
 def contestants(dtype: torch.dtype, wanted: Collection[str]) -> dict[str, Ours | Dense]:
     """Those ``wanted``, of one dtype; ours share their weights."""
     weights: dict[str, Tensor] = {}
@@ -158,7 +170,7 @@ def contestants(dtype: torch.dtype, wanted: Collection[str]) -> dict[str, Ours |
     except ImportError:
         print("transformers is not installed and left out")
     for name, fields in MODELS.items():
-        if name not in wanted:
+        if name not in wanted or (name == INT8 and dtype != torch.bfloat16):
             continue
         ours = Ours(fields, weights, dtype)
         weights = weights or dict(ours.decoder.named_parameters())
@@ -178,9 +190,7 @@ def measure(
         decode: repeats by the length of the text before.
     """
     models = contestants(dtype, wanted)
-    (ours, *_) = (model for model in models.values() if isinstance(model, Ours))
-    matrices = [weight for weight in ours.decoder.parameters() if weight.dim() == 2]
-    rows = {matrix.shape[1]: torch.randn(1, matrix.shape[1]).to(dtype) for matrix in matrices}
+    kinds = {model.decoder.config.weights: model.decoder for model in models.values() if isinstance(model, Ours)}
     found = []
 
     def add(what: str, length: int, tokens: int, times: Mapping[str, list[float]], limits: Mapping[str, float]) -> None:
@@ -205,12 +215,16 @@ def measure(
         for model in models.values():
             model.read(text)
             model.decode(text[:, :1])
-        times, once = {name: [] for name in models}, []
+        times = {name: [] for name in models}
+        once: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _ in range(repeats):
             for name, model in models.items():
                 times[name].append(seconds(model.decode, text[:, :STEPS]))
-            once.append(seconds(lambda: [F.linear(rows[matrix.shape[1]], matrix) for matrix in matrices]))
-        add("decode", length, STEPS, times, dict.fromkeys(models, STEPS * median(once)))
+            for kind, decoder in kinds.items():
+                once[kind].append(seconds(every_weight, decoder, dtype))
+        limits = {kind: STEPS * median(taken) for kind, taken in once.items()}
+        plain = limits.get("float", next(iter(limits.values())))
+        add("decode", length, STEPS, times, {name: limits["int8"] if name == INT8 else plain for name in models})
     return found
 
 
@@ -224,7 +238,7 @@ def shown(cell: Mapping[str, Any], cells: list[dict[str, Any]]) -> str:
     plain = [other for other in same if other["model"] == PAIRS.get(cell["model"])]
     over = [median(cell["seconds"]) / median(other["seconds"]) for other in plain]
     ratios = [f"{some[0]:.2f}" if some else "-" for some in (dense, over)]
-    place = f"{cell['dtype']:9} {cell['what']:7} {cell['length']:>6,}  {cell['model']:27}"
+    place = f"{cell['dtype']:9} {cell['what']:7} {cell['length']:>6,}  {cell['model']:31}"
     return f"{place} {spread:30} {share:8.2f} {ratios[0]:>15} {ratios[1]:>7}"
 
 
@@ -241,13 +255,15 @@ def main() -> None:
         arguments.error(f"no such model: {unknown[0]}; there are {', '.join([DENSE, *MODELS])}")
     if not set(wanted) & set(MODELS):
         arguments.error("name one of famcli's own models too")
+    if set(wanted) & set(MODELS) == {INT8} and options.dtype != "bfloat16":
+        arguments.error(f"{INT8} reads in bfloat16 alone: add --dtype bfloat16")
     torch.set_num_threads(1)
     read = {512: 3} if options.quick else {512: 9, 4096: 3, 16384: 1, 32768: 1}
     read = {length: repeats for length, repeats in read.items() if length <= options.longest}
     decode = {600: 3} if options.quick else {600: 7, 4000: 5}
     cells = []
     columns = f"{'tokens/s':30} {'of limit':>8} {'x transformers':>15} {'x bswa':>7}"
-    print(f"{'dtype':9} {'what':7} {'length':>6}  {'model':27} {columns}")
+    print(f"{'dtype':9} {'what':7} {'length':>6}  {'model':31} {columns}")
     with torch.inference_mode():
         for dtype in [options.dtype] if options.dtype else ["float32", "bfloat16"]:
             found = measure(getattr(torch, dtype), wanted, read, decode)
