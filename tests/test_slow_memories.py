@@ -171,6 +171,20 @@ def test_in_context_a_memory_is_seen_once_it_has_something(attention: str) -> No
         assert distance(found[:, 4:5], expected[:, 4:5]) > 1e-3
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+@torch.no_grad()
+def test_landmarks_reach_as_far_as_is_said_and_no_farther(blocks: int) -> None:
+    config = small_config("landmark", landmark_blocks=blocks, landmark_top=blocks)
+    decoder, tokens = small_decoder(config), random_tokens(config, 1, 32)
+    field, before = config.receptive_field, read_in_chunks(decoder, tokens, [32])[0][:, -1]
+    assert field is not None
+    for back in (field - 1, field):
+        changed = tokens.clone()
+        changed[0, 31 - back] = (changed[0, 31 - back] + 1) % config.vocab_size
+        after = read_in_chunks(decoder, changed, [32])[0][:, -1]
+        assert torch.equal(after, before) == (back == field)
+
+
 @torch.no_grad()
 def test_within_its_block_a_token_reads_what_the_recurrence_says_however_long_a_chunk_is() -> None:
     """Chunks of several pieces, each of which is solved at once."""
