@@ -220,7 +220,7 @@ def faulty(asking: Asking, expected: Samples, output: Path, times: int) -> str:
     questions = asking.proxy.questions[begun:]
     faults = Counter(question.fault for question in questions if question.fault)
     again = len(questions) - len(asking.of_key)
-    words = ", ".join(f"{name} {count} times" for name, count in faults.items())
+    words = ", ".join(f"{count} x {name}" for name, count in faults.items())
     return f"{words}: {against(expected, found)}, {again - faults.total()} asked twice for nothing"
 
 

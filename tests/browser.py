@@ -120,11 +120,15 @@ class Browser:
         return answer["result"].get("value")
 
     def click(self, selector: str) -> None:
-        """A click of the mouse on the middle of an element."""
-        box = self.run(
-            f"(e => {{ e.scrollIntoView({{block: 'center', behavior: 'instant'}}); const b = e.getBoundingClientRect();"
-            f" return [b.x + b.width / 2, b.y + b.height / 2]; }})(document.querySelector({json.dumps(selector)}))"
-        )
+        """A click of the mouse on the middle of an element, once it rests: the page may be scrolling."""
+        place = (
+            "new Promise(done => requestAnimationFrame(() => { const e = document.querySelector(SELECTOR);"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect();"
+            " done([b.x + b.width / 2, b.y + b.height / 2]); }))"
+        ).replace("SELECTOR", json.dumps(selector))
+        box, last = self.run(place), None
+        while box != last:
+            box, last = self.run(place), box
         for kind in ("mousePressed", "mouseReleased"):
             self.ask("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 

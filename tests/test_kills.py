@@ -36,4 +36,4 @@ def test_behind_an_endpoint_no_sample_is_lost_and_none_asked_twice_for_nothing()
     whole, killed, faulty = done.stdout.splitlines()
     assert whole.startswith("20 samples, 20 questions")
     assert killed.startswith("famcli killed 3 times: 0 samples lost, 0 asked twice for nothing")
-    assert faulty == "500 1 times, 429 1 times, stall 1 times, cut 1 times: 0 samples lost, 0 asked twice for nothing"
+    assert faulty == "1 x 500, 1 x 429, 1 x stall, 1 x cut: 0 samples lost, 0 asked twice for nothing"
