@@ -68,3 +68,4 @@ def test_what_does_not_spell_the_text_is_said(tokens: list[str]) -> None:
 def test_a_part_is_no_more_than_a_character() -> None:
     assert pieces_of(["a", "\ufffd", "\ufffd", "c"], "a“”c") == ["a", "“", "”", "c"]
     assert pieces_of(["a", "\ufffd", "c"], "a“”c") is None
+    assert pieces_of(["a", "\ufffd", "!"], "a“”") is None
