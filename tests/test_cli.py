@@ -287,8 +287,8 @@ def test_suites_name_tasks_and_options_that_exist() -> None:
 @pytest.mark.usefixtures("models")
 def test_options_on_the_command_line_replace_those_of_a_suite(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["eval", "--suite", "passkey", "--model", "fam", "-o", "lengths=400", "-o", "trials=1", "--json"]
-    runs = run_json(capsys, *command)["runs"]
-    assert [cell["position"] for run in runs for cell in run["cells"]] == ["start", "random", "start"]
+    runs = run_json(capsys, *command)["runs"]  # of three entries two are alike then
+    assert [cell["position"] for run in runs for cell in run["cells"]] == ["start", "random"]
     assert {(cell["length"], cell["n"]) for run in runs for cell in run["cells"]} == {(400, 1)}
 
 
