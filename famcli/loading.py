@@ -123,7 +123,7 @@ def _beside(folder: Path) -> Iterator[None]:
 def own_place(error: BaseException, file: Path) -> tuple[str, int] | None:
     """File and line of the innermost call in code of others, which begins in ``file``; ``None`` where there is none.
 
-    What lies beside the file is theirs too, but for famcli and installed packages, which may lie there.
+    Files beside ``file`` count as theirs. famcli and installed packages do not, even where they lie beside it.
     """
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_own(Path(f.filename), file)]
     return (frames[-1].filename, frames[-1].lineno or 0) if frames else None

@@ -42,7 +42,7 @@ PORT = 8600
     help="Also write each plot to DIR as an SVG file.",
 )
 @click.option(
-    "--serve", is_flag=True, help="Show the page on this machine instead, made anew as runs go on, until Ctrl-C."
+    "--serve", is_flag=True, help="Instead of a file: show the page on this machine, with what runs add, until Ctrl-C."
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Of --serve; 0 takes any.")
 @held

@@ -69,7 +69,7 @@ class Reader:
                 continue
             first, last = together[0][1].ids, together[-1][1].ids
             end = min(common(first, last), min(len(question.ids) for _, question in together) - 1)
-            if end < prefix.tokens + LEAST_SHARED:  # but for their last token they are one
+            if end < prefix.tokens + LEAST_SHARED:  # they differ in their last token alone
                 alone += together
                 continue
             yield from self._behind(self._read_on(prefix, first[:end]), together)

@@ -95,9 +95,8 @@ class Decoder(nn.Module):
 
     @property
     def description(self) -> dict[str, Any]:
-        """The whole config; ``weights`` is left out where it is ``float``, as older records have no such field."""
-        found = self.config.as_mapping()
-        return found if self.config.weights != "float" else {k: v for k, v in found.items() if k != "weights"}
+        """The whole config. Where ``weights`` is ``float`` it is left out, as older records have no such field."""
+        return {k: v for k, v in self.config.as_mapping().items() if (k, v) != ("weights", "float")}
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -229,7 +229,7 @@ class TransformersStream:
         return self.logits(torch.cat(found, dim=1))
 
     def _near(self, one: Tensor, other: Tensor) -> bool:
-        """Whether two ways led to the same logits [..., vocabulary], but for rounding."""
+        """Whether the logits [..., vocabulary] of two ways differ by rounding alone."""
         one, other = one.float(), other.float()
         if one.shape != other.shape:
             return False

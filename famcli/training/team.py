@@ -1,7 +1,7 @@
 """The processes that train one model together: each reads some of the rows, and holds their memories.
 
-Every process draws what chance decides for all rows, and computes its own alone. So nothing depends on how many there
-are, but for the order in which numbers are added up, and what a dropout leaves out.
+Every process draws what chance decides for all rows, and computes its own rows alone. Two things depend on how many
+processes there are: the order in which numbers are added up, and what a dropout leaves out.
 """
 
 from __future__ import annotations
