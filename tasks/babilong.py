@@ -34,6 +34,7 @@ from famcli.task import (
 
 from .babilong_words import KINDS, is_right
 from .background import Background, background_sha256, parse_background
+from .choices import some_of
 from .documents import DocumentOptions, DocumentTask, generation_budget, text_id, unique_ids
 from .drawing import Chance
 from .pieces import Ids, going_on, prompt_tokens
@@ -57,10 +58,7 @@ def parse_text_lengths(text: str) -> tuple[int, ...]:
 
 def parse_kinds(text: str) -> tuple[str, ...]:
     """Some of ``KINDS``, in their order; empty for all that the data has."""
-    given = {part.strip() for part in text.split(",")} if text.strip() else set()
-    if not given <= KINDS.keys():
-        raise ValueError(f"one or several of {','.join(KINDS)}")
-    return tuple(kind for kind in KINDS if kind in given)
+    return some_of(KINDS, text)
 
 
 def parse_prompt(text: str) -> str:

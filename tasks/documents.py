@@ -13,12 +13,14 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 from famcli.errors import UserError
 from famcli.task import DataError, Encoder, Prompt, Task, option
 
+from .choices import one_of
 from .hub import HubDataset, fetch
 from .rows import Row
 from .sources import SAMPLE, Dataset, no_hub_data, open_data
 from .splits import ALL, parse_split
 
 Position = Literal["after", "before", "both"]
+POSITIONS: tuple[Position, ...] = get_args(Position)
 
 QUESTION = "Question: {question}"
 CUE = "Answer:"
@@ -39,10 +41,7 @@ def parse_data(text: str) -> str:
 
 def parse_position(text: str) -> Position:
     """Where the question stands."""
-    for position in get_args(Position):
-        if text.strip() == position:
-            return position  # type: ignore[no-any-return]  # get_args gives Any
-    raise ValueError(f"one of {','.join(get_args(Position))}")
+    return one_of(POSITIONS, text)
 
 
 @dataclass(frozen=True)

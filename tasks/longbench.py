@@ -38,6 +38,7 @@ from famcli.task import (
     option,
 )
 
+from .choices import some_of
 from .documents import DocumentOptions, DocumentTask, no_answers, parse_flag, text_id, unique_ids
 from .evenly import evenly
 from .longbench_words import DATASETS
@@ -62,10 +63,7 @@ EXTENDED = "_e"
 
 def parse_datasets(text: str) -> tuple[str, ...]:
     """Some of ``DATASETS`` in their order; empty for all that the data has."""
-    given = {part.strip() for part in text.split(",")} if text.strip() else set()
-    if not given <= DATASETS.keys():
-        raise ValueError(f"one or several of {','.join(DATASETS)}")
-    return tuple(name for name in DATASETS if name in given)
+    return some_of(DATASETS, text)
 
 
 @dataclass(frozen=True)

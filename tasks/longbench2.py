@@ -27,11 +27,13 @@ from famcli.task import (
     option,
 )
 
+from .choices import one_of, some_of
 from .documents import DocumentOptions, DocumentTask, new_id, no_answers, text_id
 from .hub import HubDataset
 from .rows import Row
 
 Answer = Literal["said", "weighed"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 HUB = HubDataset(
     repo="THUDM/LongBench-v2",
@@ -58,18 +60,12 @@ BUDGET = 128
 
 def parse_answer(text: str) -> Answer:
     """How an answer is taken."""
-    for way in get_args(Answer):
-        if text.strip() == way:
-            return way  # type: ignore[no-any-return]  # get_args gives Any
-    raise ValueError(f"one of {','.join(get_args(Answer))}")
+    return one_of(ANSWERS, text)
 
 
 def parse_lengths(text: str) -> tuple[str, ...]:
     """Some of ``LENGTHS`` in their order; empty for all."""
-    given = {part.strip() for part in text.split(",")} if text.strip() else set()
-    if not given <= set(LENGTHS):
-        raise ValueError(f"one or several of {','.join(LENGTHS)}")
-    return tuple(name for name in LENGTHS if name in given)
+    return some_of(LENGTHS, text)
 
 
 @dataclass(frozen=True)

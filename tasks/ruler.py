@@ -20,6 +20,7 @@ from famcli.task import DataField, DataSchema, Encoder, Generate, Generated, Met
 
 from . import ruler_qa
 from .background import Background, background_sha256, parse_background
+from .choices import some_of
 from .documents import DocumentOptions, DocumentTask, text_id, unique_ids
 from .drawing import Chance, parse_count, places
 from .rows import Row
@@ -48,10 +49,7 @@ KINDS = (*MADE, SQUAD, HOTPOT)
 
 def parse_kinds(text: str) -> tuple[str, ...]:
     """Some of ``KINDS`` in their order; empty for all that can be made."""
-    given = {part.strip() for part in text.split(",")} if text.strip() else set()
-    if not given <= set(KINDS):
-        raise ValueError(f"one or several of {','.join(KINDS)}")
-    return tuple(kind for kind in KINDS if kind in given)
+    return some_of(KINDS, text)
 
 
 @dataclass(frozen=True)
