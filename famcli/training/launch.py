@@ -65,7 +65,10 @@ def check_settings(autocast: str) -> None:
                 "leave it out: every process holds the whole model, and reads its own rows",
             )
     if (backend := given.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
-        raise UserError(f"accelerate launch was told the dynamo backend {backend}, and nothing is compiled here")
+        raise UserError(
+            f"accelerate launch was told the dynamo backend {backend}, and nothing is compiled here",
+            "leave --dynamo_backend out",
+        )
     precision = given.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in _TYPES[autocast]:
         raise UserError(
