@@ -10,7 +10,10 @@ from made_records import BSWA, FAM, passkey_record
 
 from famcli.compare.side_by_side import Comparison, compare
 from famcli.errors import UserError
-from famcli.reports.plots.recall import plot_recall
+from famcli.reports.plots.chart import as_svg
+from famcli.reports.plots.palette import DARK, LIGHT
+from famcli.reports.plots.recall import plot_recall, recall_charts
+from famcli.reports.plots.svg import PAGE, Axis, Line, Point, Room, line_panel
 
 
 @pytest.fixture
@@ -46,3 +49,34 @@ def test_what_cannot_be_drawn_says_why(comparison: Comparison, tmp_path: Path) -
         plot_recall(comparison, tmp_path / "file" / "picture.svg")
     (tmp_path / "file").unlink()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_may_be_dark_for_who_wants_that(comparison: Comparison) -> None:
+    charts = recall_charts(comparison)
+    light, both = as_svg(charts), as_svg(charts, dark=True)
+    assert DARK["paper"] not in light and "var(" not in both
+    first, dark = both[: both.index("</style>")].split("@media (prefers-color-scheme: dark) {")
+    assert f".paper {{ fill: {DARK['paper']}; }}" in dark
+    for name in ("ink", "faint", "series-0", "series-1"):
+        assert LIGHT[name] in first and DARK[name] not in first
+        assert DARK[name] in dark and LIGHT[name] not in dark
+
+
+def test_a_line_behind_others_is_grey_and_has_no_marks() -> None:
+    axis = Axis(0.0, 1.0, [(0.0, "0"), (1.0, "1")], "share")
+    points = [Point(0.0, 0.0, 0.0, 0.5, "first"), Point(1.0, 1.0, label="second")]
+    own, behind = (
+        line_panel("panel", "", axis, axis, [Line(0, "model", points, behind=behind)]).body for behind in (False, True)
+    )
+    assert own.count("<circle") == 2 and "stroke-0" in own and "second" in own
+    assert "<circle" not in behind and "stroke-0" not in behind and 'class="curve behind"' in behind
+
+
+@pytest.mark.parametrize("room", [PAGE, Room(160, 118, 24, 8, 28, 24, 4, 3)])
+def test_lines_go_from_corner_to_corner_of_their_room(room: Room) -> None:
+    axis = Axis(0.0, 2.0, [(0.0, "0")], "")
+    panel = line_panel("panel", "", axis, axis, [Line(0, "model", [Point(0.0, 0.0), Point(2.0, 2.0)])], room=room)
+    corners = f"{room.left:.2f},{room.height - room.bottom:.2f} {room.width - room.right:.2f},{room.top:.2f}"
+    assert f'points="{corners}"' in panel.body
+    assert (panel.width, panel.height) == (room.width, room.height)
+    assert 'class="name"' not in panel.body, "an axis without a name has none"

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from famcli.files import write_text
-from famcli.reports.plots.palette import LIGHT, look, plain
+from famcli.reports.plots.palette import DARK, LIGHT, look, plain
 from famcli.reports.plots.svg import LETTER, Panel, element, marker
 
 ACROSS = 3
@@ -38,13 +38,12 @@ class Chart:
     more: tuple[Panel, ...] = ()
 
 
-def swatch(index: int) -> Markup:
-    """The line and marker of a model, 34 by 14, for a legend."""
+def swatch(index: int, behind: bool = False) -> Markup:
+    """The line and marker of a model, 34 by 14, for a legend; see ``famcli.reports.plots.svg.Line``."""
     drawn = look(index)
-    line = element(
-        "line", x1=1, x2=33, y1=7, y2=7, class_=f"curve stroke-{drawn.colour}", stroke_dasharray=drawn.dashes or None
-    )
-    return line + marker(17.0, 7.0, index)
+    colour = "behind" if behind else f"stroke-{drawn.colour}"
+    line = element("line", x1=1, x2=33, y1=7, y2=7, class_=f"curve {colour}", stroke_dasharray=drawn.dashes or None)
+    return line if behind else line + marker(17.0, 7.0, index)
 
 
 def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
@@ -57,8 +56,13 @@ def write_charts(charts: Sequence[Chart], folder: Path) -> list[Path]:
     return files
 
 
-def as_svg(charts: Sequence[Chart]) -> str:
-    """Charts below each other, as an SVG file in light colours, which browsers and vector programs open."""
+def as_svg(charts: Sequence[Chart], *, dark: bool = False) -> str:
+    """Charts below each other, as an SVG file that browsers and vector programs open.
+
+    Args:
+        charts: to draw.
+        dark: it is dark for readers whose pages are; otherwise it is light for all.
+    """
     parts: list[Markup] = []
     wide = y = 0.0
     for chart in charts:
@@ -86,8 +90,8 @@ def as_svg(charts: Sequence[Chart]) -> str:
         "svg",
         element("title", "; ".join(titles)),
         element("desc", " ".join(panel.description for panel in panels)),
-        element("style", Markup(plain(plot_style()))),
-        element("rect", width="100%", height="100%", fill=LIGHT["paper"]),
+        element("style", Markup(_file_style(dark))),
+        element("rect", width="100%", height="100%", **({"class_": "paper"} if dark else {"fill": LIGHT["paper"]})),
         *parts,
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {wide:.0f} {y:.0f}",
@@ -95,6 +99,14 @@ def as_svg(charts: Sequence[Chart]) -> str:
         height=f"{y:.0f}",
         role="img",
     )
+
+
+def _file_style(dark: bool) -> str:
+    style = plot_style()
+    if not dark:
+        return plain(style)
+    style += ".paper { fill: var(--paper); }\n"
+    return f"{plain(style)}@media (prefers-color-scheme: dark) {{\n{plain(style, DARK)}}}\n"
 
 
 def plot_style() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 LIGHT = {
@@ -81,6 +81,6 @@ def variables(colours: dict[str, str]) -> str:
     return " ".join(f"--{name}: {value};" for name, value in colours.items())
 
 
-def plain(style: str) -> str:
-    """A style sheet with the colours of ``LIGHT`` in place of its variables, which few programs for SVG know."""
-    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda found: LIGHT[found.group(1)], style)
+def plain(style: str, colours: Mapping[str, str] = LIGHT) -> str:
+    """A style sheet with ``colours`` in place of its variables, which few programs for SVG know."""
+    return re.sub(r"var\(--([a-z0-9-]+)\)", lambda found: colours[found.group(1)], style)

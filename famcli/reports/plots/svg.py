@@ -11,8 +11,6 @@ from markupsafe import Markup, escape
 from famcli.display import visible
 from famcli.reports.plots.palette import heat, look
 
-WIDTH, HEIGHT = 420.0, 280.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 30.0, 44.0
 CELL_WIDTH, CELL_HEIGHT = 50.0, 32.0
 LETTER = 7.2
 """About the width of a letter, of a bold one at most 1.2 times as much."""
@@ -41,6 +39,46 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Room:
+    """The sizes of a panel with axes.
+
+    Attributes:
+        width, height: of the panel.
+        left, right, top, bottom: what is free around its lines, for texts.
+        title: where its title begins.
+        mark: size of its markers.
+    """
+
+    width: float = 420.0
+    height: float = 280.0
+    left: float = 58.0
+    right: float = 12.0
+    top: float = 30.0
+    bottom: float = 44.0
+    title: float = 58.0
+    mark: float = 4.0
+
+    @property
+    def wide(self) -> float:
+        """Between the ends of the x axis."""
+        return self.width - self.left - self.right
+
+    @property
+    def high(self) -> float:
+        """Between the ends of the y axis."""
+        return self.height - self.top - self.bottom
+
+    @property
+    def floor(self) -> float:
+        """Where the x axis lies."""
+        return self.height - self.bottom
+
+
+PAGE = Room()
+"""Of a panel that is read by itself."""
+
+
+@dataclass(frozen=True)
 class Point:
     """A value, its interval where it has one, and its words for a reader."""
 
@@ -53,12 +91,21 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """The points of a model; ``index`` says which, ``edge`` is its receptive field on the x axis."""
+    """The points of a model.
+
+    Attributes:
+        index: says which it is, see ``famcli.reports.plots.palette.look``.
+        name: of the model.
+        points: from left to right.
+        edge: its receptive field on the x axis.
+        behind: it is there to compare others with: grey, and without markers.
+    """
 
     index: int
     name: str
     points: Sequence[Point]
     edge: float | None = None
+    behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,70 +180,77 @@ def line_panel(
     *,
     every: int = 1,
     level: float | None = None,
+    room: Room = PAGE,
 ) -> Panel:
     """Lines over two axes, with a marker at one point of ``every``; receptive fields are dotted uprights.
 
     ``level`` is a value of y that a dashed line marks.
     """
-    parts = [element("text", fit(title, WIDTH - LEFT), x=LEFT, y=16.0, class_="title"), *_frame(x, y)]
+    heading = element("text", fit(title, room.width - room.title), x=room.title, y=room.top - 14, class_="title")
+    parts = [heading, *_frame(x, y, room)]
     if level is not None:
-        up = HEIGHT - BOTTOM - y.share(level) * (HEIGHT - TOP - BOTTOM)
+        up = room.floor - y.share(level) * room.high
         tooltip = element("title", f"{level:g}")
-        parts.append(element("line", tooltip, x1=LEFT, x2=WIDTH - RIGHT, y1=up, y2=up, class_="level"))
+        ends = {"x1": room.left, "x2": room.width - room.right, "y1": up, "y2": up}
+        parts.append(element("line", tooltip, class_="level", **ends))
     for line in lines:
         if line.edge is not None and x.low <= line.edge <= x.high:
-            across = LEFT + x.share(line.edge) * (WIDTH - LEFT - RIGHT)
+            across = room.left + x.share(line.edge) * room.wide
             tooltip = element("title", f"receptive field of {line.name}")
-            ends = {"x1": across, "x2": across, "y1": TOP, "y2": HEIGHT - BOTTOM}
+            ends = {"x1": across, "x2": across, "y1": room.top, "y2": room.floor}
             upright = element("line", class_=f"edge stroke-{look(line.index).colour}", **ends)
             # Its marker says whose it is where models share a colour.
-            parts.append(element("g", tooltip, upright, marker(across, TOP - 4, line.index, size=3.2)))
-    parts += [_line(line, x, y, every) for line in lines]
-    return Panel(title, description, WIDTH, HEIGHT, Markup("").join(parts))
+            parts.append(element("g", tooltip, upright, marker(across, room.top - 4, line.index, size=3.2)))
+    parts += [_line(line, x, y, every, room) for line in lines]
+    return Panel(title, description, room.width, room.height, Markup("").join(parts))
 
 
-def _frame(x: Axis, y: Axis) -> list[Markup]:
-    wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    bottom, parts = HEIGHT - BOTTOM, []
+def _frame(x: Axis, y: Axis, room: Room) -> list[Markup]:
+    bottom, end_of_plot, parts = room.floor, room.width - room.right, []
     for value, text in y.ticks:
-        up = bottom - y.share(value) * high
-        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up, y2=up, class_="grid"))
-        parts.append(element("text", text, x=LEFT - 6, y=up + 4, class_="tick", text_anchor="end"))
+        up = bottom - y.share(value) * room.high
+        parts.append(element("line", x1=room.left, x2=end_of_plot, y1=up, y2=up, class_="grid"))
+        parts.append(element("text", text, x=room.left - 6, y=up + 4, class_="tick", text_anchor="end"))
     free = -math.inf
     for value, text in x.ticks:
-        across = LEFT + x.share(value) * wide
+        across = room.left + x.share(value) * room.wide
         parts.append(element("line", x1=across, x2=across, y1=bottom, y2=bottom + 4, class_="axis"))
         half = len(text) * LETTER / 2
         if across - half >= free:  # labels that would touch are left out
-            end = across + half > WIDTH
-            place = {"x": WIDTH - 1 if end else across, "text_anchor": "end" if end else "middle"}
+            end = across + half > room.width
+            place = {"x": room.width - 1 if end else across, "text_anchor": "end" if end else "middle"}
             parts.append(element("text", text, y=bottom + 18, class_="tick", **place))
             free = across + half + 5
-    parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
-    parts.append(element("text", x.name, x=LEFT + wide / 2, y=HEIGHT - 6, class_="name", text_anchor="middle"))
-    turned = f"translate(11 {TOP + high / 2:.1f}) rotate(-90)"
-    parts.append(element("text", y.name, transform=turned, class_="name", text_anchor="middle"))
+    parts.append(element("line", x1=room.left, x2=end_of_plot, y1=bottom, y2=bottom, class_="axis"))
+    if x.name:
+        middle = {"x": room.left + room.wide / 2, "y": room.height - 6, "text_anchor": "middle"}
+        parts.append(element("text", x.name, class_="name", **middle))
+    if y.name:
+        turned = f"translate(11 {room.top + room.high / 2:.1f}) rotate(-90)"
+        parts.append(element("text", y.name, transform=turned, class_="name", text_anchor="middle"))
     return parts
 
 
-def _line(line: Line, x: Axis, y: Axis, every: int) -> Markup:
-    wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+def _line(line: Line, x: Axis, y: Axis, every: int, room: Room) -> Markup:
     drawn = look(line.index)
-    stroke = f"stroke-{drawn.colour}"
+    stroke = "behind" if line.behind else f"stroke-{drawn.colour}"
 
     def place(across: float, up: float) -> tuple[float, float]:
-        return LEFT + x.share(across) * wide, HEIGHT - BOTTOM - min(max(y.share(up), 0.0), 1.0) * high
+        return room.left + x.share(across) * room.wide, room.floor - min(max(y.share(up), 0.0), 1.0) * room.high
 
     places = [place(point.x, point.y) for point in line.points]
     points = " ".join(f"{a:.2f},{b:.2f}" for a, b in places)
-    parts = [element("polyline", points=points, class_=f"curve {stroke}", stroke_dasharray=drawn.dashes or None)]
+    curve = element("polyline", points=points, class_=f"curve {stroke}", stroke_dasharray=drawn.dashes or None)
+    if line.behind:
+        return curve
+    parts = [curve]
     for i, (point, (across, up)) in enumerate(zip(line.points, places, strict=True)):
         if point.low is not None and point.high is not None:
             ends = {"y1": place(point.x, point.low)[1], "y2": place(point.x, point.high)[1]}
             parts.append(element("line", x1=across, x2=across, class_=f"error {stroke}", **ends))
         if i % every == line.index % every:  # the markers of lines that lie on each other do not
             tooltip = element("title", point.label) if point.label else Markup("")
-            parts.append(element("g", tooltip, marker(across, up, line.index)))
+            parts.append(element("g", tooltip, marker(across, up, line.index, room.mark)))
     return element("g", *parts)
 
 
