@@ -2,7 +2,8 @@
 
     python benchmarks/zoo.py                        # every memory, three seeds: over an hour of one core
     python benchmarks/zoo.py --memories fam,armt --seeds 0
-    python benchmarks/zoo.py --table                # the table of what was run
+    python benchmarks/zoo.py --table                # the tables of docs/memories.md, from the records of what was run
+    python benchmarks/zoo.py --pictures docs/memories       # and its pictures
 
 All models of a seed begin with one base, which has learned to go on with random strings that repeat within a block:
 what is found is to be the memory's doing, not that of learning to copy. Then each learns the task ``remember``, bytes,
@@ -20,6 +21,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,10 @@ import torch
 from famcli.tasks.remembering import LETTERS, QUESTION, BlockText, Remember
 from torch import Tensor
 from torch.nn import functional as F
+from zoo_models import ASKED, BLOCK, MEMORIES, SHAPE, config_of
+from zoo_pictures import draw_pictures
+from zoo_records import read_scores
+from zoo_tables import claims, distances, experiment
 
 import famcli
 from famcli.checkpoints.checkpoint import save_checkpoint
@@ -39,47 +45,11 @@ from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 from famcli.seams import FramedEncoder
 
-BLOCK = 16
-SHAPE: dict[str, Any] = {
-    **{"vocab_size": 257, "width": 128, "layers": 3, "heads": 4, "kv_heads": 4, "head_width": 32, "ffn_width": 256},
-    **{"qkv_bias": True, "tie_embeddings": True, "block_size": BLOCK},
-}
-MEMORIES: dict[str, dict[str, Any]] = {
-    "none": {"attention": "bswa"},
-    "window": {"attention": "bswa", "memory_segments": 1},
-    "persistent": {"attention": "persistent", "persistent_length": 11},
-    "fam": {"attention": "fam", "fam_length": 11, "fam_norm": "rms", "fam_scale": 4.0},
-    "fam-paper": {"attention": "fam", "fam_length": 11},
-    "fam-gate": {"attention": "fam", "fam_length": 11, "fam_gate": "fixed"},
-    "infini": {"attention": "infini"},
-    "infini-delta": {"attention": "infini", "infini_rule": "delta"},
-    "rmt": {"attention": "rmt", "rmt_length": 11},
-    "rmt-last-4": {"attention": "rmt", "rmt_length": 3, "rmt_summaries": 4},
-    "landmark": {"attention": "landmark", "landmark_blocks": 1, "landmark_top": 1},
-    "armt": {"attention": "armt", "armt_length": 4, "armt_features": 5},
-    "gated-delta": {"attention": "gated_delta", "matrix_heads": 4},
-    "gated-delta-within": {"attention": "gated_delta", "matrix_heads": 4, "delta_reads": "within"},
-    "titans": {"attention": "titans", "matrix_heads": 2},
-    "titans-mal": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mal"},
-    "titans-mac": {"attention": "titans", "matrix_heads": 2, "matrix_place": "mac"},
-    "titans-network": {"attention": "titans", "titans_depth": 2, "titans_hidden": 1},
-    "full": {"attention": "full"},
-}
 BASE_STEPS, BASE_BLOCK, BASE_RATE = 300, 64, 2e-3
 STAGES = (1, 2, 4, 8)
 """Most pairs of a row, each for a quarter of the steps; a row of a stage has as many or fewer."""
 ROWS = 32
 RATE, GATE_RATE, WARMUP, CLIP = 1e-3, 1e-2, 50, 1.0
-ASKED: dict[str, dict[str, Any]] = {
-    "remember": {"pairs": [1, 2, 4, 8, 16], "queries": 16, "trials": 12, "key_symbols": 1, "block": BLOCK},
-    "rewrite": {"pairs": [8, 16, 64], "queries": 8, "trials": 12, "key_symbols": 1, "block": BLOCK},
-}
-
-
-def config_of(name: str) -> ModelConfig:
-    """The model with a memory; no segments unless it says so."""
-    segments = {} if name in ("full", "landmark") else {"memory_segments": 0}
-    return ModelConfig.from_mapping({**SHAPE, **segments, **MEMORIES[name]}, name)
 
 
 class Rows:
@@ -196,38 +166,15 @@ def ask(name: str, seed: int, folder: Path, output: Path) -> None:
         print(f"{name} {seed}: {task}: {scores}", flush=True)
 
 
-def state_values(name: str) -> int | None:
-    """Numbers that a layer carries beside the open block; ``None`` where they grow."""
-    config = config_of(name)
-    return None if config.attention == "full" else config.memory.state_values(config)
-
-
-def table(output: Path) -> None:
-    """Means over the seeds, with the least and the most, from the records in ``output``."""
-    from famcli.evaluation.record import load_records
-
-    found: dict[str, dict[str, list[float]]] = {}
-    for record in load_records(output):
-        name = record.model["name"].rpartition("-")[0]
-        for cell in record.cells:
-            column = f"{record.task['name']} {cell['pairs']}"
-            found.setdefault(name, {}).setdefault(column, []).append(cell["exact_match"])
-    columns = [f"{task} {pairs}" for task, options in ASKED.items() for pairs in options["pairs"]]
-    print("| memory | values a layer | seeds |", " | ".join(columns), "|")
-    print("|---" * (3 + len(columns)) + "|")
-    for name in filter(found.__contains__, MEMORIES):
-        scores = [found[name].get(column, []) for column in columns]
-        values = state_values(name)
-        shown = " | ".join(_spread(these) for these in scores)
-        seeds = max(map(len, scores))
-        print(f"| {name} | {'grows' if values is None else f'{values:,}'} | {seeds} | {shown} |")
-
-
-def _spread(scores: list[float]) -> str:
-    if not scores:
-        return "not run"
-    mean = f"{sum(scores) / len(scores):.2f}"
-    return mean if len(scores) == 1 else f"{mean} ({min(scores):.2f} to {max(scores):.2f})"
+def show(output: Path, tables: bool, pictures: Path | None) -> None:
+    """What the records in ``output`` say: as tables, printed, and as pictures in a folder."""
+    found = read_scores(output)
+    if not found:
+        sys.exit(f"no finished runs in {output}; python benchmarks/zoo.py --output {output} makes them")
+    if tables:
+        print(experiment(found), distances(found), claims(found), sep="\n\n")
+    for file in draw_pictures(found, pictures) if pictures else ():
+        print(file)
 
 
 def main() -> None:
@@ -238,9 +185,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/zoo"))
     parser.add_argument("--models", type=Path, default=Path("models/zoo"))
     parser.add_argument("--table", action="store_true", help="of what was run, as Markdown")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="of what was run, as SVG files")
     args = parser.parse_args()
-    if args.table:
-        return table(args.output)
+    if args.table or args.pictures:
+        return show(args.output, args.table, args.pictures)
     for seed in map(int, args.seeds.split(",")):
         copying: dict[str, Tensor] = {}
         for name in args.memories.split(","):
