@@ -2,8 +2,8 @@
 
     python benchmarks/zoo.py                        # every memory, three seeds: over an hour of one core
     python benchmarks/zoo.py --memories fam,armt --seeds 0
-    python benchmarks/zoo.py --table                # the tables of docs/memories.md, from the records of what was run
-    python benchmarks/zoo.py --pictures docs/memories       # and its pictures
+    python benchmarks/zoo.py --table                # the tables of what was run, from its records
+    python benchmarks/zoo.py --page docs/memories.md        # puts them into the page, and pictures into docs/memories
 
 All models of a seed begin with one base, which has learned to go on with random strings that repeat within a block:
 what is found is to be the memory's doing, not that of learning to copy. Then each learns the task ``remember``, bytes,
@@ -35,12 +35,13 @@ from torch.nn import functional as F
 from zoo_models import ASKED, BLOCK, MEMORIES, SHAPE, config_of
 from zoo_pictures import draw_pictures
 from zoo_records import read_scores
-from zoo_tables import claims, distances, experiment
+from zoo_tables import claims, distances, experiment, renewed
 
 import famcli
 from famcli.checkpoints.checkpoint import save_checkpoint
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.evaluation.prompts import open_prompt, special_tokens_of
+from famcli.files import write_text
 from famcli.models.config import ModelConfig
 from famcli.models.decoder import Decoder
 from famcli.seams import FramedEncoder
@@ -166,15 +167,16 @@ def ask(name: str, seed: int, folder: Path, output: Path) -> None:
         print(f"{name} {seed}: {task}: {scores}", flush=True)
 
 
-def show(output: Path, tables: bool, pictures: Path | None) -> None:
-    """What the records in ``output`` say: as tables, printed, and as pictures in a folder."""
+def show(output: Path, page: Path | None) -> None:
+    """What the records in ``output`` say: as tables and pictures of ``page``, or printed, as tables alone."""
     found = read_scores(output)
     if not found:
         sys.exit(f"no finished runs in {output}; python benchmarks/zoo.py --output {output} makes them")
-    if tables:
-        print(experiment(found), distances(found), claims(found), sep="\n\n")
-    for file in draw_pictures(found, pictures) if pictures else ():
-        print(file)
+    tables = [experiment(found), distances(found), claims(found)]
+    if page is None:
+        return print(*tables, sep="\n\n")
+    write_text(page, renewed(page.read_text(encoding="utf-8"), tables))
+    print(page, *draw_pictures(found, page.with_suffix("")), sep="\n")
 
 
 def main() -> None:
@@ -185,10 +187,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/zoo"))
     parser.add_argument("--models", type=Path, default=Path("models/zoo"))
     parser.add_argument("--table", action="store_true", help="of what was run, as Markdown")
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="of what was run, as SVG files")
+    parser.add_argument("--page", type=Path, help="a page with such tables: renews them, and its pictures beside it")
     args = parser.parse_args()
-    if args.table or args.pictures:
-        return show(args.output, args.table, args.pictures)
+    if args.table or args.page:
+        return show(args.output, args.page)
     for seed in map(int, args.seeds.split(",")):
         copying: dict[str, Tensor] = {}
         for name in args.memories.split(","):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -122,6 +123,17 @@ def claims(found: Mapping[str, Scores]) -> str:
         here = (f"{cell.task} {cell.pairs}: {_by_seed(found, claim.memories, cell)}" for cell in claim.cells)
         rows.append([claim.words, claim.source, "<br>".join(here)])
     return _markdown(rows)
+
+
+def renewed(page: str, tables: Sequence[str]) -> str:
+    """The page with each table in the place of that with the same header; raises ``ValueError`` where it has none."""
+    for table in tables:
+        header = table.splitlines()[0]
+        old = re.findall(rf"^{re.escape(header)}\n(?:\|.*\n)+", page, re.MULTILINE)
+        if len(old) != 1:
+            raise ValueError(f"the page has {len(old)} tables with the header {header}")
+        page = page.replace(old[0], f"{table}\n")
+    return page
 
 
 def _by_seed(found: Mapping[str, Scores], memories: tuple[str, ...], cell: Cell) -> str:

@@ -20,13 +20,14 @@ from famcli.checkpoints.tokenizer import ByteTokenizer
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from zoo_pictures import RECALL, SMALL, draw_pictures
 from zoo_records import Cell, Scores, read_scores
-from zoo_tables import claims, distances, experiment
+from zoo_tables import claims, distances, experiment, renewed
 
 ROOT = Path(__file__).parent.parent
 RUNS = ROOT / "results" / "zoo"
 PAGE = ROOT / "docs" / "memories.md"
 SVG = "{http://www.w3.org/2000/svg}"
 BLOCK = 16
+RENEW = "python benchmarks/zoo.py --page docs/memories.md renews it"
 
 Cells = dict[tuple[str, str, int], dict[int, float]]
 Draws = dict[str, list[str]]
@@ -108,8 +109,15 @@ def rows_of(table: str) -> list[list[str]]:
 
 
 def test_the_page_has_the_tables_of_the_records(found: dict[str, Scores]) -> None:
-    for table in (experiment(found), distances(found), claims(found)):
-        assert f"\n\n{table}\n\n" in PAGE.read_text(), "python benchmarks/zoo.py --table prints it"
+    page, tables = PAGE.read_text(), [experiment(found), distances(found), claims(found)]
+    for table in tables:
+        assert f"\n\n{table}\n\n" in page, RENEW
+    fewer = {name: scores for name, scores in found.items() if name != "fam"}
+    other = renewed(page, [experiment(fewer), distances(fewer), claims(fewer)])
+    assert page.count("\n| fam |") == 3 and other.count("\n| fam |") == 1, "the first is of another table"
+    assert renewed(other, tables) == page
+    with pytest.raises(ValueError, match="the page has 0 tables with the header"):
+        renewed("", tables)
 
 
 def test_scores_by_pairs_are_those_of_the_records(found: dict[str, Scores], cells: Cells, draws: Draws) -> None:
@@ -166,7 +174,7 @@ def pictures(files: list[Path]) -> dict[str, ElementTree.Element]:
 def test_the_page_has_the_pictures_of_the_records(files: list[Path]) -> None:
     for file in files:
         drawn = PAGE.parent / "memories" / file.name
-        assert drawn.read_bytes() == file.read_bytes(), "python benchmarks/zoo.py --pictures docs/memories draws it"
+        assert drawn.read_bytes() == file.read_bytes(), RENEW
         assert f"](memories/{file.name})" in PAGE.read_text()
 
 
