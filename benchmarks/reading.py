@@ -84,14 +84,15 @@ def product_rate(dtype: torch.dtype) -> float:
 
 
 def products(config: ModelConfig, length: int) -> float:
-    """Operations of the matrix products that reading ``length`` tokens needs; the FAM's updates are part of them."""
+    """Operations of the matrix products that reading ``length`` tokens needs; the FAM's updates are part of them, its
+    beginning, which is worked out once for a model, is not."""
     heads, kv_heads = config.heads * config.head_width, config.kv_heads * config.head_width
     weights = config.width * (2 * heads + 2 * kv_heads + 3 * config.ffn_width)
     size = length if config.memory.whole else config.block_size
     fam, sinks = getattr(config.memory, "fam_length", 0), getattr(config.memory, "sinks", 0)
     if not config.memory.extra(config):  # what is kept is copied, not computed
         fam = 0
-    rows, pairs = fam, fam * fam  # the FAM's beginning comes through the layers
+    rows = pairs = 0
     for block in range(-(-length // size)):
         tokens = min(size, length - block * size)
         rows += tokens

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from famcli.errors import UserError
 from famcli.files import source_sha256
 from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, rope_frequencies
+from famcli.models.beginning import Beginning
 from famcli.models.config import ModelConfig, default_of
 from famcli.models.cost import state_values_per_token
 from famcli.models.int8 import embedding, linear, pattern, tied_logits
@@ -49,6 +50,7 @@ class Decoder(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.empty(rows, config.width)))
         self.position_offset = 0
         self.skipped: SkippedPositions | None = None
+        self._beginning = Beginning()
         self._prepare()
 
     def reconfigure(self, config: ModelConfig) -> None:
@@ -222,14 +224,12 @@ class Decoder(nn.Module):
         length = 0 if memory.whole else config.block_size
         layers: list[LayerState] = []
         for _ in range(config.layers):
-            own = {
-                name: like.new_zeros(batch, config.kv_heads, length, config.head_width)
-                for name in ("block_keys", "block_values", "echo_keys", "echo_values")[: 4 if memory.echoes else 2]
-            }
+            names = ("block_keys", "block_values", "echo_keys", "echo_values")[: 4 if memory.echoes else 2]
+            own = {name: like.new_zeros(batch, config.kv_heads, length, config.head_width) for name in names}
             if memory.needs_inputs:
                 own["block_inputs"] = like.new_zeros(batch, length, memory.noted_width(config))
             layers.append({**own, **memory.start(config, batch, like)})
-        memory.begin(self, layers)
+        self._beginning.complete(self, layers, batch)
         state = StreamState(layers, 0)
         if carried is not None:
             self.carry(state, carried)
