@@ -108,7 +108,7 @@ class Ours:
 
     def __init__(self, fields: Mapping[str, Any], weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         with torch.device("meta"):
-            self.decoder = Decoder(SHAPE.override(fields, "benchmark"))
+            self.decoder = Decoder(SHAPE.override(fields, "benchmark")).eval()
         state, wanted = dict[str, Tensor](), self.decoder.state_dict().keys()
         for name, weight in self.decoder.named_parameters():
             drawn = weights.get(name, (torch.randn(weight.shape) * 0.02).to(dtype))
@@ -161,6 +161,8 @@ def every_weight(decoder: Decoder, dtype: torch.dtype) -> None:
     decoder.logits(torch.zeros(1, SHAPE.width, dtype=dtype))
 
 
+@torch.inference_mode(False)  # as famcli loads a model: what is made of its weights can be kept
+@torch.no_grad()
 def contestants(dtype: torch.dtype, wanted: Collection[str]) -> dict[str, Ours | Dense]:
     """Those ``wanted``, of one dtype; ours share their weights."""
     weights: dict[str, Tensor] = {}
