@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import shlex
 import statistics
 from collections import Counter
@@ -26,6 +27,8 @@ from famcli.evaluation.journal import read_entries
 from famcli.evaluation.record import RunRecord
 from famcli.evaluation.runner import evaluate
 from famcli.reports.html.rerun import rerun_command
+from famcli.reports.html.samples import clean, samples_data
+from famcli.reports.html.task_runs import runs_by_task
 from famcli.task import Choose, Generate, Generated, MetricSpec, Prompt, Sample, Weighted
 
 SCORES = np.array([1.0, 3.0, 2.0, -4.0, 3.0, 0.0])
@@ -129,6 +132,16 @@ def test_a_prompt_is_read_once_and_its_score_is_a_mean(tmp_path: Path) -> None:
     metric = drawn.metrics["length"]
     assert metric.n == 8 and metric.value == pytest.approx(statistics.fmean(score for _, score in means))
     assert metric.stderr == pytest.approx(clustered_error(means))
+
+
+def test_the_report_has_every_draw_with_its_score(tmp_path: Path) -> None:
+    record = run(tmp_path, Sampling(1.5, draws=3))
+    table = samples_data(runs_by_task([record], lambda _: "m", ["m"]), ["m"])
+    for sample in table["samples"]:
+        draws = answers(record.path)[sample[3]]["answer"]["draws"]
+        told = re.split(r"(?m)^\d\. \[(-?[\d,.]+)\] ", sample[6])
+        assert [float(score.replace(",", "")) for score in told[1::2]] == [draw["scores"]["length"] for draw in draws]
+        assert [text.strip() for text in told[2::2]] == [clean(draw["text"].strip()) for draw in draws]
 
 
 def clustered_error(means: Sequence[tuple[str, float]]) -> float:

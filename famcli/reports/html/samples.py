@@ -105,11 +105,19 @@ def _sample(entry: Entry, headline: str, pool: _Pool) -> list[Any]:
         clean(entry.id),
         pool.text(pool.tail(entry.prompt_tail)),
         pool.text(pool.short(entry.reference)),
-        pool.short(entry.output),
+        _output(entry, headline, pool),
         kind,
         scores,
         *([options] if options else []),
     ]
+
+
+def _output(entry: Entry, headline: str, pool: _Pool) -> str:
+    """The answer; of several that were drawn, each on lines of its own behind its number and score."""
+    if "draws" not in entry.answer:
+        return pool.short(entry.output)
+    scored = [(draw["text"].strip(), format_number(draw["scores"][headline])) for draw in entry.generated]
+    return "\n".join(pool.short(f"{number}. [{score}] {text}") for number, (text, score) in enumerate(scored, 1))
 
 
 def clean(text: str) -> str:
