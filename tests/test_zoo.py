@@ -244,17 +244,18 @@ def test_what_the_page_says_in_words_is_so(found: dict[str, Scores], cells: Cell
     carrying = found.keys() - {"full", "window", "none"}
     kept = {"infini-delta", "gated-delta"}
     for pairs in (4, 8, 16):
-        assert all(min(right(memory, pairs)) > max(right("window", pairs)) for memory in kept)
+        for low, *high in (sorted(right(memory, pairs)) for memory in kept):
+            assert min(high) > max(right("window", pairs)) >= low, "two seeds of three"
     below = [memory for memory in carrying - kept if fmean(right(memory, 8)) <= fmean(right("window", 8))]
     assert len(below) > len(carrying - kept) / 2, "most others have come down to it"
     for memory in ("window", "landmark"):
-        assert min(far(memory, 0, 1)) == 1 and max(far(memory, *range(2, 16))) < 0.15
+        assert min(far(memory, 0, 1)) > 0.9 and max(far(memory, *range(2, 16))) < 0.15
     assert max(far("rmt-last-4", 0, 1, 2, 3)) == max(far("armt", 15)) == 1
     assert abs(fmean(far("infini-delta", 0, 1)) - fmean(far("infini-delta", *range(8, 16)))) < 0.2
     assert abs(fmean(far("infini", 0, 1)) - fmean(far("infini", *range(8, 16)))) < 0.2
     assert fmean(far("gated-delta", 0, 1)) - fmean(far("gated-delta", *range(8, 16))) > 0.4
     for memory in ("fam", "titans"):
-        assert 0.4 < fmean(far(memory, 0)) < 0.7 and 0.4 < fmean(far(memory, 1)) < 0.7
+        assert all(0.4 < value < 0.7 for block in (0, 1) for value in sorted(far(memory, block))[1:]), "about half"
         assert fmean(far(memory, *range(2, 16))) < 0.15, "as often as a drawn value"
     for pairs in (8, 16):
         assert all(fmean(right(m, pairs)) - fmean(right(m, pairs, "rewrite")) < 0.15 for m in carrying), "hardly harder"
@@ -268,7 +269,13 @@ def test_what_the_page_says_in_words_is_so(found: dict[str, Scores], cells: Cell
     for memory in ("fam", "titans", "armt"):
         assert min(found[memory].from_text[Cell("remember", 8)].values()) == 1
         assert fmean(right(memory, 8)) < 0.3, "little more often than a drawn value"
-    for memory, pairs in (("infini", 8), ("gated-delta-within", 8), ("rmt", 2), ("rmt-last-4", 4)):
+    for memory, pairs in (
+        *((memory, 8) for memory in kept),
+        ("infini", 8),
+        ("gated-delta-within", 8),
+        ("rmt", 2),
+        ("rmt-last-4", 4),
+    ):
         assert max(right(memory, pairs)) - min(right(memory, pairs)) > 0.45, "in some seeds and not in others"
     assert fmean(right("gated-delta-within", 8)) <= fmean(right("gated-delta", 8)), "it did not help"
     assert fmean(right("titans-mac", 8)) > fmean(right("titans", 8)) >= fmean(right("titans-network", 8))
@@ -293,7 +300,10 @@ def test_armt_says_the_first_value_whatever_is_asked(draws: Draws) -> None:
 
 @pytest.mark.parametrize("memory", ["fam", "titans"])
 def test_the_last_two_values_are_mixed_up(memory: str, draws: Draws) -> None:
-    """To a key whose value is another, one of the two is said as well."""
+    """To a key whose value is another, one of the two is said as well; by ``fam`` in two seeds."""
+    shares = []
     for answers in said_of(memory, 16, draws):
         others = [(said, told) for said, told, value in answers if value not in told[-2:]]
-        assert fmean(said in told[-2:] for said, told in others) > 0.7
+        shares.append(fmean(said in told[-2:] for said, told in others))
+    least, *high = sorted(shares)
+    assert min(high) > 0.7 and (least > 0.7) == (memory == "titans")
