@@ -81,7 +81,7 @@ def make_kit(folder: Path) -> None:
 def _own(directory: Path) -> None:
     import torch
 
-    from famcli.checkpoints.checkpoint import save_checkpoint
+    from famcli.checkpoints.decoders import save_checkpoint
     from famcli.checkpoints.tokenizer import ByteTokenizer
     from famcli.models.config import ModelConfig
     from famcli.models.decoder import Decoder

@@ -38,7 +38,7 @@ from zoo_records import read_scores
 from zoo_tables import claims, distances, experiment, renewed
 
 import famcli
-from famcli.checkpoints.checkpoint import save_checkpoint
+from famcli.checkpoints.decoders import save_checkpoint
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.evaluation.prompts import open_prompt, special_tokens_of
 from famcli.files import write_text

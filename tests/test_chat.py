@@ -13,7 +13,7 @@ from small_models import small_config, small_decoder
 from tokenizers.processors import TemplateProcessing
 
 from famcli.checkpoints.chat import ChatTemplate
-from famcli.checkpoints.checkpoint import save_checkpoint
+from famcli.checkpoints.decoders import save_checkpoint
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.errors import UserError

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_models import distance, random_tokens, small_config, small_decoder
 
-from famcli.checkpoints.checkpoint import check_fits, load_decoder, save_checkpoint
+from famcli.checkpoints.checkpoint import check_fits
+from famcli.checkpoints.decoders import load_decoder, save_checkpoint
 from famcli.checkpoints.hub_tokenizer import HubTokenizer
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.tokenizer import ByteTokenizer

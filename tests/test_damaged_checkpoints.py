@@ -129,7 +129,7 @@ def save_hub(directory: Path, kind: str) -> None:
 def save_own(directory: Path) -> None:
     from small_models import small_config, small_decoder
 
-    from famcli.checkpoints.checkpoint import save_checkpoint
+    from famcli.checkpoints.decoders import save_checkpoint
     from famcli.checkpoints.hub_tokenizer import HubTokenizer
 
     config = small_config("fam", vocab_size=len(WORDS))

@@ -10,7 +10,7 @@ import pytest
 from hub_models import save_hub_model
 from test_checkpoint import save_small
 
-from famcli.checkpoints import checkpoint
+from famcli.checkpoints import decoders
 from famcli.cli.main import main
 
 TASKS = [word for name in ("passkey", "pg19", "quality") for word in ("--task", name)]
@@ -39,7 +39,7 @@ def test_a_dry_run_says_what_then_runs_and_loads_and_writes_nothing(
     models = ["--model", "fam", "--model", "bswa,memory_segments=0"]
     before = files()
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "load_decoder", None)
+        patch.setattr(decoders, "load_decoder", None)
         planned = printed(capsys, *COMMAND, *models, "--dry-run")["runs"]
     assert files() == before
     records = [json.loads(Path(run["path"]).read_text()) for run in printed(capsys, *COMMAND, *models)["runs"]]

@@ -12,7 +12,7 @@ import torch
 from hub_models import save_hub_model
 from small_models import distance, random_tokens, read_in_chunks, segments_of, small_config, small_decoder
 
-from famcli.checkpoints.checkpoint import load_decoder
+from famcli.checkpoints.decoders import load_decoder
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.errors import UserError
 from famcli.models.decoder import Decoder

@@ -13,7 +13,8 @@ from gguf_files import TOKENIZER, save_as_gguf, smollm2, write_gguf
 from hub_models import save_hub_model
 from small_models import distance, random_tokens
 
-from famcli.checkpoints.checkpoint import Checkpoint, load_decoder
+from famcli.checkpoints.checkpoint import Checkpoint
+from famcli.checkpoints.decoders import load_decoder
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import find_model, load_model
 from famcli.errors import UserError

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from small_models import distance, double_weights, random_tokens, read_in_chunks, small_config, small_decoder
 from torch import Tensor, nn
 
-from famcli.checkpoints.checkpoint import load_decoder, save_checkpoint
+from famcli.checkpoints.decoders import load_decoder, save_checkpoint
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.cli.main import main

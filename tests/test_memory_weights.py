@@ -16,7 +16,8 @@ from test_checkpoint import save_small
 from test_train_command import train
 from test_training import CORPUS, TOKENIZER, recipe
 
-from famcli.checkpoints.checkpoint import load_decoder, memory_weights
+from famcli.checkpoints.checkpoint import memory_weights
+from famcli.checkpoints.decoders import load_decoder
 from famcli.checkpoints.registry import find_model, load_model
 from famcli.errors import UserError
 from famcli.models.decoder import Decoder

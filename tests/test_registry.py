@@ -14,7 +14,8 @@ from test_checkpoint import save_hub_model, save_small
 
 from famcli.checkpoints import registry
 from famcli.checkpoints.adapters import open_adapter
-from famcli.checkpoints.checkpoint import memory_weights, save_checkpoint
+from famcli.checkpoints.checkpoint import memory_weights
+from famcli.checkpoints.decoders import save_checkpoint
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.registry import (
     bundled_directory,

@@ -16,7 +16,7 @@ from small_models import distance, random_tokens, read_in_chunks
 from torch import Tensor
 from transformers.models.llama import modeling_llama
 
-from famcli.checkpoints.checkpoint import load_decoder
+from famcli.checkpoints.decoders import load_decoder
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.models.decoder import Decoder
 

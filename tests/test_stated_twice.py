@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from small_models import distance, random_tokens, small_config, small_decoder
 from transformers import AutoModelForCausalLM
 
-from famcli.checkpoints.checkpoint import load_decoder, save_checkpoint
+from famcli.checkpoints.decoders import load_decoder, save_checkpoint
 from famcli.checkpoints.opening import open_checkpoint
 from famcli.checkpoints.tokenizer import ByteTokenizer
 from famcli.errors import UserError
@@ -178,7 +178,7 @@ def test_numbers_that_the_file_cannot_hold_cost_nothing(
     def refuse(*_: Any) -> None:
         raise AssertionError("a decoder was made")
 
-    monkeypatch.setattr("famcli.checkpoints.checkpoint.empty_decoder", refuse)
+    monkeypatch.setattr("famcli.models.empty.empty_decoder", refuse)
     with pytest.raises(UserError) as caught:
         open_checkpoint(tmp_path)
     assert str(tmp_path) in caught.value.message

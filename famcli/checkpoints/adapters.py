@@ -14,16 +14,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint
 from famcli.checkpoints.weights import SafeTensor, Stored, list_safetensors
 from famcli.errors import UserError, printable
 from famcli.fields import read_fields, read_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 CONFIG, WEIGHTS, FAM, OWN = "adapter_config.json", "adapter_model.safetensors", "fam.safetensors", "famcli.json"
 
@@ -67,6 +68,8 @@ class LowRank(Stored):
         return (*self.base.files, *self.down.files, *self.up.files)
 
     def read(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        import torch
+
         up, down = self.up.read(device, torch.float32), self.down.read(device, torch.float32)
         return self.base.read(device, torch.float32).addmm_(up, down, alpha=self.scale).to(dtype)
 

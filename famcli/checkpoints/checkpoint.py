@@ -1,35 +1,27 @@
-"""A decoder as files: what was found of it (``opening.py``), its weights read into memory, and written again."""
+"""A decoder as files: what was found of it (``opening.py``), and whether it is what a config asks for.
+
+This file does not import PyTorch; ``decoders.py`` reads the weights into memory, and writes them again.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
-
-from famcli.checkpoints.hub_tokenizer import HubTokenizer
-from famcli.checkpoints.placement import PlacedDecoder
 from famcli.checkpoints.tokenizer import Tokenizer
 from famcli.checkpoints.weights import Stored, combined_sha256
 from famcli.errors import UserError
-from famcli.files import save_tensors, write_text
-from famcli.models import int8
 from famcli.models.config import ModelConfig
-from famcli.models.decoder import Decoder
+from famcli.models.shapes import weight_shapes
 
 SHAPE_FIELDS = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_width", "ffn_width", "tie_embeddings")
 """Fields of ``ModelConfig`` that the weights fix."""
 
 _FULL = ("F32", "F64")
-_MEMORY_SEED = 0
 _OF_LAYER = re.compile(r"layers\.(\d{1,9})\.")
 _OF_LAYER_MEMORY = re.compile(r"layers\.\d+\.memory\.")
 
@@ -67,35 +59,6 @@ class Checkpoint:
     def lacks_memory(self, config: ModelConfig) -> list[str]:
         """Weights of the memory that ``config`` asks for and nobody has trained."""
         return sorted(memory_weights(config).keys() - self.tensors.keys())
-
-
-def save_checkpoint(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    directory: Path,
-    extra: Mapping[str, Any] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Writes ``decoder`` as a directory of famcli's own format, each file whole or not at all.
-
-    Args:
-        decoder: the weights and their config.
-        tokenizer: what its ids mean.
-        directory: made where it is missing; a checkpoint there is replaced.
-        extra: further entries of ``config.json``, for instance the recipe; JSON values.
-        dtype: what the tensors are stored as.
-
-    Raises:
-        UserError: its weights are rounded.
-    """
-    decoder.config.refuse_rounded("saved")
-    names: dict[str, Any] = {"tokenizer": tokenizer.name}
-    if isinstance(tokenizer, HubTokenizer):
-        names = {"tokenizer": "tokenizer.json", **tokenizer.save(directory)}
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in decoder.state_dict().items()}
-    save_tensors(tensors, directory / "model.safetensors", {"format": "pt"})
-    content = {"format": "famcli", **names, "model": decoder.config.as_mapping(), **(extra or {})}
-    write_text(directory / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def check_fits(checkpoint: Checkpoint, config: ModelConfig) -> None:
@@ -175,62 +138,6 @@ def _row_field(weight: str, config: ModelConfig) -> str | None:
     return fields[0] if len(fields) == 1 else None
 
 
-def load_decoder(
-    checkpoint: Checkpoint,
-    config: ModelConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    placement: Sequence[torch.device] | None = None,
-) -> Decoder:
-    """Reads the weights, tensor by tensor, into a decoder of ``config``: there is never more than one copy of them.
-
-    Embeddings of a memory that the weights lack are drawn, always the same, from the mean and deviation of the token
-    embeddings; its weights in the layers begin as its module draws them. That is a start for training, not a memory.
-
-    Args:
-        checkpoint: the weights.
-        config: fits them.
-        device: where they go.
-        dtype: what they become.
-        placement: the device of each layer, where they are to be spread; see ``placement.place_layers``.
-
-    Raises:
-        UserError: the weights do not fit ``config``, a file cannot be read, or they are to be rounded and cannot be.
-    """
-    check_fits(checkpoint, config)
-    int8.check_place(config, device, dtype)
-    if placement:
-        config.refuse_rounded("spread over devices")
-    decoder = empty_decoder(config, PlacedDecoder if placement else Decoder)
-    wanted = decoder.state_dict().keys()
-    tensors = dict[str, Tensor]()
-    for name, stored in checkpoint.tensors.items():
-        if int8.is_rounded(name, wanted):
-            tensors |= _rounded(name, stored, device)
-        elif name in wanted:
-            layer = re.match(r"layers\.(\d+)\.", name) if placement else None
-            tensors[name] = stored.read(placement[int(layer[1])] if placement and layer else device, dtype)
-    if lacking := checkpoint.lacks_memory(config):
-        embedding = tensors["embedding.weight"]
-        if config.weights == "int8":
-            embedding = int8.restored(embedding, tensors["embedding.weight_scale"])
-        begun = _untrained_memory(config, embedding)
-        tensors |= {name: begun[name].to(device, dtype) for name in lacking}
-    decoder.load_state_dict(tensors, assign=True)
-    return decoder.eval()
-
-
-def _rounded(name: str, stored: Stored, device: torch.device) -> dict[str, Tensor]:
-    """A matrix in 8 bits, straight from the values as they are stored, not from these in bfloat16."""
-    weight = stored.read(device, torch.float32)
-    if not weight.isfinite().all():
-        raise UserError(
-            f"{stored.file}: tensor '{stored.name}' has values that are no finite numbers, which 8 bits cannot hold",
-            "leave weights=int8 out",
-        )
-    return int8.as_kept(name, weight)
-
-
 def memory_weights(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the weights that the memory of ``config`` brings."""
     names = config.memory.embeddings(config).keys()
@@ -238,41 +145,15 @@ def memory_weights(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes if name in names or _OF_LAYER_MEMORY.match(name)}
 
 
-def _untrained_memory(config: ModelConfig, embedding: Tensor) -> dict[str, Tensor]:
-    """A beginning for every weight of the memory, the same each time."""
-    table = embedding.detach().to("cpu", torch.float32)
-    weights: dict[str, Tensor] = {}
-    for name, rows in config.memory.embeddings(config).items():
-        noise = torch.randn(rows, table.shape[1], generator=torch.Generator().manual_seed(_MEMORY_SEED))
-        weights[name] = table.mean(dim=0) + table.std(dim=0) * noise
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_MEMORY_SEED)
-        for number in range(config.layers):
-            if module := config.memory.layer_module(config, number):
-                weights |= {f"layers.{number}.memory.{name}": w for name, w in module.state_dict().items()}
-    return weights
-
-
-class _NoInitialisation(TorchFunctionMode):
-    """Weights are not drawn: others will replace them, and drawing without memory takes seconds of imports."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(function, "__module__", None) == "torch.nn.init":
-            return kwargs.get("tensor", *args[:1])
-        return function(*args, **kwargs)
-
-
-def empty_decoder(config: ModelConfig, kind: type[Decoder] = Decoder) -> Decoder:
-    """A decoder whose weights take no memory."""
-    with torch.device("meta"), _NoInitialisation():
-        return kind(config)
-
-
 @lru_cache(maxsize=16)
 def _expected_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """As weights are stored, whatever becomes of them when they are read."""
+    return weight_shapes(config) or _made_shapes(config)
+
+
+def _made_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """Those of a decoder that is made without memory, whose config does not tell them."""
+    from famcli.models.empty import empty_decoder
+
     decoder = empty_decoder(dataclasses.replace(config, weights="float"))
     return {name: tuple(tensor.shape) for name, tensor in decoder.state_dict().items()}

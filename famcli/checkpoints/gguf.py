@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from famcli.checkpoints import huggingface
 from famcli.checkpoints.checkpoint import Checkpoint
@@ -22,11 +20,12 @@ from famcli.checkpoints.gguf_tokenizer import read_tokenizer
 from famcli.checkpoints.weights import Stored
 from famcli.errors import UserError, printable
 from famcli.inputs import check_file
-from famcli.models.attention import rope_frequencies
 from famcli.models.config import ModelConfig
 
 if TYPE_CHECKING:
+    import torch
     from gguf import GGUFReader
+    from torch import Tensor
 
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text", "olmo2": "olmo2"}
 """``general.architecture`` -> the family of ``huggingface.FAMILIES``; Mistral's files say ``llama``."""
@@ -66,6 +65,7 @@ class GgufTensor(Stored):
     heads: int = 0
 
     def read(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        import torch
         from gguf import GGMLQuantizationType, dequantize
 
         kind = GGMLQuantizationType[self.dtype]
@@ -277,6 +277,10 @@ def _linear_scaling(fields: _Fields) -> dict[str, Any]:
 
 def _llama3_scaling(config: ModelConfig, divisors: Any, file: Path) -> ModelConfig:
     """The scaling whose effect on each frequency the file holds, found again by trying."""
+    import torch
+
+    from famcli.models.attention import rope_frequencies
+
     divisors = torch.from_numpy(np.array(divisors, dtype=np.float64)).flatten()
     found = config.override({"rope_scaling": "llama3", "rope_factor": float(divisors.max()), **_LLAMA3}, str(file))
     plain = rope_frequencies(config, local=False)

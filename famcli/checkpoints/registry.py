@@ -23,6 +23,7 @@ from famcli.checkpoints.sources import (
 from famcli.errors import UserError, unknown_name
 from famcli.fields import read_fields, read_pairs, read_yaml
 from famcli.files import user_path
+from famcli.machine.gpu import may_have_gpu
 from famcli.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -272,41 +273,58 @@ def bundled_directory(name: str) -> Path:
 
 
 def pick_device(device: str) -> torch.device:
-    """The device for one of ``DEVICES``.
+    """The device for one of ``DEVICES``; raises as ``pick_place``."""
+    import torch
+
+    return torch.device(pick_place(device))
+
+
+def pick_place(device: str) -> str:
+    """The name of the device for one of ``DEVICES``; PyTorch is asked where there may be more than the processor.
 
     Raises:
         UserError: this machine, or this build of PyTorch, has no such device.
     """
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return "cpu"
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
+        return next(name for name, there in available.items() if there)
     if device not in available:
         raise unknown_name("device", device, DEVICES)
     if not available[device]:
         raise UserError(f"device '{device}' is not available here", "use --device auto")
-    return torch.device(device)
+    return device
 
 
 def pick_dtype(dtype: str, device: torch.device, source: Source) -> torch.dtype:
-    """The dtype for one of ``DTYPES``, see ``load_model``.
+    """The dtype for one of ``DTYPES``, see ``load_model``; raises as ``pick_precision``."""
+    import torch
+
+    picked = getattr(torch, pick_precision(dtype, device.type, source))
+    assert isinstance(picked, torch.dtype)
+    return picked
+
+
+def pick_precision(dtype: str, place: str, source: Source) -> str:
+    """The name of the dtype for one of ``DTYPES``, on the device of the name ``place``.
 
     Raises:
         UserError: it is none of them, or the model cannot be computed in it on this device.
     """
-    import torch
-
-    from famcli.models.int8 import check_place
-
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" and source.half_precision else "float32"
-    picked = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
-    if isinstance(source, CheckpointSource):
-        check_place(source.config, device, picked)
-    return picked
+        dtype = "bfloat16" if place == "cuda" and source.half_precision else "float32"
+    if isinstance(source, CheckpointSource) and source.config.weights != "float":
+        import torch
+
+        from famcli.models.int8 import check_place
+
+        check_place(source.config, torch.device(place), getattr(torch, dtype))
+    return dtype
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from famcli.errors import UserError
 from famcli.models.config import ModelConfig
+from famcli.models.facts import DecoderFacts
+from famcli.models.shapes import weight_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +26,52 @@ if TYPE_CHECKING:
     from famcli.checkpoints.checkpoint import Checkpoint
     from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.models.decoder import Decoder
-    from famcli.models.stream import StreamModel
+    from famcli.models.stream import StreamFacts, StreamModel
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "famcli.models"
+
+
+class KnownModel(Protocol):
+    """What the name of a run says of its model, in memory or not.
+
+    Attributes:
+        name, spec, tokenizer, weights_sha256, untrained_memory: see ``LoadedModel``.
+        facts: of the stream.
+        place, precision: names of its device and dtype, e.g. ``cuda:0``, ``float32``.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def spec(self) -> str: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def weights_sha256(self) -> str: ...
+    @property
+    def untrained_memory(self) -> str | None: ...
+    @property
+    def facts(self) -> StreamFacts: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A ``KnownModel`` that is not in memory."""
+
+    name: str
+    spec: str
+    tokenizer: Tokenizer
+    weights_sha256: str
+    untrained_memory: str | None
+    facts: StreamFacts
+    place: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +104,21 @@ class LoadedModel:
     def __post_init__(self) -> None:
         if not self.spec:
             object.__setattr__(self, "spec", self.name)
+
+    @property
+    def facts(self) -> StreamFacts:
+        """See ``KnownModel``."""
+        return self.stream
+
+    @property
+    def place(self) -> str:
+        """See ``KnownModel``."""
+        return str(self.device)
+
+    @property
+    def precision(self) -> str:
+        """See ``KnownModel``."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def decoder(self) -> Decoder:
@@ -110,6 +168,13 @@ class Source(Protocol):
         hashed. ``None`` where a model is not known before it is built."""
         ...
 
+    def known(self, place: str, precision: str) -> KnownModel | None:
+        """What the names of its runs say of it; its files are hashed, and PyTorch is not imported.
+
+        ``None`` where that is not known before it is built.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class PluginSource:
@@ -152,6 +217,9 @@ class PluginSource:
     def outline(self, device: torch.device, dtype: torch.dtype) -> None:
         """Nobody knows what building it takes."""
 
+    def known(self, place: str, precision: str) -> None:
+        """Nor what it says of itself."""
+
 
 @dataclass(frozen=True)
 class CheckpointSource:
@@ -171,6 +239,7 @@ class CheckpointSource:
     base: Checkpoint
     adapter: Adapter | None = None
     spec: str = ""
+    _told: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -203,7 +272,7 @@ class CheckpointSource:
         Raises:
             UserError: a file cannot be read, or the model does not fit the devices.
         """
-        from famcli.checkpoints.checkpoint import load_decoder
+        from famcli.checkpoints.decoders import load_decoder
         from famcli.checkpoints.placement import place_layers
 
         placement = place_layers(self.config, device, dtype) if device_map else None
@@ -213,16 +282,29 @@ class CheckpointSource:
             digest = hashing.result()
         # Else each read would keep the graph of all reads before it; whoever trains turns it on.
         decoder.requires_grad_(False)
-        if self.adapter and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
-            logger.warning("warning: %s: its adapter was trained on other weights of %s", self.name, self.adapter.base)
+        self._warn_of_base()
         return self._loaded(decoder, digest, device, dtype)
 
     def outline(self, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         """See ``Source.outline``; ``device`` and ``dtype`` are those of the model that would be loaded."""
-        from famcli.checkpoints.checkpoint import empty_decoder
+        from famcli.models.empty import empty_decoder
 
         decoder = empty_decoder(self.config).to(dtype).eval()
         return self._loaded(decoder, self.checkpoint.weights_sha256(), device, dtype)
+
+    def known(self, place: str, precision: str) -> KnownCheckpoint | None:
+        """See ``Source.known``; ``None`` where the memory does not say what weights it has."""
+        if weight_shapes(self.config) is None:
+            return None
+        self._warn_of_base()
+        about = (self.checkpoint.tokenizer, self.checkpoint.weights_sha256(), self.untrained_memory)
+        return KnownCheckpoint(self.name, self.spec or self.name, *about, DecoderFacts(self.config), place, precision)
+
+    def _warn_of_base(self) -> None:
+        """Says that the adapter was trained on other weights, the first time it is called."""
+        if self.adapter and not self._told and self.adapter.base_sha256 not in (None, self.base.weights_sha256()):
+            self._told.append(f"warning: {self.name}: its adapter was trained on other weights of {self.adapter.base}")
+            logger.warning("%s", self._told[0])
 
     def _loaded(self, decoder: Decoder, digest: str, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         tokenizer, untrained = self.checkpoint.tokenizer, self.untrained_memory

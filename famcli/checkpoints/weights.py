@@ -8,13 +8,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from famcli.errors import UserError
 from famcli.inputs import check_file
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _VALUES_AT_ONCE = 2**22
 
@@ -74,7 +77,7 @@ def list_safetensors(file: Path) -> list[SafeTensor]:
     """
     check_file(file)
     try:
-        with safe_open(file, framework="pt") as weights:
+        with safe_open(file, framework="np") as weights:  # no value is read, and PyTorch would be imported
             slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118 (not a mapping)
             return [SafeTensor(file, name, tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()]
     except (SafetensorError, OSError) as error:
@@ -83,6 +86,8 @@ def list_safetensors(file: Path) -> list[SafeTensor]:
 
 def same_values(one: SafeTensor, other: SafeTensor) -> bool:
     """Whether two tensors are equal, read some rows at a time."""
+    import torch
+
     if one.shape != other.shape:
         return False
     step = max(1, _VALUES_AT_ONCE // max(1, math.prod(one.shape[1:])))

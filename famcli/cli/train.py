@@ -281,7 +281,7 @@ def _tell_resumed(trainer: Trainer) -> None:
 
 
 def _train(trainer: Trainer, tokenizer: Tokenizer, base: Base | None, name: str, output: Path) -> None:
-    from famcli.checkpoints.checkpoint import save_checkpoint
+    from famcli.checkpoints.decoders import save_checkpoint
     from famcli.training.lora import save_adapter
 
     recipe, team = trainer.recipe, trainer.team

@@ -6,20 +6,20 @@ Shapes: ``b`` batch, ``t`` time, ``d`` width, ``h`` heads, ``k`` head width, ``s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from famcli.errors import UserError
-from famcli.files import source_sha256
 from famcli.models.attention import Geometry, RotaryTable, SkippedPositions, rope_frequencies
 from famcli.models.beginning import Beginning
-from famcli.models.config import ModelConfig, default_of
+from famcli.models.config import ModelConfig
 from famcli.models.cost import state_values_per_token
+from famcli.models.facts import ToldByConfig
 from famcli.models.int8 import embedding, linear, pattern, tied_logits
 from famcli.models.layer import Layer
 from famcli.models.masks import Mask, block_masks
@@ -27,7 +27,7 @@ from famcli.models.memories.base import Part
 from famcli.models.state import LayerState, StreamState
 
 
-class Decoder(nn.Module):
+class Decoder(ToldByConfig, nn.Module):
     """A decoder whose blocks hand on what ``config.memory`` says.
 
     A model reads a stream: ``start`` a state, ``read`` tokens in any chunking, turn the latents that are needed into
@@ -83,33 +83,8 @@ class Decoder(nn.Module):
         return self.embedding.weight.device
 
     @property
-    def receptive_field(self) -> int | None:
-        return self.config.receptive_field
-
-    @property
-    def longest_text(self) -> int | None:
-        """What full attention was trained on, where that is known. Blocks read texts of any length."""
-        return self.config.trained_context if self.config.memory.whole else None
-
-    @property
     def parameters_count(self) -> int:
         return sum(weight.numel() for weight in self.parameters())
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """The whole config. Where ``weights`` is ``float`` it is left out, as older records have no such field."""
-        return {k: v for k, v in self.config.as_mapping().items() if (k, v) != ("weights", "float")}
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the config sets: a switch that is added later leaves the names of older runs as they are.
-
-        And the source of the memory, where another package brings it.
-        """
-        defaults = default_of(self.config.attention)
-        own = {name: value for name, value in self.description.items() if value != defaults.get(name, MISSING)}
-        source = source_sha256(type(self.config.memory))
-        return own if source is None else {**own, "memory_source_sha256": source}
 
     def state_bytes(self, tokens: int) -> int:
         """Bytes of one stream's state after so many tokens."""

@@ -46,13 +46,10 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
-class StreamModel(Protocol[S]):
-    """A causal language model that reads streams. The same tokens give the same latents in any chunking.
+class StreamFacts(Protocol):
+    """What the record of a run says of a model, and its name is made of.
 
     Attributes:
-        chunk_size: tokens that are worth reading at once; long texts come in pieces that end at multiples of it.
-        vocab_size: number of token ids.
-        device: where tokens go in and logits come out.
         receptive_field: tokens that can influence an output; ``None`` where there is no bound.
         longest_text: the most tokens it was made to read; ``None`` where any number will do.
         parameters_count: number of weights.
@@ -60,12 +57,6 @@ class StreamModel(Protocol[S]):
         identity: what of it determines the answers beside the weights, for the run id; JSON values.
     """
 
-    @property
-    def chunk_size(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def device(self) -> torch.device: ...
     @property
     def receptive_field(self) -> int | None: ...
     @property
@@ -76,6 +67,23 @@ class StreamModel(Protocol[S]):
     def description(self) -> Mapping[str, Any]: ...
     @property
     def identity(self) -> Mapping[str, Any]: ...
+
+
+class StreamModel(StreamFacts, Protocol[S]):
+    """A causal language model that reads streams. The same tokens give the same latents in any chunking.
+
+    Attributes:
+        chunk_size: tokens that are worth reading at once; long texts come in pieces that end at multiples of it.
+        vocab_size: number of token ids.
+        device: where tokens go in and logits come out.
+    """
+
+    @property
+    def chunk_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
 
     def start(self, batch: int) -> S:
         """A state that has read nothing."""

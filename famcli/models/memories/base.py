@@ -160,6 +160,14 @@ class Memory:
         """Weights of the memory in one layer, ``Layer.memory``; ``None`` where it has none."""
         return None
 
+    def layer_shapes(self, config: Shape, number: int) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes of these weights, in the module's order.
+
+        A class that overrides ``layer_module`` and not this has shapes that are known once the module is made, with
+        PyTorch, which takes a second to import.
+        """
+        return {}
+
     def extra(self, config: Shape) -> str | None:
         """The one of ``embeddings`` that is read after the last token of each block, for ``write`` alone."""
         return None

@@ -91,15 +91,27 @@ class Fam(Slots):
 
         from famcli.models.memories.low_rank import LowRank
 
+        own = ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in self._own_sizes(config).items()})
+        if self.fam_gate == "fixed":
+            own["residual"] = ParameterDict({"gate": Parameter(torch.ones(config.width))})
+        return own
+
+    def layer_shapes(self, config: Shape, number: int) -> Mapping[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, (inputs, outputs) in self._own_sizes(config).items():
+            shapes |= {f"{name}.down": (self.fam_rank, inputs), f"{name}.up": (outputs, self.fam_rank)}
+        return shapes | ({"residual.gate": (config.width,)} if self.fam_gate == "fixed" else {})
+
+    def _own_sizes(self, config: Shape) -> dict[str, tuple[int, int]]:
+        """What its own matrices take and give, by name; none without a ``fam_rank``."""
+        if not self.fam_rank:
+            return {}
         width, ffn = config.width, config.ffn_width
         heads, kv_heads = config.heads * config.head_width, config.kv_heads * config.head_width
         sizes = {"q": (width, heads), "k": (width, kv_heads), "v": (width, kv_heads), "o": (heads, width)}
         if self.fam_ffn:
             sizes |= {"gate": (width, ffn), "up": (width, ffn), "down": (ffn, width)}
-        own = ModuleDict({name: LowRank(*size, self.fam_rank) for name, size in sizes.items() if self.fam_rank})
-        if self.fam_gate == "fixed":
-            own["residual"] = ParameterDict({"gate": Parameter(torch.ones(width))})
-        return own
+        return sizes
 
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The queries, what they see, and the FAM's new keys and values."""

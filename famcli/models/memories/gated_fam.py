@@ -9,7 +9,7 @@ that layer's keys and values. They stand before the segments, as they did in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -57,6 +57,9 @@ class GatedFam(Slots):
         from famcli.models.memories.token_score import TokenScore
 
         return TokenScore(config.kv_heads * config.head_width)
+
+    def layer_shapes(self, config: Shape, number: int) -> Mapping[str, tuple[int, ...]]:
+        return {"weight": (1, config.kv_heads * config.head_width), "bias": (1,)}
 
     def write_products(self, config: Shape, blocks: int) -> Products:
         """The scores of a block's tokens."""
