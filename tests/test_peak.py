@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +87,21 @@ def test_runs_after_each_other_count_their_own_memory(tmp_path: Path) -> None:
     assert peak_of(50) == pytest.approx(alone[0], rel=0.03), "after the large one"
     assert peak_of(350) == pytest.approx(alone[1], rel=0.03)
     assert alone[1] - alone[0] == pytest.approx(300, abs=20)
+
+
+def test_torch_is_the_programs_however_late_it_is_imported() -> None:
+    code = (
+        "from famcli.machine.peak import held_beside, importing_torch, program\n"
+        "program()\n"
+        "with importing_torch():\n"
+        "    import torch\n"
+        "late = held_beside()\n"
+        "other = bytearray(b'x' * (50 << 20))\n"
+        "with importing_torch():\n"
+        "    more = bytearray(b'x' * (50 << 20))\n"
+        "print(program() >> 20, late >> 20, held_beside() >> 20)"
+    )
+    begun, late, models = map(int, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert late < 5
+    assert begun < 60, "the process without PyTorch"
+    assert 95 <= models <= 110

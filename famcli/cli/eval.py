@@ -14,7 +14,7 @@ from famcli.cli.crews import CrewSettings, crew_options, hired, tell_crew
 from famcli.cli.dry_run import dry_run as show_dry_run
 from famcli.cli.naming import check_names, with_name
 from famcli.cli.options import as_json, models_option
-from famcli.cli.running import Checked, RunSettings, check_model, load, outline, run, run_options
+from famcli.cli.running import Checked, RunSettings, check_model, run_all, run_options
 from famcli.cli.saying import say, say_json, tell
 from famcli.errors import UserError
 
@@ -156,13 +156,11 @@ def _run_all(
     for one in checked:
         for name, why in one.left_out:
             tell(f"warning: {one.source.name} on {name}: nothing of it fits, and it is left out: {why}")
-        model = outline(one.source, settings) if crew else load(one.source, settings)
-        for chosen in one.tasks:
-            records.append(run(model, chosen, settings, crew=crew))
+        for record in run_all(one.source, one.tasks, settings, crew):
+            records.append(record)
             if crew:
-                tell_crew(records[-1])
-            log(records[-1])
-        del model
+                tell_crew(record)
+            log(record)
     return records
 
 

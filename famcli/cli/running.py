@@ -199,14 +199,15 @@ def check_model(spec: str, tasks: Sequence[ChosenTask], settings: RunSettings) -
         UserError: the device is not there, there is no such model, it cannot be computed there in this dtype, or a task
             does not fit it and is not to be left out.
     """
-    from famcli.checkpoints.registry import find_model, pick_device, pick_dtype
-    from famcli.evaluation.several import check_tasks
-    from famcli.machine.peak import program
+    from famcli.checkpoints.registry import find_model, pick_place, pick_precision
+    from famcli.evaluation.fitting import check_tasks
+    from famcli.machine.peak import importing_torch, program
 
-    device = pick_device(settings.device)
-    program()  # now that all of it is imported, however many models follow
-    source = find_model(spec)
-    pick_dtype(settings.dtype, device, source)
+    place = pick_place(settings.device)
+    program()  # however many models follow
+    with importing_torch():
+        source = find_model(spec)
+        pick_precision(settings.dtype, place, source)
     fitting, left_out = check_tasks(tasks, source.tokenizer, source.longest_text, settings.of_runs)
     if not fitting:
         name, why = left_out[0]
@@ -216,14 +217,24 @@ def check_model(spec: str, tasks: Sequence[ChosenTask], settings: RunSettings) -
 
 def load(source: Source, settings: RunSettings) -> LoadedModel:
     """The model in memory; warns of a memory that has learned nothing. A model before it should have been let go."""
-    from famcli.checkpoints.registry import pick_device, pick_dtype
-    from famcli.machine.peak import held_beside
+    _warn_of_memory(source)
+    return _read(source, settings)
 
+
+def _warn_of_memory(source: Source) -> None:
     if source.untrained_memory:
         tell(
             f"warning: {source.name}: {source.untrained_memory}: nobody has trained its memory, whose weights are "
             "random; train it before judging its memory"
         )
+
+
+def _read(source: Source, settings: RunSettings) -> LoadedModel:
+    from famcli.checkpoints.registry import pick_device, pick_dtype
+    from famcli.machine.peak import held_beside, importing_torch
+
+    with importing_torch():
+        import famcli.evaluation.runner  # noqa: F401
     device = pick_device(settings.device)
     beside = held_beside()
     model = source.load(device, pick_dtype(settings.dtype, device, source), bool(settings.device_map))
@@ -251,6 +262,41 @@ def outline(source: Source, settings: RunSettings) -> LoadedModel:
     return found
 
 
+def run_all(
+    source: Source, tasks: Sequence[ChosenTask], settings: RunSettings, crew: Crew | None = None
+) -> Iterator[RunRecord]:
+    """The runs of one model, one after the other. It is read when one of them needs it; finished ones do not."""
+    if crew is None:
+        _warn_of_memory(source)
+    model: LoadedModel | None = None
+    for chosen in tasks:
+        record = None if crew else _shown_again(source, chosen, settings)
+        if record is None:
+            model = model or (outline(source, settings) if crew else _read(source, settings))
+            record = run(model, chosen, settings, crew=crew)
+        yield record
+
+
+def _shown_again(source: Source, chosen: ChosenTask, settings: RunSettings) -> RunRecord | None:
+    """A finished run, where that is known without the model; what is said of it is what ``run`` says."""
+    from famcli.checkpoints.registry import pick_place, pick_precision
+    from famcli.cli.interrupts import leave_in_order
+    from famcli.evaluation.finished import may_be_finished, shown_again
+
+    if settings.device_map or settings.fresh or not may_be_finished(chosen.task.name, source.name, settings.output):
+        return None
+    place = pick_place(settings.device)
+    model = source.known(place, pick_precision(settings.dtype, place, source))
+    if model is None:
+        return None
+    leave_in_order()
+    of_run, title = settings.of_runs.of(chosen), f"{source.name} on {chosen.task.name}"
+    record = shown_again(of_run.record(model, chosen.task), of_run, lambda why: tell(f"warning: {title}: {why}"))
+    if record:
+        _tell_of(record, title, chosen.task, settings, again=True)
+    return record
+
+
 def run(
     model: LoadedModel, chosen: ChosenTask, settings: RunSettings, fresh: bool = False, crew: Crew | None = None
 ) -> RunRecord:
@@ -258,27 +304,33 @@ def run(
     from famcli.cli.interrupts import leave_in_order
     from famcli.cli.progress import make_progress
     from famcli.evaluation.identity import now
-    from famcli.evaluation.record import skipped_words
     from famcli.evaluation.runner import evaluate
     from famcli.machine.peak import taken
 
     leave_in_order()
-    task, begun = chosen.task, now()
+    task, begun, title = chosen.task, now(), f"{model.name} on {chosen.task.name}"
     of_run = settings.of_runs.of(chosen)
     record = evaluate(
         model,
         task,
         **vars(replace(of_run, fresh=fresh or of_run.fresh)),
         crew=crew,
-        progress=make_progress(f"{model.name} on {task.name}", lambda: taken(model.device)),
+        progress=make_progress(title, lambda: taken(model.device)),
     )
-    if record.finished and record.finished < begun:
-        tell(f"{model.name} on {task.name}: finished at {record.finished}, shown again; --fresh runs it anew")
-    if record.skipped:
-        tell(f"warning: {model.name} on {task.name}: {skipped_words(record)}")
-    for warning in _answer_warnings(record, task, settings):
-        tell(f"warning: {model.name} on {task.name}: {warning}")
+    _tell_of(record, title, task, settings, again=bool(record.finished and record.finished < begun))
     return record
+
+
+def _tell_of(record: RunRecord, title: str, task: Task, settings: RunSettings, again: bool) -> None:
+    """That a run is shown ``again``, and what may be wrong with it."""
+    from famcli.evaluation.record import skipped_words
+
+    if again:
+        tell(f"{title}: finished at {record.finished}, shown again; --fresh runs it anew")
+    if record.skipped:
+        tell(f"warning: {title}: {skipped_words(record)}")
+    for warning in _answer_warnings(record, task, settings):
+        tell(f"warning: {title}: {warning}")
 
 
 def _answer_warnings(record: RunRecord, task: Task, settings: RunSettings) -> Iterator[str]:

@@ -12,7 +12,7 @@ import click
 from famcli.cli.choosing import TaskChoice, task_options
 from famcli.cli.naming import check_names
 from famcli.cli.options import as_json, console, models_option
-from famcli.cli.running import RunSettings, check_model, load, run, run_options
+from famcli.cli.running import RunSettings, check_model, run_all, run_options
 from famcli.cli.saying import plain, say_json, tell
 from famcli.display import visible
 from famcli.errors import UserError
@@ -145,16 +145,11 @@ def _run_all(combinations: Sequence[Combination], tasks: list[ChosenTask], setti
         tell(f"{out} of {len(combinations)} combinations cannot be; the others run first")
     for one, source in sources:
         try:
-            _run_one(one, source, tasks, settings)
+            for record in run_all(source, tasks, settings):
+                one.records.append(record)
         except UserError as error:
             # Without its traceback, which would keep the model in memory.
             one.error = UserError(error.message, error.hint)
-
-
-def _run_one(one: Combination, source: Source, tasks: list[ChosenTask], settings: RunSettings) -> None:
-    model = load(source, settings)
-    for task in tasks:
-        one.records.append(run(model, task, settings))
 
 
 def _report_failures(combinations: Sequence[Combination]) -> int:

@@ -30,14 +30,14 @@ from famcli.seams import SpecialTokens, has_seams
 from famcli.task import Task
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.sources import LoadedModel
+    from famcli.checkpoints.sources import KnownModel
     from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.evaluation.shards import Shard
-    from famcli.models.stream import StreamModel
+    from famcli.models.stream import StreamFacts
 
 
 def new_record(
-    model: LoadedModel,
+    model: KnownModel,
     task: Task,
     results: Path,
     seed: int,
@@ -47,6 +47,7 @@ def new_record(
     shard: Shard | None = None,
 ) -> RunRecord:
     """The record of a run that has not begun; the arguments are those of ``famcli.evaluation.runner.evaluate``."""
+    facts = model.facts
     record = RunRecord(
         path=results,
         run_id="",
@@ -54,19 +55,19 @@ def new_record(
         status="running",
         model=ModelFields(
             name=model.name,
-            config=dict(model.stream.description),
+            config=dict(facts.description),
             weights_sha256=model.weights_sha256,
             tokenizer=model.tokenizer.name,
-            parameters=model.stream.parameters_count,
-            receptive_field=model.stream.receptive_field,
+            parameters=facts.parameters_count,
+            receptive_field=facts.receptive_field,
             fam=model.untrained_memory,
         ),
         task=_task_fields(task),
         seed=seed,
         limit=limits.samples,
         context=context,
-        device=str(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
+        device=model.place,
+        dtype=model.precision,
         environment={"python": "", "torch": "", "famcli": "", "git_commit": None, "platform": ""},
         metrics={},
         cells=[],
@@ -77,10 +78,10 @@ def new_record(
     )
     if model.spec != model.name:
         record.model["spec"] = model.spec
-    longest = model.stream.longest_text
-    if longest is not None and model.stream.receptive_field is None and config_of(record) is None:
+    longest = facts.longest_text
+    if longest is not None and facts.receptive_field is None and config_of(record) is None:
         record.model["longest_text"] = longest
-    run_id = _run_id(record, model.stream, model.device.type, model.tokenizer)
+    run_id = _run_id(record, facts, model.tokenizer)
     if shard:
         record.shard = shard.fields(run_id, task)
         run_id = f"{run_id}-{shard.index}of{shard.of}"
@@ -170,7 +171,7 @@ def _data(task: Task) -> dict[str, Any] | None:
     return {"source": "path", "name": path.name, "sha256": content_sha256(path)} if path.exists() else None
 
 
-def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, tokenizer: Tokenizer) -> str:
+def _run_id(record: RunRecord, facts: StreamFacts, tokenizer: Tokenizer) -> str:
     """Task and model, to be readable, and 12 hex digits over all that determines the answers."""
     task: dict[str, Any] = {**record.task}
     if data := record.task["data"]:  # the same content elsewhere is the same run
@@ -179,23 +180,28 @@ def _run_id(record: RunRecord, stream: StreamModel[Any], device_type: str, token
         task["options"] = {name: value for name, value in record.task["options"].items() if name not in told}
     determined: dict[str, Any] = {
         "schema_version": record.schema_version,
-        "config": stream.identity,
+        "config": facts.identity,
         "weights_sha256": record.model["weights_sha256"],
         "tokenizer": [tokenizer.name, tokenizer.text_start, sorted(tokenizer.answer_ends)],
         "task": task,
         "seed": record.seed,
         "limit": record.limit,
         "context": record.context,
-        "device": device_type,
+        "device": record.device.partition(":")[0],
         "dtype": record.dtype,
     }
     if record.limit_documents:  # a run without it has the name it had before there was one
         determined["limit_documents"] = record.limit_documents
     if has_seams(tokenizer):  # runs whose texts were cut one by one have other names
         determined["seams"] = "joined"
-    if source := source_sha256(type(stream)):
+    if source := source_sha256(type(facts)):
         determined["model_source_sha256"] = source
     canonical = json.dumps(determined, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
-    readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{record.task['name']}-{record.model['name'].rstrip('/')}")
-    return f"{readable[:80].strip('-.')}-{digest}"
+    return f"{readable_name(record.task['name'], record.model['name'])}-{digest}"
+
+
+def readable_name(task: str, model: str) -> str:
+    """What run ids begin with, before the hash."""
+    readable = re.sub("[^A-Za-z0-9_.]+", "-", f"{task}-{model.rstrip('/')}")
+    return readable[:80].strip("-.")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from famcli.evaluation.asking import Skips
 from famcli.evaluation.cost import known_cost
+from famcli.evaluation.finished import finished_run
 from famcli.evaluation.journal import JOURNAL_NAME, read_entries
 from famcli.evaluation.plan import Group, plan
 from famcli.evaluation.record import RECORD_NAME, LeftOut, RunRecord, load_record
-from famcli.evaluation.runner import finished_run
 from famcli.evaluation.settings import Settings
 from famcli.evaluation.stream import STATE_NAME
 from famcli.models.stream import computed

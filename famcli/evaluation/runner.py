@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,13 +19,14 @@ from famcli.evaluation.asking import OnError, Skips
 from famcli.evaluation.asking_remote import groups_of
 from famcli.evaluation.drawing import Sampling
 from famcli.evaluation.environment import environment
+from famcli.evaluation.finished import earlier_run, finished_run, shown_again
 from famcli.evaluation.identity import now
-from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal, count_lines
-from famcli.evaluation.kept_prompts import PromptKeeper, kept_ids
+from famcli.evaluation.journal import JOURNAL_NAME, Entry, Journal
+from famcli.evaluation.kept_prompts import PromptKeeper
 from famcli.evaluation.plan import Group, Planned, plan
 from famcli.evaluation.progress import Progress
 from famcli.evaluation.prompts import Side
-from famcli.evaluation.record import RECORD_NAME, RunRecord, Skipped, load_record
+from famcli.evaluation.record import RunRecord, Skipped
 from famcli.evaluation.settings import Settings
 from famcli.evaluation.shards import Shard
 from famcli.evaluation.stream import StateKeeper, forget_states
@@ -130,9 +130,7 @@ def evaluate(
     )
     record = settings.record(model, task)
     tell = partial(_tell, model, task)
-    if not fresh and (finished := finished_run(record.path, on_error)):
-        if keep_prompts:
-            _say_lacking_prompts(finished, tell)
+    if finished := shown_again(record, settings, tell):
         return finished
     context = settings.context(model.stream.longest_text)
     special = settings.special(model.tokenizer)
@@ -158,7 +156,7 @@ def evaluate(
     with claim(record.path, fresh, within=results):
         if finished := finished_run(record.path, on_error):
             return finished
-        if earlier := _earlier(record.path):
+        if earlier := earlier_run(record.path):
             record.started = earlier.started
         journal = Journal(record.path / JOURNAL_NAME)
         _check_journal(journal, samples, task)
@@ -207,15 +205,6 @@ def _check_remote(remote: Remote, wanted: Mapping[str, object]) -> None:
         )
 
 
-def _say_lacking_prompts(record: RunRecord, tell: Callable[[str], None]) -> None:
-    """A finished run is not answered again for the sake of its prompts."""
-    if (kept := len(kept_ids(record.path))) < record.samples:
-        tell(
-            f"the run is finished and has the prompts of {kept} of {record.samples} samples; "
-            "--keep-prompts --fresh answers again and keeps all"
-        )
-
-
 def _warn_of_long(planned: Sequence[Planned], longest: int | None, tell: Callable[[str], None]) -> None:
     """Of prompts that ``--max-context`` lets grow beyond what the model was made to read."""
     count = sum(p.prompt_tokens > longest for p in planned) if longest is not None else 0
@@ -228,30 +217,6 @@ def _warn_of_long(planned: Sequence[Planned], longest: int | None, tell: Callabl
 
 def _tell(model: LoadedModel, task: Task, message: str) -> None:
     logger.warning("warning: %s on %s: %s", model.name, task.name, message)
-
-
-def finished_run(directory: Path, on_error: OnError) -> RunRecord | None:
-    """The record of a finished run, unless some of its samples were skipped, or deleted since, to be asked again."""
-    earlier = _earlier(directory)
-    if earlier is None or earlier.status != "finished" or (earlier.skipped and on_error == "stop"):
-        return None
-    journal = directory / JOURNAL_NAME
-    whole = not os.path.lexists(journal) or count_lines(journal) >= earlier.samples
-    return earlier if whole else None
-
-
-def _earlier(directory: Path) -> RunRecord | None:
-    """The record of the processes before this one.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    if not os.path.lexists(directory / RECORD_NAME):
-        return None
-    try:
-        return load_record(directory)
-    except UserError as error:
-        raise UserError(error.message, "--fresh starts over and keeps the damaged run beside the new one") from error
 
 
 def _check_journal(journal: Journal, samples: Sequence[Sample], task: Task) -> None:

@@ -20,7 +20,7 @@ from famcli.seams import FramedEncoder, SpecialTokens
 from famcli.task import Generate, Sample, Task
 
 if TYPE_CHECKING:
-    from famcli.checkpoints.sources import LoadedModel
+    from famcli.checkpoints.sources import KnownModel
     from famcli.checkpoints.tokenizer import Tokenizer
     from famcli.evaluation.choice import ChosenTask
 
@@ -120,8 +120,8 @@ class Settings:
         """What stands around every prompt; raises ``UserError`` where there is no such chat template."""
         return special_tokens_of(tokenizer, self.chat_template, self.chat_arguments, self.system_prompt)
 
-    def record(self, model: LoadedModel, task: Task) -> RunRecord:
-        """Of the run that has not begun; ``model`` may be an outline."""
+    def record(self, model: KnownModel, task: Task) -> RunRecord:
+        """Of the run that has not begun."""
         bounds = self.max_context, self.truncate
         special = self.special(model.tokenizer)
         context = context_fields(model.tokenizer, *bounds, special, self.chat_template, self.thinking)

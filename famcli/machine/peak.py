@@ -13,11 +13,15 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PROC = Path("/proc/self")
 SAMPLE_SECONDS = 0.05
@@ -42,6 +46,8 @@ class PeakMemory:
     def bytes(self) -> int:
         """The most so far."""
         if self.device.type == "cuda":
+            import torch
+
             return torch.cuda.max_memory_allocated(self.device)
         found = self._sampler.peak if self._sampler else largest_resident()
         return max(0, found - self.beside)
@@ -50,6 +56,8 @@ class PeakMemory:
         if self.tidy:
             give_back()
         if self.device.type == "cuda":
+            import torch
+
             torch.cuda.reset_peak_memory_stats(self.device)
         elif not _begin_anew():
             self._sampler = _Sampler()
@@ -64,7 +72,14 @@ class PeakMemory:
 
 def taken(device: torch.device) -> int:
     """Bytes at this moment: allocated on a CUDA device, elsewhere the resident set of the process."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _resident()
+    if device.type != "cuda":
+        return _resident()
+    import torch
+
+    return torch.cuda.memory_allocated(device)
+
+
+_grown_by_torch: list[int] = []
 
 
 @cache
@@ -73,9 +88,23 @@ def program() -> int:
     return _held()
 
 
+@contextmanager
+def importing_torch() -> Iterator[None]:
+    """PyTorch may be imported within, and is no model's: what the process then grows by is the program's."""
+    if "torch" in sys.modules:
+        yield
+        return
+    before = _held()
+    try:
+        yield
+    finally:
+        if "torch" in sys.modules:
+            _grown_by_torch.append(_held() - before)
+
+
 def held_beside() -> int:
     """Bytes that the process holds besides the program: of other models, their tokenizers and their libraries."""
-    return max(0, _held() - program())
+    return max(0, _held() - program() - sum(_grown_by_torch))
 
 
 def _held() -> int:
@@ -86,7 +115,8 @@ def _held() -> int:
 def give_back() -> None:
     """Frees what nobody refers to, and hands free memory back: to the system, and on CUDA to the device."""
     gc.collect()
-    if torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed memory otherwise
     if trim:
