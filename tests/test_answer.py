@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ from famcli.cli.main import main
 from famcli.compare.answer import best
 from famcli.compare.comparison import Comparison
 from famcli.compare.side_by_side import compare
-from famcli.reports.answer import answer_lines
+from famcli.evaluation.record import RunRecord
+from famcli.reports.answer import answer_lines, answer_values
 from famcli.reports.formats import FORMATS
 from famcli.reports.plots.palette import series
 from famcli.reports.plots.recall import recall_charts
 from famcli.reports.plots.run_cost import run_cost_chart
+from famcli.reports.remembered import answer_grids
+from famcli.reports.shown import ShownComparison
 
 LENGTHS = (1024, 2048, 4096, 65536)
 
@@ -114,6 +118,19 @@ def test_without_lengths_the_headline_speaks_and_a_baseline_judges(tmp_path: Pat
     assert "fam-tiny is not told apart" in alike[0]
 
 
+def test_of_many_models_the_headline_counts(tmp_path: Path) -> None:
+    right = {"base": 12, "twin": 12, "up": 20, "low": 0, "lower": 1}
+    answers = {
+        name: [Answer(f"q{i}", {"f1": float(i < n)}, document=f"d{i}") for i in range(20)] for name, n in right.items()
+    }
+    runs = [document_run(tmp_path, name, found) for name, found in answers.items()]
+    (line, *_) = answer_lines(compare(runs, baseline="base"))
+    assert line.endswith("; against base: 1 better, 2 worse, 1 not told apart")
+    runs[-1] = document_run(tmp_path / "part", "lower", answers["lower"][:9])
+    (line, *_) = answer_lines(compare(runs))
+    assert line == "quality f1: not of the same samples, n from 9 to 20: see the table"
+
+
 def test_no_model_is_the_highest_of_other_samples(tmp_path: Path) -> None:
     """What one of them had no room for would lift it, or the other, for nothing."""
     answers = [Answer(f"q{i}", {"f1": float(i % 2)}, document=f"d{i}") for i in range(20)]
@@ -159,6 +176,83 @@ def test_every_format_has_the_answer_and_the_cost(name: str, tmp_path: Path) -> 
                 ("fam-a", 1024, 4096),
                 ("fam-b", 1024, 4096),
             ]
+
+
+MANY = {f"m{number}": {1024: 1, 4096: number % 2, 65536: 0} for number in range(4)}
+"""The score of each of four models at each length."""
+
+
+def many_runs(results: Path, models: dict[str, dict[int, int]] = MANY) -> list[RunRecord]:
+    return [
+        passkey_run(results, name, {(length, "start"): [right] * 5 for length, right in cells.items()})
+        for name, cells in models.items()
+    ]
+
+
+def test_of_many_models_a_table_tells_how_far_they_remember(tmp_path: Path) -> None:
+    comparison = compare(many_runs(tmp_path))
+    assert comparison.answer
+    (grid,) = answer_grids(comparison)
+    cells = {line[1]: dict(zip(grid.header, line, strict=True)) for line in grid.cells}
+    for name, right in MANY.items():
+        held = max(length for length in right if right[length])
+        lost = min(length for length in right if not right[length])
+        assert cells[name]["remembers to"].startswith(f"{held // 1024}k: 1.000 [")
+        assert cells[name]["remembers to"].endswith("] (n=5)")
+        assert cells[name]["first lost"] == f"{lost // 1024}k: 0.000"
+        assert (cells[name]["s/sample"], cells[name]["state"]) == ("1", "1 B")
+        assert cells[name]["receptive field"] == "unbounded"
+    assert [line.partition(":")[0] for line in answer_lines(comparison)] == ["remembers to a length"]
+    assert len(answer_values(comparison)["sentences"]) == 4, "programs still have them"  # type: ignore[index]
+
+
+def test_the_table_says_where_nothing_is_held_and_where_nothing_is_lost(tmp_path: Path) -> None:
+    models = {"all": {1024: 1, 4096: 1}, "none": {1024: 0, 4096: 1}, "a": {1024: 1}, "b": {1024: 1}}
+    (grid,) = answer_grids(compare(many_runs(tmp_path, models)))
+    told = {line[1]: line[3:5] for line in grid.cells}
+    assert told["all"][0].startswith("4k: 1.000") and told["all"][1] == "none"
+    assert told["none"] == ("none", "1k: 0.000")
+
+
+def test_sentences_stay_where_there_are_few(tmp_path: Path) -> None:
+    few = dict(list(MANY.items())[:3])
+    assert answer_grids(compare(many_runs(tmp_path / "three", few))) == []
+    places = [(1024, f"at {number}") for number in range(7)]
+    runs = [passkey_run(tmp_path / "places", "fam-tiny", {place: [1, 1] for place in places})]
+    (grid,) = answer_grids(compare(runs))
+    assert [line[0] for line in grid.cells] == [place for _, place in places], "one sentence of seven places is long"
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in ("csv", "json")])
+def test_every_format_for_readers_opens_with_the_table(name: str, tmp_path: Path) -> None:
+    comparison = compare(many_runs(tmp_path))
+    text = FORMATS[name](comparison)
+    opening = text[: text.index("remembers to a length")]
+    (grid,) = answer_grids(comparison)
+    assert grid.title in opening and all(title in opening for title in grid.header)
+    assert all(cell in opening for line in grid.lines for cell in line)
+    assert " remembers to 1k tokens" not in text
+    shown = str(ShownComparison(**vars(comparison)))
+    assert shown.index(grid.title) < shown.index("remembers to a length") < shown.index("passkey accuracy")
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_table_fits_the_terminal(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many_runs(tmp_path, {f"{name}-of-some-length": right for name, right in MANY.items()})
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["compare", "--output", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    opening = lines[: lines.index(next(line for line in lines if line.startswith("remembers to a length")))]
+    assert max(map(len, opening)) <= width
+    words = " ".join(" ".join(opening).split())
+    for told in ("4k: 1.000 [0.566, 1.000] (n=5)", "64k: 0.000", "m3-of-some-length", "s/sample", "state"):
+        assert told in words
+    page = tmp_path / "page.html"
+    assert main(["report", "--output", str(tmp_path), "--to", str(page)]) == 0
+    (summary,) = re.findall('<section id="summary">(.*?)</section>', page.read_text(encoding="utf-8"), re.DOTALL)
+    assert summary.count("4k: 1.000 [0.566, 1.000] (n=5)") == 2 and "<li>" not in summary
 
 
 def test_the_score_that_counts_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -299,11 +299,33 @@ def test_a_wide_table_can_be_parted_without_losing_a_figure() -> None:
         differences={NAMES[1]: Difference(PairedDifference(0.25, 0.1, 0.4, 0.5, 2, 1, 1, 4, 4, "coins"), 0.5)},
     )
     grid = grids(Comparison((Column(NAMES[0], None), Column(NAMES[1], 9)), (row,), (), NAMES[0]))[0]
-    left, right = grid.parted()
+    assert grid.parted(lambda part: 9, 9) == [grid] == grid.parted(lambda part: 9, 8)
+    left, right = grid.parted(lambda part: len(part.header), len(grid.header) - 1)
     assert (*left.header, *right.header[3:]) == grid.header
     assert [*left.cells[1], *right.cells[0][3:]] == list(grid.cells[1])
     assert len(right.cells) == 1, "the baseline has no difference to itself"
     assert left.lines[1][:2] == ("", ""), "the task is told once"
+
+
+def by_hand(widths: list[int], room: int) -> list[list[int]]:
+    """The best of all ways to part columns beside one that is 1 wide; all together where none fits."""
+    ways: list[list[list[int]]] = [[]]
+    for width in widths:
+        ways = [[*way, [width]] for way in ways] + [[*way[:-1], [*way[-1], width]] for way in ways if way]
+    widest = {max(1 + sum(part) for part in way): way for way in sorted(ways, key=len, reverse=True)}
+    fewest = min((len(way) for wide, way in widest.items() if wide <= room), default=0)
+    fitting = [way for way in ways if len(way) == fewest and max(1 + sum(part) for part in way) <= room]
+    return min(fitting, key=lambda way: max(map(sum, way)), default=[widths])
+
+
+@given(st.integers(1, 30), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_parts_are_as_few_as_fit_and_as_narrow(room: int, widths: list[int]) -> None:
+    header = ("m", *(letter * width for letter, width in zip("abcdef", widths, strict=False)))
+    grid = Grid("", header, (header,), words=1, splits=tuple(range(2, len(header))))
+    parts = grid.parted(lambda part: sum(map(len, part.header)), room)
+    assert [title for part in parts for title in part.header[1:]] == list(header[1:])
+    found, best = [[len(title) for title in part.header[1:]] for part in parts], by_hand(widths, room)
+    assert (len(found), max(map(sum, found))) == (len(best), max(map(sum, best)))
 
 
 def published(comparison: Comparison) -> Comparison:

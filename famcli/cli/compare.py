@@ -95,8 +95,10 @@ def command(
         from famcli.cli.tables import show, show_lines
         from famcli.reports.answer import answer_lines
         from famcli.reports.layout import grids
+        from famcli.reports.remembered import answer_grids
 
-        show_lines(answer_lines(shown))
+        show(opening := answer_grids(shown))
+        show_lines(["", *answer_lines(shown)] if opening else answer_lines(shown))
         show(grids(shown))
     else:
         # Programs read names in full, which do not depend on what stands beside them.

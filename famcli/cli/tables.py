@@ -22,12 +22,10 @@ def show_lines(lines: Sequence[str]) -> None:
 
 
 def show(grids: Sequence[Grid]) -> None:
-    """Prints the grids below each other; those that are too wide are parted where they may be, or become blocks."""
+    """Prints the grids below each other; those that are too wide are parted where they then fit, or become blocks."""
     from famcli.reports.formats import to_rich
 
-    shown: list[Grid] = []
-    for grid in grids:
-        shown += [grid] if fits(to_rich(grid)) else grid.parted()
+    shown = [part for grid in grids for part in grid.parted(lambda part: _width(to_rich(part)), console().width)]
     for i, grid in enumerate(shown):
         if i:
             say_lines([""])
@@ -48,6 +46,11 @@ def show_blocks(header: Sequence[str], rows: Sequence[Sequence[str]], words: int
 
 def fits(table: Table) -> bool:
     """Whether no cell of the table would be folded."""
+    return _width(table) <= console().width
+
+
+def _width(table: Table) -> int:
+    """Characters of its widest line."""
     from rich.console import Console
 
-    return Console(width=PIPED_WIDTH).measure(table).maximum <= console().width
+    return Console(width=PIPED_WIDTH).measure(table).maximum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,12 +14,18 @@ from famcli.compare.recall import Measured, Recall
 from famcli.compare.row import Row
 from famcli.display import format_bytes
 from famcli.reports.numbers import field_of, format_number, format_p, format_paired, format_score, short
+from famcli.reports.remembered import MOST_MODELS, SECONDS, in_tables
 
 
 def answer_lines(comparison: Comparison) -> list[str]:
-    """``sentences`` and ``meanings``; none where nobody worked the answer out."""
+    """``spoken`` and ``meanings``; none where nobody worked the answer out."""
     answer = comparison.answer
-    return [] if answer is None else [*sentences(comparison, answer), *meanings(comparison, answer)]
+    return [] if answer is None else [*spoken(comparison, answer), *meanings(comparison, answer)]
+
+
+def spoken(comparison: Comparison, answer: Answer) -> list[str]:
+    """``sentences`` without what ``famcli.reports.remembered.answer_grids`` tells in their place."""
+    return _headlines(comparison, answer) if in_tables(answer) else sentences(comparison, answer)
 
 
 def sentences(comparison: Comparison, answer: Answer) -> list[str]:
@@ -31,7 +38,11 @@ def sentences(comparison: Comparison, answer: Answer) -> list[str]:
     for recall in answer.recalls:
         families.setdefault((recall.family, recall.column), []).append(recall)
     told = [_recalls(found, columns[column]) for (_, column), found in families.items()]
-    return [*told, *(_headline(row, comparison.baseline) for row in answer.headlines)]
+    return [*told, *_headlines(comparison, answer)]
+
+
+def _headlines(comparison: Comparison, answer: Answer) -> list[str]:
+    return [_headline(row, comparison.baseline) for row in answer.headlines]
 
 
 def meanings(comparison: Comparison, answer: Answer) -> list[str]:
@@ -44,9 +55,10 @@ def meanings(comparison: Comparison, answer: Answer) -> list[str]:
         less = (
             "shorter length" if axes == [LENGTH] else "smaller one" if LENGTH not in axes else "shorter or smaller one"
         )
+        seconds = SECONDS if in_tables(answer) else "s a sample"
         found.append(
             f"remembers to {what}: {metrics} is {answer.held:g} or more there and at every {less} measured "
-            "(--held); s a sample: its share of the time its batch took"
+            f"(--held); {seconds}: its share of the time its batch took"
         )
     if comparison.baseline is None and any(len(row.scores) > 1 for row in answer.headlines):
         found.append("whether the highest is so by more than chance: --baseline MODEL tells")
@@ -190,7 +202,9 @@ def _best(row: Row) -> str:
     words = f"{format_score(score, row.intervals.get(leading[0]), leading[0] in row.too_few)}, n={score.n}"
     if len(row.scores) == 1:
         return f"{leading[0]} has {words}"
-    if len({one.n for one in row.scores.values()}) > 1:
+    if len(counts := {one.n for one in row.scores.values()}) > 1:
+        if len(row.scores) > MOST_MODELS:
+            return f"not of the same samples, n from {min(counts)} to {max(counts)}: see the table"
         each = (f"{column} {format_number(one.value)} (n={one.n})" for column, one in row.scores.items())
         return f"not of the same samples: {', '.join(each)}"
     direction = "highest" if row.higher_is_better else "lowest"
@@ -198,7 +212,11 @@ def _best(row: Row) -> str:
 
 
 def _told_apart(row: Row, baseline: str | None) -> str:
-    """What is known of each model against the baseline."""
+    """What is known of each model against the baseline; of many how many are better and worse."""
+    if len(row.differences) > MOST_MODELS:
+        verdicts = Counter[str](difference.verdict for difference in row.differences.values())
+        words = {"better": "better", "worse": "worse", "undecided": "not told apart"}
+        return f"; against {baseline}: {', '.join(f'{verdicts[name]} {word}' for name, word in words.items())}"
     found = [
         f"{column} is {difference.verdict.replace('undecided', 'not told apart')}, {format_paired(difference.paired)}, "
         f"corrected p {format_p(difference.p_corrected)}"

@@ -17,6 +17,7 @@ from famcli.reports.answer import answer_figures, answer_lines, answer_values
 from famcli.reports.grid import Grid
 from famcli.reports.layout import grids, remarks
 from famcli.reports.numbers import NOTHING, csv_number
+from famcli.reports.remembered import answer_grids
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,15 +48,18 @@ def to_rich(grid: Grid) -> Table:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The answer as a list, pipe tables, and the remarks below them."""
+    """The answer as tables and a list, pipe tables, and the remarks below them."""
     answer = "".join(f"- {in_markdown(line)}\n" for line in answer_lines(comparison))
-    parts = [answer] if answer else []
-    for grid in grids(comparison):
-        rule = ["---" if i < grid.words else "---:" for i in range(len(grid.header))]
-        lines = [[in_markdown(text) for text in line] for line in (grid.header, *grid.lines)]
-        title = f"**{in_markdown(grid.title)}**\n\n" if grid.title else ""
-        parts.append(title + "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:])))
+    parts = [*map(_markdown_table, answer_grids(comparison)), *([answer] if answer else [])]
+    parts += map(_markdown_table, grids(comparison))
     return "\n".join([*parts, *(f"{in_markdown(remark)}\n" for remark in remarks(comparison))])
+
+
+def _markdown_table(grid: Grid) -> str:
+    rule = ["---" if i < grid.words else "---:" for i in range(len(grid.header))]
+    lines = [[in_markdown(text) for text in line] for line in (grid.header, *grid.lines)]
+    title = f"**{in_markdown(grid.title)}**\n\n" if grid.title else ""
+    return title + "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
 
 
 _LATEX = {
@@ -75,17 +79,21 @@ _LATEX = {
 def to_latex(comparison: Comparison) -> str:
     """The answer, tables of the package ``booktabs``, and the remarks; beyond Latin letters it takes LuaLaTeX."""
     parts = ["% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}\n"]
+    parts += map(_latex_table, answer_grids(comparison))
     parts += [f"{_latex(line)}\\par\n" for line in answer_lines(comparison)]
-    for grid in grids(comparison):
-        columns = "".join("l" if i < grid.words else "r" for i in range(len(grid.header)))
-        header, *lines = [" & ".join(_latex(text) for text in line) for line in (grid.header, *grid.lines)]
-        title = f"\\textbf{{{_latex(grid.title)}}}\\par\n" if grid.title else ""
-        body = "".join(f"{line} \\\\\n" for line in lines)
-        parts.append(
-            f"{title}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\\bottomrule\n"
-            "\\end{tabular}\n"
-        )
+    parts += map(_latex_table, grids(comparison))
     return "\n".join([*parts, *(f"\\par {_latex(remark)}\n" for remark in remarks(comparison))])
+
+
+def _latex_table(grid: Grid) -> str:
+    columns = "".join("l" if i < grid.words else "r" for i in range(len(grid.header)))
+    header, *lines = [" & ".join(_latex(text) for text in line) for line in (grid.header, *grid.lines)]
+    title = f"\\textbf{{{_latex(grid.title)}}}\\par\n" if grid.title else ""
+    body = "".join(f"{line} \\\\\n" for line in lines)
+    return (
+        f"{title}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header} \\\\\n\\midrule\n{body}\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
 
 
 def _latex(text: str) -> str:
@@ -123,16 +131,18 @@ def to_html(comparison: Comparison) -> str:
 
 
 def html_tables(comparison: Comparison) -> str:
-    """What stands in the page: tables, with the remarks below them."""
-    parts = [f"<p>{_html(line)}</p>\n" for line in answer_lines(comparison)]
-    for grid in grids(comparison):
-        caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
-        header = _cells("th", grid.header, grid.words)
-        body = "".join(f"<tr>{_cells('td', line, grid.words)}</tr>\n" for line in grid.lines)
-        parts.append(
-            f"<div><table>\n{caption}<thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
-        )
+    """What stands in the page: the answer, and tables with the remarks below them."""
+    parts = [*map(_html_table, answer_grids(comparison))]
+    parts += [f"<p>{_html(line)}</p>\n" for line in answer_lines(comparison)]
+    parts += map(_html_table, grids(comparison))
     return "".join([*parts, *(f"<p>{_html(remark)}</p>\n" for remark in remarks(comparison))])
+
+
+def _html_table(grid: Grid) -> str:
+    caption = f"<caption>{_html(grid.title)}</caption>\n" if grid.title else ""
+    header = _cells("th", grid.header, grid.words)
+    body = "".join(f"<tr>{_cells('td', line, grid.words)}</tr>\n" for line in grid.lines)
+    return f"<div><table>\n{caption}<thead><tr>{header}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
 
 
 def _cells(tag: str, line: Iterable[str], words: int) -> str:

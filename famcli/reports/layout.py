@@ -108,7 +108,7 @@ def _against(comparison: Comparison, baseline: str) -> Grid:
             value = score_words(row, column.name)
             rest = _difference(row.differences.get(column.name)) if column.name != baseline else ("",) * 6
             lines.append((*start, column.title, value, str(score.n), *rest))
-    return Grid("", header, tuple(lines), words=3, once=2, split=5)
+    return Grid("", header, tuple(lines), words=3, once=2, splits=(5,))
 
 
 def _difference(difference: Difference | None) -> tuple[str, ...]:

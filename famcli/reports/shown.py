@@ -16,9 +16,11 @@ from famcli.errors import unknown_name
 from famcli.evaluation.record import RunRecord
 from famcli.reports.answer import answer_lines
 from famcli.reports.formats import FORMATS, html_tables, to_rich
+from famcli.reports.grid import Grid
 from famcli.reports.layout import grids, remarks
 from famcli.reports.naming import with_short_names
 from famcli.reports.plots.recall import recall_svg
+from famcli.reports.remembered import answer_grids
 
 _WIDTH = 1_000
 """Characters of a line: figures are not folded."""
@@ -36,18 +38,10 @@ class ShownComparison(Comparison):
     """A comparison, see ``Comparison`` for its rows. ``print`` shows the tables, and so does the cell of a notebook."""
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        out = Console(file=io.StringIO(), width=_WIDTH, highlight=False)
         shown = with_short_names(self)
-        for number, grid in enumerate(grids(shown)):
-            if number:
-                out.print()
-            out.print(to_rich(grid))
-        assert isinstance(out.file, io.StringIO)
-        lines = [line.rstrip() for line in out.file.getvalue().splitlines()]
-        answer = answer_lines(shown)
-        return "\n".join(map(visible, [*answer, *([""] if answer else []), *lines, *remarks(shown)]))
+        opening, answer = _tables(answer_grids(shown)), answer_lines(shown)
+        parts = [opening, [*map(visible, answer)], [*_tables(grids(shown)), *map(visible, remarks(shown))]]
+        return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
     def _repr_html_(self) -> str:
         return html_tables(with_short_names(self))
@@ -70,6 +64,19 @@ class ShownComparison(Comparison):
             UserError: no run is of PassKey.
         """
         return Picture(recall_svg(self))
+
+
+def _tables(shown: Sequence[Grid]) -> list[str]:
+    """The lines of tables, with an empty one between two."""
+    from rich.console import Console
+
+    out = Console(file=io.StringIO(), width=_WIDTH, highlight=False)
+    for number, grid in enumerate(shown):
+        if number:
+            out.print()
+        out.print(to_rich(grid))
+    assert isinstance(out.file, io.StringIO)
+    return [line.rstrip() for line in out.file.getvalue().splitlines()]
 
 
 def compare_runs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 from famcli.compare.comparison import Comparison
 from famcli.display import json_text, visible
 from famcli.evaluation.record import RunRecord
-from famcli.reports.answer import meanings, sentences
+from famcli.reports.answer import meanings, spoken
 from famcli.reports.cost import full_grid
 from famcli.reports.grid import Grid
 from famcli.reports.html.reading import reading_charts
@@ -30,7 +30,11 @@ from famcli.reports.plots.recall import recall_charts
 from famcli.reports.plots.run_cost import run_cost_chart
 from famcli.reports.profile import cost_grids
 from famcli.reports.profile import remarks as profile_remarks
+from famcli.reports.remembered import answer_grids
 from famcli.version import __version__
+
+MOST_NAMED = 6
+"""Models that the title names."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,13 @@ def build(
         .render(
             version=__version__,
             comparison=comparison,
+            title=_title([column.name for column in comparison.columns]),
+            heading=_title([column.title for column in comparison.columns]),
             under_way=under_way,
             forced=[words for words in told if words.startswith("NOT COMPARABLE")],
             remarks=[words for words in told if not words.startswith("NOT COMPARABLE")],
-            sentences=sentences(comparison, answer) if answer else [],
+            remembered=answer_grids(comparison),
+            sentences=spoken(comparison, answer) if answer else [],
             meanings=meanings(comparison, answer) if answer else [],
             models=model_grid(comparison, name),
             verdicts=verdict_lines(comparison),
@@ -101,6 +108,12 @@ def build(
     )
     # A lone half of a character, which JSON can hold and a file cannot, must not cost the report.
     return Report(page.encode("utf-8", "replace").decode("utf-8"), (*recall[:1], *cost, *recall[1:], *reading))
+
+
+def _title(models: Sequence[str]) -> str:
+    """The models; of many the first and how many more."""
+    more = len(models) - MOST_NAMED
+    return f"{', '.join(models[:MOST_NAMED])} and {more} more models" if more > 0 else ", ".join(models)
 
 
 def waiting_page(message: str, hint: str | None, under_way: Grid | None, every: float) -> str:
