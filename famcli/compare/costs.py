@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from famcli.compare.cells import Setting, cell_names, format_amount, in_order
-from famcli.compare.pairing import fact_words, facts, samples_of
+from famcli.compare.pairing import TOKENIZER, fact_words, facts, samples_of
 from famcli.evaluation.cost import known_cost
 from famcli.evaluation.record import RunRecord
 
@@ -49,7 +49,9 @@ def costs_of(
 ) -> tuple[RunCost, ...]:
     """By task, by what the samples are, then by column, which ``name`` gives, in the order of ``columns``."""
     found = []
-    for run, differing in zip(runs, fact_words([facts(run) for run in runs]), strict=True):
+    # A model has one tokenizer, and its name stands beside.
+    told = [{name: fact for name, fact in facts(run).items() if name != TOKENIZER} for run in runs]
+    for run, differing in zip(runs, fact_words(told), strict=True):
         settings = _settings(run)
         words = " ".join([*_words(settings), *_lengths(settings)])
         cost = RunCost(

@@ -20,6 +20,10 @@ HOW_MANY = "trials"
 """The option of PassKey that says how many samples a cell has; the first ones are the same whatever it is."""
 
 
+TOKENIZER = "tokenizer"
+"""The fact that says in whose tokens lengths are counted."""
+
+
 def samples_of(record: RunRecord) -> Mapping[str, Entry]:
     """The answered samples of a run by id; none where only its ``run.json`` is there.
 
@@ -112,7 +116,7 @@ def facts(record: RunRecord) -> dict[str, str]:
     if source := task.get("source_sha256"):
         found["task source"] = source[:8]
     if "length" in settings or record.cost["tokens_cut"]:
-        found["tokenizer"] = record.model["tokenizer"]
+        found[TOKENIZER] = record.model["tokenizer"]
     return found
 
 
@@ -138,8 +142,8 @@ def comparable(record: RunRecord, baseline: RunRecord) -> list[str]:
     # The name of the same data may be another, where it lies elsewhere.
     if data_of(record)[1] == data_of(baseline)[1]:
         left["data"] = right["data"]
-    if "tokenizer" in left or "tokenizer" in right:
-        left["tokenizer"], right["tokenizer"] = record.model["tokenizer"], baseline.model["tokenizer"]
+    if TOKENIZER in left or TOKENIZER in right:
+        left[TOKENIZER], right[TOKENIZER] = record.model["tokenizer"], baseline.model["tokenizer"]
     bounds = _bound(record).keys()
     found = differing(*({name: fact for name, fact in side.items() if name not in bounds} for side in (left, right)))
     found += _cuts(record, baseline)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from famcli.compare import cells
 from famcli.compare.cell_runs import CellRuns
 from famcli.compare.cells import Setting
-from famcli.compare.pairing import fact_words, facts
+from famcli.compare.pairing import TOKENIZER, fact_words, facts
 from famcli.compare.row import Row
 from famcli.evaluation.journal import Entry
 from famcli.metrics.paired import Interval
@@ -108,7 +108,8 @@ def recalls_of(
 ) -> tuple[Recall, ...]:
     """By task, kind and column, of all scores from 0 to 1 that are measured by an amount, of which more is better.
 
-    Runs of a task that differ in anything but their lengths, such as the wording, are kinds of their own.
+    Runs of a task that differ in anything but their lengths, such as the wording, are kinds of their own. Lengths are
+    in tokens of each model's own tokenizer, which no name of a kind repeats.
 
     Args:
         found: the cells.
@@ -137,10 +138,20 @@ def recalls_of(
             held=held,
             points=tuple(sorted(points, key=lambda point: point.length)),
         )
-        for words, kind in zip(fact_words([kind.facts for kind in kinds.values()]), kinds.values(), strict=True)
+        for words, kind in zip(fact_words(_besides_tokenizers(kinds.values())), kinds.values(), strict=True)
         for column, points in kind.points.items()
     ]
     return tuple(sorted(recalls, key=lambda one: (one.task, cells.in_order(one.settings), columns.index(one.column))))
+
+
+def _besides_tokenizers(kinds: Collection[_Kind]) -> list[dict[str, str]]:
+    """The facts without tokenizers, unless a column has several."""
+    owned: dict[str, set[str]] = {}
+    for kind in kinds:
+        for column in kind.points:
+            owned.setdefault(column, set()).add(kind.facts.get(TOKENIZER, ""))
+    several = any(len(names - {""}) > 1 for names in owned.values())
+    return [{name: fact for name, fact in kind.facts.items() if several or name != TOKENIZER} for kind in kinds]
 
 
 def is_recall(row: Row) -> bool:

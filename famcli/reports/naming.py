@@ -1,4 +1,4 @@
-"""Short names for models whose specs are long: what tables call them."""
+"""Short names for models whose specs are long, and for tokenizers: what tables call them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 from famcli.compare.answer import Answer
 from famcli.compare.comparison import Column, Comparison
 from famcli.compare.row import Row
+from famcli.reports.tokenizer_names import with_short_tokenizers
 
 LONGEST = 32
 """Characters of a name that is never shortened."""
@@ -34,8 +35,12 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def with_short_names(comparison: Comparison) -> Comparison:
-    """The comparison with ``short_names`` in place of the models' names; the notes keep what they say."""
+    """The comparison with ``short_names`` in place of the models' names, which the notes keep.
+
+    Tokenizers have short names everywhere, see ``with_short_tokenizers``.
+    """
     names = short_names(comparison.names)
+    comparison = with_short_tokenizers(comparison, names)
     if all(name == short for name, short in names.items()):
         return comparison
     profile = comparison.profile
