@@ -56,7 +56,6 @@ def _previews(one: Checked, settings: RunSettings, records: Sequence[Any]) -> It
 
 
 def _print(preview: Preview) -> None:
-    from famcli.display import format_bytes
     from famcli.evaluation.record import left_out_words
 
     broken = "goes on with" if preview.kept else "nothing of it was kept, begins again:"
@@ -76,7 +75,7 @@ def _print(preview: Preview) -> None:
         if before := preview.before:
             runs = "an earlier run" if before.runs == 1 else f"{before.runs} earlier runs"
             say(f"  time      {_range(*before.seconds)}, at the speed of {runs} of it on this machine")
-            say(f"  memory    {format_bytes(before.memory_bytes)} at most in {runs} of it")
+            say(f"  memory    {_memory(preview)}")
         else:
             say("  time      unknown: no such run on this machine to judge by")
             say("  memory    unknown")
@@ -84,6 +83,17 @@ def _print(preview: Preview) -> None:
         say(f"  cut       {preview.cut_tokens:,} tokens of documents, of {preview.cut_samples:,} samples")
     if preview.left_out:
         say(f"  left out  {left_out_words(preview.left_out)}")
+
+
+def _memory(preview: Preview) -> str:
+    """What the run to judge by took; where its texts are shorter, that they are."""
+    from famcli.display import format_bytes
+
+    before = preview.before
+    if before is None or before.memory_bytes is None:
+        return "unknown"
+    words = f"{format_bytes(before.memory_bytes)} in an earlier run with texts to {before.memory_tokens:,} tokens"
+    return f"{words}; here to {preview.longest:,}, which may take more" if preview.memory_of_shorter else words
 
 
 def _range(least: float, most: float) -> str:

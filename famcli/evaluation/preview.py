@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from famcli.errors import UserError
 from famcli.evaluation.asking import Skips
 from famcli.evaluation.cost import known_cost
 from famcli.evaluation.finished import finished_run
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 LEAST_SECONDS = 1.0
 """Shorter runs say nothing of longer ones."""
 
+AS_LONG = 0.99
+"""From this share of its tokens on, a text counts as long as another: samples drawn anew differ by a few tokens."""
+
 
 @dataclass(frozen=True)
 class Before:
@@ -35,12 +39,15 @@ class Before:
     Attributes:
         runs: how many.
         seconds: the least and the most that what is left would take at the speeds of these runs.
-        memory_bytes: the most memory that one of them took.
+        memory_bytes: the memory that one of them took: of those with texts as long as these the one with the shortest,
+            where there is none the one with the longest. ``None`` where no run says how long its texts are.
+        memory_tokens: the longest text of that run, with its options.
     """
 
     runs: int
     seconds: tuple[float, float]
-    memory_bytes: int
+    memory_bytes: int | None
+    memory_tokens: int | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Preview:
         run_id: ``None`` where it is known only once the model is built, as of one that another package brings.
         status: ``new``, ``interrupted``, ``running`` or ``finished``: what there is of it; ``None`` without a run id.
         samples, answered: that it has in all, and that are answered already.
+        longest: tokens of its longest text, with its options.
         tokens: left to read, exactly, each document once.
         computed: how many of them are computed; ``None`` without a run id.
         cut_samples, cut_tokens: samples of whose documents something is cut; tokens that are, as a run counts them.
@@ -66,6 +74,7 @@ class Preview:
     status: str | None
     samples: int
     answered: int
+    longest: int
     tokens: int
     computed: int | None
     cut_samples: int
@@ -73,6 +82,12 @@ class Preview:
     left_out: list[LeftOut]
     before: Before | None
     kept: bool = False
+
+    @property
+    def memory_of_shorter(self) -> bool:
+        """Whether the memory is that of a run with shorter texts alone, which may take less."""
+        tokens = self.before.memory_tokens if self.before else None
+        return tokens is not None and not _as_long(tokens, self.longest)
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,7 @@ class Previews:
             status=status,
             samples=len(drawn.planned),
             answered=len(done),
+            longest=longest,
             tokens=sum(group.tokens for group in groups),
             computed=work,
             cut_samples=sum(p.cut_tokens > 0 for p in drawn.planned),
@@ -122,16 +138,38 @@ class Previews:
     def _before(self, record: RunRecord, longest: int, work: int) -> Before | None:
         assert self.outline is not None
         state = self.outline.stream.state_bytes(longest)
-        rates, memory = [], []
+        rates, memory = list[float](), list[tuple[int, int]]()
         for earlier in self.records:
             cost = known_cost(earlier)
             long_enough = cost["state_bytes"] >= state and cost["seconds"] >= LEAST_SECONDS
             if long_enough and cost["tokens_computed"] and _alike(earlier, record):
                 rates.append(cost["tokens_computed"] / cost["seconds"])
-                memory.append(cost["peak_memory_bytes"])
+                if (tokens := _longest(earlier)) is not None:
+                    memory.append((tokens, cost["peak_memory_bytes"]))
         if not rates:
             return None
-        return Before(len(rates), (work / max(rates), work / min(rates)), max(memory))
+        tokens, taken = _nearest(memory, longest) if memory else (None, None)
+        return Before(len(rates), (work / max(rates), work / min(rates)), taken, tokens)
+
+
+def _nearest(memory: Collection[tuple[int, int]], longest: int) -> tuple[int, int]:
+    """Of (tokens of the longest text, bytes): the one to judge by, see ``Before``."""
+    enough = [one for one in memory if _as_long(one[0], longest)]
+    tokens = min(enough)[0] if enough else max(memory)[0]
+    return tokens, max(taken for found, taken in memory if found == tokens)
+
+
+def _as_long(tokens: int, longest: int) -> bool:
+    return tokens >= AS_LONG * longest
+
+
+def _longest(record: RunRecord) -> int | None:
+    """Tokens of the longest text of a run, with its options; ``None`` where its samples cannot be read."""
+    try:
+        entries = read_entries(record.path / JOURNAL_NAME).values()
+    except (UserError, OSError):
+        return None
+    return max((entry.prompt_tokens + entry.option_tokens for entry in entries), default=None)
 
 
 def _standing(directory: Path, settings: Settings) -> tuple[str, frozenset[str]]:
