@@ -61,12 +61,13 @@ def _texts(cost: RunCost) -> dict[str, str]:
 
 
 def speed_words(record: RunRecord) -> str:
-    """``17,000 tokens/s, 92,640 tokens computed of 951,820 read``."""
+    """``17,000 tokens/s: 92,640 tokens computed of 951,820 read, 550 generated``, which are the tokens that count."""
     cost = known_cost(record)
     if cost["tokens_computed"] is None:
         return f"not known: an older version kept no count of what it computed of {cost['tokens_read']:,} tokens"
     read = f"{cost['tokens_computed']:,} tokens computed of {cost['tokens_read']:,} read"
-    return f"{cost['tokens_per_second']:,.0f} tokens/s, {read}"
+    generated = f", {cost['tokens_generated']:,} generated" if cost["tokens_generated"] else ""
+    return f"{cost['tokens_per_second']:,.0f} tokens/s: {read}{generated}"
 
 
 def speed_of(records: Sequence[RunRecord]) -> str:
