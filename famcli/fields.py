@@ -206,7 +206,7 @@ class _Reader:
             return value
         number = self._number(hint, value)
         if number is None:
-            raise self.wrong(path, must, value)
+            raise self.wrong(path, must, value, _in_digits(value) if hint is int else None)
         if isinstance(number, float) and not math.isfinite(number):
             raise self.wrong(path, "finite", value)
         if isinstance(number, int) and number.bit_length() >= INT_BITS:
@@ -228,6 +228,15 @@ class _Reader:
             return None
         except OverflowError:
             return math.inf
+
+
+def _in_digits(value: Any) -> str | None:
+    """What to write for ``4k``, which is a number where lengths are asked for alone."""
+    try:
+        (length,) = parse_lengths(value) if isinstance(value, str) else ()
+    except ValueError:
+        return None
+    return f"in digits: {length}"
 
 
 def _inside(path: str, name: str) -> str:
@@ -266,7 +275,7 @@ def read_pairs(given: Iterable[str], what: str, form: str, example: str) -> dict
         if not equals or not name:
             raise UserError(f"{what} '{printable(text)}' is not {form}", f"for example {example}")
         if name in pairs:
-            raise UserError(f"{what} '{printable(name)}' is given twice")
+            raise UserError(f"{what} '{printable(name)}' is given twice", "give it once")
         pairs[name] = value
     return pairs
 

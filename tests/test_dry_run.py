@@ -113,6 +113,25 @@ def test_time_and_memory_are_those_that_were_measured(capsys: pytest.CaptureFixt
         assert "time      unknown" in other[1] and "memory    unknown" in other[1]
 
 
+@pytest.mark.parametrize(("length", "judged_by"), [(512, 600), (600, 600), (700, 800), (900, 800)])
+def test_memory_is_that_of_the_nearest_run_that_is_as_long(
+    length: int, judged_by: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--task", "passkey", "-o", "trials=1", "--model", "fam"]
+    for earlier in (400, 600, 800):
+        (run,) = printed(capsys, *command, "-o", f"lengths={earlier}", "--json")["runs"]
+        record = json.loads(Path(run["path"]).read_text())
+        record["cost"] |= {"seconds": 5.0, "peak_memory_bytes": earlier << 20}
+        Path(run["path"]).write_text(json.dumps(record))
+    dry = [*command, "-o", f"lengths={length}", "--dry-run", "--fresh"]
+    (plan,) = printed(capsys, *dry, "--json")["runs"]
+    assert plan["before"]["runs"] == 3, "all of them tell the speed: their states are as large"
+    assert plan["before"]["memory_bytes"] == judged_by << 20
+    assert abs(plan["before"]["memory_tokens"] - judged_by) < 20
+    assert main(["eval", *dry]) == 0
+    assert ("which may take more" in capsys.readouterr().out) == (length > judged_by)
+
+
 def test_full_attention_is_not_judged_by_shorter_texts(capsys: pytest.CaptureFixture[str]) -> None:
     save_hub_model(Path("llama"))
     command = ["--task", "passkey", "-o", "trials=1", "--model", "llama", "--json"]
@@ -130,6 +149,11 @@ def test_what_is_cut_and_left_out_is_told(capsys: pytest.CaptureFixture[str]) ->
     (plan,) = printed(capsys, *cut, "--json", "--dry-run")["runs"]
     (run,) = printed(capsys, *cut, "--json")["runs"]
     assert plan["cut_tokens"] == run["cost"]["tokens_cut"] > 0
+    ids = [
+        printed(capsys, *cut[:-3], bound, *cut[-2:], "--json", "--dry-run")["runs"][0]["run_id"]
+        for bound in ("1k", "1024", "900")
+    ]
+    assert ids[0] == ids[1] != ids[2] == run["run_id"]
     save_hub_model(Path("llama"), max_position_embeddings=600)
     Path("s.yaml").write_text("tasks: [{task: passkey, options: {lengths: 500}}, {task: passkey}]")
     found = printed(capsys, "--suite", "s.yaml", "--model", "llama", "--json", "--dry-run")

@@ -109,6 +109,7 @@ def test_overrides_replace_fields_and_stay_in_the_name(tmp_path: Path) -> None:
         ("width=64", "'width' is 64, but .* with 12", None),
         ("fam_length=4", "'fam_length' is 4, but .* with 2", None),
         ("memory_segment=1", "unknown field .* 'memory_segment'", "memory_segments"),
+        ("block_size=4k", "'block_size' must be a whole number, not '4k'", "in digits: 4096"),
         ("block_size=big", "'block_size' must be a whole number, not 'big'", None),
         ("block_size", "'block_size' is not FIELD=VALUE", "for example"),
         ("memory_segments=-1", "'memory_segments' must be at least 0", None),

@@ -12,7 +12,8 @@ import click
 
 from famcli.cli import completing
 from famcli.cli.folding import standard_width
-from famcli.fields import read_pairs
+from famcli.errors import UserError, printable
+from famcli.fields import LONGEST, parse_lengths, read_pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,35 @@ PLUGINS = "famcli.plugins"
 """Where a command's context keeps what was typed after ``--plugin``."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Tokens(click.ParamType[int]):
+    """A number of tokens, ``8k`` as lengths are typed or ``8192``."""
+
+    name = "tokens"
+
+    def __init__(self, most: int = LONGEST) -> None:
+        self.most = most
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Raises ``UserError`` where it is none, or more than ``most``."""
+        if isinstance(value, int):
+            return value
+        try:
+            lengths = () if "," in value else parse_lengths(value)
+        except ValueError:
+            lengths = ()
+        option = max(param.opts, key=len) if param else self.name
+        if not lengths:
+            raise UserError(
+                f"{option} must be a number of tokens such as 8k, 1M or 5000, not '{printable(value)}'",
+                f"for example {option} 8k",
+            )
+        if lengths[0] > self.most:
+            raise UserError(
+                f"{option} must be at most {self.most:,} tokens, not {lengths[0]:,}", f"for example {option} 1k"
+            )
+        return lengths[0]
 
 
 def console() -> Console:

@@ -11,7 +11,7 @@ import click
 from famcli.cli import completing
 from famcli.cli.interrupts import leave_in_order
 from famcli.cli.naming import check_names
-from famcli.cli.options import PLUGINS, as_json, models_option, plugin_option
+from famcli.cli.options import PLUGINS, Tokens, as_json, models_option, plugin_option
 from famcli.cli.saying import say, say_json, tell
 from famcli.errors import UserError
 from famcli.fields import parse_lengths
@@ -95,7 +95,7 @@ class Blocks(click.ParamType[tuple[int, ...]]):
 )
 @click.option(
     "--decode",
-    type=click.IntRange(1, 100_000),
+    type=Tokens(100_000),
     default=16,
     show_default=True,
     help="Single tokens to time after each length.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from famcli.cli.options import Function, bundled, output, parse_options
+from famcli.cli.options import Function, Tokens, bundled, output, parse_options
 from famcli.cli.saying import tell
 from famcli.errors import UserError
 
@@ -127,7 +127,7 @@ def run_options(function: Function) -> Function:
             help="Spread the layers over all GPUs and the processor (needs accelerate).",
         ),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples read together; it changes no answer."),
-        click.option("--max-context", type=click.IntRange(min=1), help="Most tokens of a prompt with its answer."),
+        click.option("--max-context", type=Tokens(), help="Most tokens of a prompt with its answer, such as 8k."),
         click.option(
             "--truncate",
             type=click.Choice(["left", "right", "middle"]),
@@ -151,7 +151,7 @@ def run_options(function: Function) -> Function:
         ),
         click.option(
             "--strip-thinking",
-            type=click.IntRange(min=1),
+            type=Tokens(),
             is_flag=False,
             flag_value=THINKING_TOKENS,
             metavar="[TOKENS]",
