@@ -16,6 +16,7 @@ from famcli.errors import UserError, printable
 from famcli.files import SOURCE_SHA256, read_bytes, sources_sha256
 
 _PREFIX = "famcli_plugin_"
+_MEND = "mend it and repeat the command"
 
 
 def load_module(path: Path) -> ModuleType:
@@ -57,16 +58,18 @@ def _content(path: Path) -> bytes:
     try:
         return read_bytes(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror or error}", "give the path of a file of Python, such as ./my_task.py"
+        ) from error
 
 
 def _parsed(content: bytes, path: Path) -> ast.Module:
     try:
         return ast.parse(content, str(path))
     except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}", _MEND) from error
     except ValueError as error:
-        raise UserError(f"{path} is no Python: {error}") from error
+        raise UserError(f"{path} is no Python: {error}", _MEND) from error
 
 
 def _name_of(file: Path, digest: str) -> str:

@@ -146,9 +146,22 @@ def test_models_that_have_learned_no_fam_are_warned_of(capsys: pytest.CaptureFix
         ("eval --task passkey --model fam -o lenghts=1k", "'lenghts'", "lengths"),
         ("eval --task passkey --model fam -o lengths=long", "option 'lengths' must be", "-o lengths="),
         ("eval --task passkey --model fam --data sample", "no task here takes data: passkey", "leave out --data"),
+        ("eval --task passkey --model fam --length 1k", "no such option '--length'", "-o lengths=1k"),
+        ("eval --task passkey --model fam --limit 1k", "'1k' is not a whole number", "famcli eval --help"),
+        ("eval --task passkey --model fam --adapter nowhere", "adapter_config.json is missing", "--adapter DIR"),
+        ("eval --task passkey --model fam,name=a,name=b", "the name is given twice", "give it once"),
+        ("eval --task passkey --model fam,block_size=0", "'block_size' must be at least 1", "famcli list memories"),
+        ("eval --task ./nowhere.py --model fam", "cannot read nowhere.py", "./my_task.py"),
+        ("eval --task quality --model fam --data rows.jsonl", "line 1: field", "famcli data schema quality"),
+        ("eval --suite bad.yaml --model fam", "bad.yaml is not valid YAML", "tasks: [{task: passkey"),
+        ("eval --suite bare.yaml --model fam", "bare.yaml lacks the field 'tasks'", "tasks: [{task: passkey"),
+        ("eval --task passkey --model fam --max-context 8q", "--max-context must be a number", "--max-context 8k"),
+        ("eval --task passkey --model fam --max-context 1k,2k", "--max-context must be a number", "--max-context 8k"),
+        ("eval --task passkey --model fam --max-context 0", "--max-context must be a number", "--max-context 8k"),
+        ("profile --model fam --decode 1M", "--decode must be at most 100,000 tokens, not 1,048,576", "--decode 1k"),
         ("eval --task passkey --model fam -o lengths=20", "length 20 is too short", "-o lengths="),
         ("eval --task passkey --model fam -o lengths", "'lengths' is not KEY=VALUE", "-o lengths"),
-        ("eval --task passkey --model fam -o trials=1 -o trials=2", "'trials' is given twice", ""),
+        ("eval --task passkey --model fam -o trials=1 -o trials=2", "'trials' is given twice", "give it once"),
         ("eval --task passkey --model fam --device gpu", "'gpu' is not one of", "famcli eval --help"),
         ("eval --task passkey --model fam --limit 0", "0 is not in the range", "famcli eval --help"),
         ("eval --task passkey --model fam --model broken", "broken/model.safetensors is not a whole", "again"),
@@ -163,6 +176,9 @@ def test_bad_usage_says_what_to_type_and_writes_nothing(
     save_small(Path("broken"))
     file = Path("broken/model.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
+    Path("rows.jsonl").write_text('{"a": 1}\n')
+    Path("bad.yaml").write_text("tasks: [")
+    Path("bare.yaml").write_text("models: [fam]")
     before = files()
     assert main(command.split()) == 2
     captured = capsys.readouterr()
@@ -170,7 +186,7 @@ def test_bad_usage_says_what_to_type_and_writes_nothing(
     error, *hints = captured.err.splitlines()
     assert error.startswith("error: ")
     assert message.lower() in error.lower()
-    assert hint in "".join(hints)
+    assert hint and hint in "".join(hints)
     assert all(line.startswith("hint: ") for line in hints)
     assert files() == before
     assert not Path("results").exists()

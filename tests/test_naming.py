@@ -21,9 +21,10 @@ from famcli.compare.side_by_side import compare
 from famcli.errors import UserError
 from famcli.evaluation.record import load_record, same_spec
 from famcli.evaluation.runner import evaluate
-from famcli.reports.formats import to_csv, to_markdown
+from famcli.reports.formats import FORMATS, to_csv, to_markdown
 from famcli.reports.html.rerun import rerun_command
 from famcli.reports.naming import LONGEST, short_names, with_short_names
+from famcli.reports.tokenizer_names import short_tokenizers
 from famcli.task import load_task
 
 QUICK = ("-o", "lengths=512", "-o", "trials=1")
@@ -77,8 +78,12 @@ def test_one_name_is_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run.rename(tmp_path / "passkey-mine-0123456789ab")
     assert main([*given, "--model", "fam-tiny,sinks=2", "--as", "mine"]) == 2
     assert "another model called mine" in capsys.readouterr().err
-    assert main([*given, "--model", "fam-tiny", "--model", "bswa-tiny", "--as", "y"]) == 2
-    assert "--as is given with 2 models" in capsys.readouterr().err
+    two = [*given, "--model", "fam-tiny", "--model", "bswa-tiny"]
+    assert main([*two, "--as", "y"]) == 2
+    hint = capsys.readouterr().err.splitlines()[-1]
+    typed = shlex.split(hint.removeprefix("hint: name each: "))
+    assert typed == ["--model", "fam-tiny,name=y", "--model", "bswa-tiny,name=NAME2"]
+    assert main([*given, *typed, "--dry-run"]) == 0, "what the hint says can be typed"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -98,7 +103,7 @@ def test_a_typo_gets_few_names(tmp_path: Path) -> None:
     assert "model-3" in hint and hint.count("model-") == 3 and "passkey" not in hint
     with pytest.raises(UserError) as caught:
         select(["???"], tmp_path)
-    assert caught.value.hint == "famcli list runs shows what there is"
+    assert caught.value.hint == f"famcli list runs --output {tmp_path} shows what there is"
 
 
 def test_long_specs_are_cut_to_where_they_differ_and_spelled_once() -> None:
@@ -116,6 +121,37 @@ def test_long_specs_are_cut_to_where_they_differ_and_spelled_once() -> None:
         assert page.count(f"{names[name]} is {name}\n") == 1
         assert not any(name in line for line in page.splitlines() if line.startswith(("|", "-")))
     assert long[0] in to_csv(comparison), "programs read names in full"
+
+
+HASHES = ("hub-0d24109d7c331d04", "hub-0d24a76c2f7c181e")
+
+
+def test_long_tokenizers_are_cut_to_where_they_differ_and_spelled_once(tmp_path: Path) -> None:
+    runs = [passkey_run(tmp_path, f"m{i}", FAM, model={"tokenizer": name}) for i, name in enumerate(HASHES)]
+    comparison = compare(runs)
+    assert comparison.answer
+    assert {recall.task for recall in comparison.answer.recalls} == {"passkey"}, "a model has one tokenizer"
+    assert not any("hub" in cost.cells for cost in comparison.costs)
+    for name in ("markdown", "html", "latex"):
+        page = FORMATS[name](with_short_names(comparison))
+        for short, whole in zip(("hub-0d241", "hub-0d24a"), HASHES, strict=True):
+            assert page.count(whole) == page.count(f"{short} is {whole}, of m{HASHES.index(whole)}") == 1
+            assert f"tokenizer {short})" in page
+    assert HASHES[0] in to_csv(comparison), "programs read names in full"
+    with pytest.raises(UserError, match="they differ in tokenizer: hub-") as caught:
+        compare(runs, baseline="m0")
+    assert "--force" in (caught.value.hint or "") and "repeat" not in (caught.value.hint or "")
+    alike = compare([passkey_run(tmp_path / "alike", "m", FAM, model={"tokenizer": HASHES[0]})])
+    assert with_short_names(alike) == alike, "nothing is said where tokenizers make no difference"
+
+
+@given(st.lists(st.from_regex(r"(hub-|my-)?[0-2]{12,14}|bytes|words", fullmatch=True), unique=True))
+def test_short_tokenizers_begin_one_name_each(names: list[str]) -> None:
+    found = short_tokenizers(names)
+    for name, short in found.items():
+        assert name.startswith(short)
+        assert short == name or [other for other in names if other.startswith(short)] == [name]
+    assert all(found.get(name, name) == name for name in ("bytes", "words"))
 
 
 fields = st.lists(st.sampled_from(["sinks=1", "sinks=2", "fam_length=64", "attention=fam"]), unique=True)

@@ -128,6 +128,7 @@ def test_own_suites_have_names_and_hide_none_of_famclis(capsys: pytest.CaptureFi
         ([{**PASSKEY, "limt": 3}], {}, "field 'tasks[0]': 'limt'\nhint: did you mean limit"),
         ([PASSKEY], {"model": ["fam-tiny"]}, "'model'\nhint: did you mean models"),
         ([{"task": "passkye"}], {}, "suite s.yaml: unknown task 'passkye'"),
+        ([{"task": "mine"}], {}, "; one in a file of your own: --plugin FILE.py"),
         (
             [{"task": "./mine.py:Mine"}],
             {},

@@ -178,7 +178,7 @@ def _has_memory_alone(directory: Path) -> bool:
 
 def _lora_settings(directory: Path) -> dict[str, Any]:
     settings = read_json(
-        directory / CONFIG, hint="an adapter is a directory that PEFT or `famcli train` wrote", nan=True
+        directory / CONFIG, hint="give the directory that PEFT or `famcli train` wrote: --adapter DIR", nan=True
     )
     for name, allowed in _PLAIN.items():
         if name in settings and settings[name] not in allowed and settings[name] is not None:

@@ -34,7 +34,7 @@ def split_name(spec: str) -> tuple[str, str | None]:
     if not found:
         return spec, None
     if len(found) > 1:
-        raise UserError(f"model '{printable(spec)}': the name is given twice: {', '.join(found)}")
+        raise UserError(f"model '{printable(spec)}': the name is given twice: {', '.join(found)}", "give it once")
     name = found[0].partition("=")[2].strip()
     check_name(name)
     return ",".join([parts[0], *(part for part in parts[1:] if part is not found[0])]), name

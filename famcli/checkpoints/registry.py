@@ -190,7 +190,10 @@ def find_checkpoint(spec: str) -> CheckpointSource:
         config = config.override({**base_overrides, **adapter.fields}, f"{adapter.directory}, {where} 'model'")
         checkpoint = adapter.merged_into(base)
     trained = config
-    config = config.override(overrides, f"model '{spec}'")
+    try:
+        config = config.override(overrides, f"model '{spec}'")
+    except UserError as error:
+        raise UserError(error.message, error.hint or "famcli list memories explains every field") from error
     if config.memory.whole and trained.window is not None and config.trained_context is None:
         config = replace(config, trained_context=trained.window)  # what lies further back it has never seen at once
     check_fits(checkpoint, config)

@@ -69,9 +69,9 @@ def run(given: list[str]) -> int:
         click.echo(error.format_message(), err=True)
         return EXIT_USER_ERROR
     except click.ClickException as error:
-        message = error.format_message()
-        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "famcli"
-        return _complain(message[:1].lower() + message[1:].rstrip("."), f"see: {path} --help")
+        message = error.format_message().replace("a valid integer range", "a whole number")
+        message = message.replace("a valid integer", "a whole number")
+        return _complain(message[:1].lower() + message[1:].rstrip("."), _see(error))
     except (click.Abort, KeyboardInterrupt):
         ignore()  # it is being said
         click.echo(interrupted(given[0] if given else None), err=True)
@@ -89,6 +89,16 @@ def run(given: list[str]) -> int:
         return _complain(
             "there is not enough memory for this", "shorter texts, a smaller --batch-size or block_size take less"
         )
+
+
+def _see(error: click.ClickException) -> str:
+    """Where to look. What is no option of a command that runs tasks may be one of a task."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    see = f"see: {context.command_path if context else 'famcli'} --help"
+    takes = any("-o" in param.opts for param in context.command.params) if context else False
+    if takes and isinstance(error, click.NoSuchOption):
+        return f"options of a task are typed so: -o lengths=1k,64k; for all others {see}"
+    return see
 
 
 def _show_warnings() -> None:

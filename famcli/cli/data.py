@@ -189,7 +189,7 @@ def cloze(
     from famcli.training.cloze import write_clozes
 
     if longest < shortest:
-        raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})")
+        raise UserError(f"--longest ({longest}) is less than --shortest ({shortest})", f"--longest {8 * shortest}")
     leave_in_order()
     passages, asked = write_clozes(text, output, (shortest, longest), questions, limit or 0, seed)
     say(f"{asked:,} questions about {passages:,} passages in {output}")

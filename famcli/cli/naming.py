@@ -27,7 +27,9 @@ def with_name(models: tuple[str, ...], name: str | None) -> tuple[str, ...]:
         return models
     check_name(name)
     if len(models) > 1:
-        raise UserError(f"--as is given with {len(models)} models", f"say which: --model {models[0]},name={name}")
+        own = [name, *(f"NAME{number}" for number in range(2, len(models) + 1))]
+        named = (f"--model {model},name={one}" for model, one in zip(models, own, strict=True))
+        raise UserError(f"--as names one model, and there are {len(models)}", f"name each: {' '.join(named)}")
     return (f"{models[0]},name={name}",)
 
 
@@ -43,7 +45,8 @@ def check_names(sources: Sequence[Source], results: Path | None = None) -> None:
     for source in sources:
         if not same_spec(other := owners.setdefault(source.name, source.spec), source.spec):
             raise UserError(
-                f"two models are called {source.name}: {other} and {source.spec}", "give each a name of its own"
+                f"two models are called {source.name}: {other} and {source.spec}",
+                f"give each a name of its own: --model {other},name=NAME1 --model {source.spec},name=NAME2",
             )
     for name, spec in owners.items():
         for record in _runs_of(name, results) if results else ():

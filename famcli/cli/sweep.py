@@ -118,7 +118,7 @@ def _parse(varied: tuple[str, ...]) -> dict[str, list[str]]:
         for value in values:
             check_value(name, value, f"-v {text}")
         if name in grid or len(set(values)) < len(values):
-            raise UserError(f"-v {text}: a field or a value is given twice")
+            raise UserError(f"-v {text}: a field or a value is given twice", "give each once")
         grid[name] = values
     if not grid:
         raise UserError("no field to vary is given", f"for example: {EXAMPLE}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from famcli.compare.cells import Setting
-from famcli.compare.pairing import comparable, data_of, fact_words, facts, samples_of
+from famcli.compare.pairing import TOKENIZER, comparable, data_of, fact_words, facts, samples_of
 from famcli.errors import UserError
 from famcli.evaluation.journal import Entry
 from famcli.evaluation.record import RunRecord
@@ -135,12 +135,25 @@ def _refuse(cells: Sequence[CellRuns], baseline: str | None, judge: _Judge) -> N
         for second in newest:
             if not any({first, second} <= cell.runs.keys() for cell in cells):
                 record, other = newest[second], newest[first]
+                differences = judge(record, other)
                 raise UserError(
                     f"{second} and {first} cannot be compared on {record.task['name']}: they differ in "
-                    + "; ".join(judge(record, other)),
-                    f"the runs are {record.path} and {other.path}: repeat one as the other was made, name other "
-                    "runs, or compare them all the same with --force",
+                    + "; ".join(differences),
+                    _way_out(record, other, differences),
                 )
+
+
+def _way_out(record: RunRecord, other: RunRecord, differences: Sequence[str]) -> str:
+    """What to do where two runs cannot be compared; a model cannot change its tokenizer."""
+    if all(words.startswith(f"{TOKENIZER}: ") for words in differences):
+        return (
+            "texts of one length in tokens are not the same for both: famcli compare without names and --baseline "
+            "sets them apart, --force compares them all the same"
+        )
+    return (
+        f"the runs are {record.path} and {other.path}: repeat one as the other was made, name other runs, or compare "
+        "them all the same with --force"
+    )
 
 
 def _tell_apart(cells: Sequence[CellRuns]) -> None:

@@ -135,10 +135,10 @@ def _collide(runs: Sequence[tuple[str, RunRecord]]) -> bool:
     return False
 
 
-def _unknown(name: str, records: Sequence[RunRecord]) -> UserError:
+def _unknown(name: str, records: Sequence[RunRecord], results: Path) -> UserError:
     """Suggests at most three near names, those of models before those of runs."""
     models, runs = {record.model["name"] for record in records}, {record.run_id for record in records}
-    hint = closest(name, models) or closest(name, runs) or "famcli list runs shows what there is"
+    hint = closest(name, models) or closest(name, runs) or f"famcli list runs --output {results} shows what there is"
     return UserError(f"unknown run or model '{printable(name)}'", hint)
 
 
@@ -158,7 +158,7 @@ def _find(name: str, records: Sequence[RunRecord], results: Path) -> list[RunRec
     if not found:
         if not records:
             raise UserError(f"no runs in {results}", MAKE_ONE)
-        raise _unknown(name, records)
+        raise _unknown(name, records, results)
     finished = [record for record in found if record.status == "finished"]
     if not finished:
         at_work = found[0].standing == "running"

@@ -88,7 +88,10 @@ def compare(
         if baseline not in columns:
             raise UserError(f"no finished run is of the baseline '{baseline}'", f"there are: {', '.join(columns)}")
         if len(columns) == 1:
-            raise UserError(f"there is nothing to compare with {baseline}", "name a second model or run")
+            raise UserError(
+                f"there is nothing to compare with {baseline}",
+                "make a run of a second one: famcli eval --task TASK --model MODEL",
+            )
         columns = {baseline: columns[baseline], **columns}
     measures = _measures(found, by)
     whole = [samples_of_cell(cell) for cell in found]

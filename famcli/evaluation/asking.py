@@ -15,7 +15,7 @@ import numpy as np
 from famcli.errors import UserError, printable
 from famcli.fields import LARGEST
 from famcli.loading import own_place
-from famcli.task import Choose, Encoder, Generate, Prompt, Read, Request, Sample, Scores, Task, Weighted
+from famcli.task import Choose, DataError, Encoder, Generate, Prompt, Read, Request, Sample, Scores, Task, Weighted
 
 OnError = Literal["stop", "skip"]
 ROLES = ("system", "user", "assistant")
@@ -88,7 +88,9 @@ def samples_of(task: Task, tokenizer: Encoder, seed: int, limits: Limits, *, may
     """
     samples = _drawn(task, tokenizer, seed, limits.samples)
     if not samples and not may_be_none:
-        raise UserError(f"task {task.name} gives no samples with these options")
+        raise UserError(
+            f"task {task.name} gives no samples with these options", "famcli list tasks says what each option does"
+        )
     documents = list(dict.fromkeys(map(_document, samples)))
     if limits.documents is None or len(documents) <= limits.documents:
         return samples
@@ -107,9 +109,14 @@ def _document(sample: Sample) -> tuple[str | None, str]:
 def _drawn(task: Task, tokenizer: Encoder, seed: int, limit: int | None) -> list[Sample]:
     """The task's samples; raises ``UserError`` where they are none, see ``samples_of``."""
     with named(task, f"task {task.name}: its samples cannot be had", function=task.samples):
-        samples = task.samples(tokenizer, seed, limit)
-        if not isinstance(samples, list):
-            samples = list(samples)
+        try:
+            samples = task.samples(tokenizer, seed, limit)
+            if not isinstance(samples, list):
+                samples = list(samples)
+        except DataError as error:
+            if error.hint is None and type(task).__module__.startswith("famcli."):
+                error.hint = f"rows that fit: famcli data schema {task.name}"
+            raise
     for number, sample in enumerate(samples, 1):
         if problem := _problem(sample):
             name = getattr(sample, "id", None)

@@ -51,7 +51,9 @@ class TaskEntry:
         try:
             return load_task(self.task, options)
         except UserError as error:
-            raise UserError(f"suite {self.suite}: {error.message}", error.hint) from error
+            known = error.hint or ""
+            own = "; one in a file of your own: --plugin FILE.py" * known.startswith("known: ")
+            raise UserError(f"suite {self.suite}: {error.message}", f"{known}{own}" or None) from error
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,10 @@ def _sources(data: Sequence[str], takes_data: dict[str, bool]) -> dict[str, str]
             names = name or ", ".join(sorted(takes_data))
             raise UserError(f"--data is given, but no task here takes data: {names}", "leave out --data")
         if name in sources:
-            raise UserError(f"the data {f'of {name} ' if name else ''}is given twice: {sources[name]} and {source}")
+            raise UserError(
+                f"the data {f'of {name} ' if name else ''}is given twice: {sources[name]} and {source}",
+                "give one of them",
+            )
         sources[name] = source
     return sources
 

@@ -45,9 +45,9 @@ class Sampling:
                 "leave it out: then each token is the most likely one",
             )
         if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p:g}")
+            raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p:g}", "for example 0.9")
         if type(self.draws) is not int or not 1 <= self.draws <= MOST_DRAWS:
-            raise UserError(f"draws must be a whole number from 1 to {MOST_DRAWS}, not {self.draws!r}")
+            raise UserError(f"draws must be a whole number from 1 to {MOST_DRAWS}, not {self.draws!r}", "for example 5")
 
     @property
     def fields(self) -> SamplingFields:

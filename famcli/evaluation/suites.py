@@ -16,6 +16,9 @@ from famcli.evaluation.choice import TaskEntry
 from famcli.fields import read_fields, read_yaml
 from famcli.files import user_path
 
+EXAMPLE = "for example tasks: [{task: passkey, options: {lengths: [1k, 4k]}, limit: 20}]; see docs/tasks.md"
+"""A suite, for hints."""
+
 FOLDER = Path("suites")
 """Where suites of one's own have a name."""
 _ENDING = ".yaml"
@@ -136,9 +139,12 @@ class _SuiteFile:
 
 def _read_suite(file: Traversable, name: str, own: Path | None = None) -> Suite:
     where = f"suite {own or file.name}"
-    values = read_yaml(file, where, "famcli list tasks has the names of suites")
-    _check_brackets(values, where)
-    found = read_fields(_SuiteFile, values, where)
+    try:
+        values = read_yaml(file, where, "famcli list tasks has the names of suites")
+        _check_brackets(values, where)
+        found = read_fields(_SuiteFile, values, where)
+    except UserError as error:
+        raise UserError(error.message, error.hint or EXAMPLE) from error
     folder = own.parent if own else None
     entries = tuple(
         TaskEntry(entry.task, dict(_options(entry, folder)), entry.limit, entry.limit_documents, name)
