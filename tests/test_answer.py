@@ -247,6 +247,7 @@ def test_the_table_fits_the_terminal(
     opening = lines[: lines.index(next(line for line in lines if line.startswith("remembers to a length")))]
     assert max(map(len, opening)) <= width
     words = " ".join(" ".join(opening).split())
+    assert words.count("remembers to ") == 1, "it is parted, and no block a model"
     for told in ("4k: 1.000 [0.566, 1.000] (n=5)", "64k: 0.000", "m3-of-some-length", "s/sample", "state"):
         assert told in words
     page = tmp_path / "page.html"
