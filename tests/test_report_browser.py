@@ -132,6 +132,21 @@ def test_it_fits_a_phone(browser: Browser, page: Path) -> None:
         browser.ask("Emulation.clearDeviceMetricsOverride")
 
 
+def test_the_table_of_many_models_scrolls_by_itself_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    runs = [passkey_run(tmp_path, f"fam-of-a-long-name-{number}", FAM) for number in range(5)]
+    file = tmp_path / "many.html"
+    file.write_text(report(*runs).page, encoding="utf-8")
+    browser.ask("Emulation.setDeviceMetricsOverride", width=PHONE, height=740, deviceScaleFactor=2, mobile=True)
+    try:
+        browser.open(file)
+        table = "document.querySelector('#summary .wide')"
+        assert browser.run(f"{table}.querySelectorAll('tbody tr').length") == len(runs)
+        assert browser.run(f"{table}.scrollWidth > {table}.clientWidth"), "the test is of a table that is too wide"
+        assert browser.run("document.documentElement.scrollWidth") <= PHONE
+    finally:
+        browser.ask("Emulation.clearDeviceMetricsOverride")
+
+
 def test_many_samples_open_at_once(browser: Browser, tmp_path: Path) -> None:
     words = "The grass is green. The sky is blue. The sun is yellow. Here we go. "
     told = [
