@@ -17,6 +17,7 @@ from test_training import MATERIAL, recipe
 
 from famcli.errors import UserError
 from famcli.training import step
+from famcli.training.checkpoint import state_of
 from famcli.training.evaluate import evaluate_recall
 from famcli.training.loop import Trainer, from_scratch
 from famcli.training.recipe import KeyPlaces, Mixture, Recipe
@@ -48,6 +49,7 @@ def _changed(how: Recipe, **fields: Any) -> Recipe:
 RECIPES = {
     "everything": _changed(recipe("adamw", **ALL)),
     "muon, blocks read again": _changed(recipe("muon", mixture=KINDS), gradient_checkpointing=True),
+    "adafactor": _changed(recipe("adafactor", mixture=KINDS)),
     "the first row's memory": _changed(recipe(state_passing_from="first", rehearsal=4)),
     "kinds by weights": _changed(recipe(mixture=Mixture(passkey=1, text=1, rows=3))),
     # one key: the second process has no question, and nothing to rehearse
@@ -59,16 +61,18 @@ RECIPES = {
 BROKEN_AT = 2
 """The step of the checkpoint from which a training is gone on with."""
 RESUMED = ("everything", "muon, blocks read again")
+SPLIT = ("everything", "muon, blocks read again", "adafactor", "one row asked")
+"""Trained as well with the optimiser's state shared out among the processes."""
 
 
-def make_trainer(how: Recipe, directory: Path, team: Team) -> Trainer:
+def make_trainer(how: Recipe, directory: Path, team: Team, split: bool = False) -> Trainer:
     step.LOST = 99.0  # weights that know nothing teach by rehearsal as well
-    return Trainer(how, from_scratch(how).double(), MATERIAL, directory, team=team)
+    return Trainer(how, from_scratch(how).double(), MATERIAL, directory, team=team, split=split)
 
 
-def train(how: Recipe, directory: Path, team: Team = ALONE) -> dict[str, Any]:
+def train(how: Recipe, directory: Path, team: Team = ALONE, split: bool = False) -> dict[str, Any]:
     """Trains to the end; gives the lines of the log, the first gradient, and what there is at last."""
-    trainer = make_trainer(how, directory, team)
+    trainer = make_trainer(how, directory, team, split)
     lines, gradient = [], {}
     while trainer.step < how.steps:
         lines.append(trainer._one_step(trainer._tally))
@@ -79,9 +83,9 @@ def train(how: Recipe, directory: Path, team: Team = ALONE) -> dict[str, Any]:
     return {"lines": lines, "gradient": gradient, **what_is_left(trainer)}
 
 
-def go_on(how: Recipe, directory: Path, team: Team = ALONE) -> dict[str, Any]:
+def go_on(how: Recipe, directory: Path, team: Team = ALONE, split: bool = False) -> dict[str, Any]:
     """Goes on from the checkpoint in ``directory`` to the end."""
-    trainer = make_trainer(how, directory, team)
+    trainer = make_trainer(how, directory, team, split)
     trainer.resume()
     lines = []
     while trainer.step < how.steps:
@@ -92,6 +96,7 @@ def go_on(how: Recipe, directory: Path, team: Team = ALONE) -> dict[str, Any]:
 def what_is_left(trainer: Trainer) -> dict[str, Any]:
     return {
         "weights": {name: weight.clone() for name, weight in trainer.model.state_dict().items()},
+        "state": {name: t.clone() for name, t in state_of(trainer.optimizers).items()},
         "rows": trainer.batch.state_dict(),
         "memory": trainer.batch.whole_memory(),
         "tally": trainer._tally.of_all(trainer.team),
@@ -118,6 +123,11 @@ def main(folder: Path) -> None:
         found[name] = train(how, folder / name, team)
     for name in RESUMED:
         found[f"{name}, resumed"] = go_on(RECIPES[name], folder / name, team)
+    for name in SPLIT:
+        found[f"{name}, split"] = train(RECIPES[name], folder / f"{name}, split", team, split=True)
+    for name in RESUMED:
+        found[f"{name}, split, resumed"] = go_on(RECIPES[name], folder / f"{name}, split", team, split=True)
+    found["split again"] = go_on(RECIPES["everything"], folder / "everything", team, split=True)
     found["disagreement"] = disagreement(RECIPES["no memory"], folder / "disagreement", team)
     torch.save(found, folder / f"found-{team.rank}.pt")
     os._exit(command(folder))

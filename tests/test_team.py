@@ -14,7 +14,8 @@ import click
 import pytest
 import torch
 import yaml
-from team_worker import BROKEN_AT, RECIPES, RESUMED, go_on, make_trainer, train
+from safetensors.torch import load_file
+from team_worker import BROKEN_AT, RECIPES, RESUMED, SPLIT, go_on, make_trainer, train
 
 from famcli.cli.main import main
 from famcli.cli.train import command
@@ -153,7 +154,37 @@ def test_what_is_held_against_each_other_holds_something(alone: dict[str, Any]) 
     assert any(row["offset"] > 64 * (5 - row["drawn_at"]) for row in rows), "no memory was aged"
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("name", SPLIT)
+def test_each_process_keeps_a_part_of_the_optimisers_state_and_all_have_the_same_weights(
+    name: str, found: list[dict[str, Any]]
+) -> None:
+    """As without: bit for bit, but for Muon, which takes all matrices of a shape that it has into one product."""
+    tolerance = 1e-12 if name.startswith("muon") else 0.0
+    expected = found[0][name]["state"]
+    kept = [of_rank[f"{name}, split"]["state"] for of_rank in found]
+    sizes = [sum(tensor.numel() for tensor in state.values()) for state in (*kept, expected)]
+    assert sizes[0] + sizes[1] == sizes[2] and max(sizes[:2]) < 0.75 * sizes[2], sizes
+    assert_close(kept[0] | kept[1], expected, tolerance)
+    for of_rank in found:
+        for part in ("gradient", "lines", "weights", "memory"):
+            assert_close(of_rank[f"{name}, split"][part], of_rank[name][part], tolerance)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_the_checkpoint_of_a_split_optimiser_is_that_of_a_whole_one(name: str, folder: Path) -> None:
+    """So any number of processes may go on from it, with a split optimiser or without."""
+    split, whole = (load_file(folder / at / "checkpoint.safetensors") for at in (f"{name}, split", name))
+    assert any(at.startswith("optimizer.") for at in whole)
+    assert_close(split, whole, 1e-12 if name.startswith("muon") else 0.0)
+
+
+def test_a_whole_optimiser_is_split_when_resumed(found: list[dict[str, Any]]) -> None:
+    for of_rank in found:
+        for part in ("weights", "memory"):
+            assert_close(of_rank["split again"][part], of_rank["everything"][part], 0.0)
+
+
+@pytest.mark.parametrize("name", [name for one in RESUMED for name in (one, f"{one}, split")])
 def test_resumed_by_as_many_processes_it_ends_at_the_same_weights(name: str, found: list[dict[str, Any]]) -> None:
     for of_rank in found:
         resumed, unbroken = of_rank[f"{name}, resumed"], of_rank[name]
@@ -292,7 +323,7 @@ def test_the_processes_are_given_the_command_as_it_was_typed(
     monkeypatch.setattr("famcli.training.launch.start", lambda *given: started.append(given) or 3)
     write_recipe(Path("-a recipe.yaml"))
     typed = ["--recipe=-a recipe.yaml", "--text=-t", "--device=cpu", "--threads=3"]
-    typed.append(f"--plugin={EXAMPLES / 'model-own'}")
+    typed += [f"--plugin={EXAMPLES / 'model-own'}", "--split-optimizer"]
     assert main(["train", *typed, "--processes", "2"]) == 3
     [(words, processes, threads, checkpoint)] = started
     assert (processes, threads, checkpoint) == (2, 3, Path("models/-a recipe/checkpoint.safetensors"))
@@ -306,6 +337,13 @@ def _parsed(words: list[str]) -> dict[str, Any]:
     with click.Context(command) as context:
         values, _, _ = command.make_parser(context).parse_args(list(words))
         return {p.name: p.type_cast_value(context, values.get(p.name)) for p in command.params}
+
+
+def test_one_process_has_nothing_to_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path / "how.yaml")
+    assert main(["train", "--recipe", str(recipe), "--output", str(tmp_path / "out"), "--split-optimizer"]) == 2
+    assert "shares the optimiser's state out among processes, and there is one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_process_does_without_accelerate(tmp_path: Path) -> None:

@@ -184,6 +184,15 @@ def test_accelerate_launch_trains_the_same(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_split_optimiser_trains_the_same(whole: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "how.yaml", steps=LONG)
+    command = words(recipe, tmp_path / "out", "--processes", "2", "--split-optimizer")
+    assert famcli(command, tmp_path / "said") == 0
+    assert "2 processes, the optimiser's state shared out among them" in (tmp_path / "said").read_text()
+    assert weights_of(tmp_path) == weights_of(whole)
+
+
+@pytest.mark.slow
 def test_an_adapter_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     save_small(tmp_path / "base", "fam", block_size=16)
     recipe = write_recipe(tmp_path / "how.yaml", model=None, lora={"rank": 2, "alpha": 8})

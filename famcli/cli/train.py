@@ -69,6 +69,11 @@ if TYPE_CHECKING:
     metavar="N",
     help="Train in N processes of this machine, each with its own rows and --threads (needs accelerate).",
 )
+@click.option(
+    "--split-optimizer",
+    is_flag=True,
+    help="Of the optimiser's state, each process keeps a part: less memory, the same weights.",
+)
 @plugin_option
 @said_once()
 def command(
@@ -82,6 +87,7 @@ def command(
     device: str,
     threads: int | None,
     processes: int | None,
+    split_optimizer: bool,
 ) -> int | None:
     """Train a model from random weights, or fine-tune one that is there.
 
@@ -101,13 +107,19 @@ def command(
         raise UserError(f"{recipe_path} trains on recordings, in one process", "leave --processes out")
     elif qa:
         raise UserError(f"{recipe_path} trains on recordings, which ask about no documents", "leave out --qa")
+    if split_optimizer and max(processes or 1, launched()) == 1:
+        raise UserError(
+            "--split-optimizer shares the optimiser's state out among processes, and there is one",
+            "add --processes N, or leave it out",
+        )
     output = output or Path("models") / recipe_path.stem
     if resume and not output.exists():
         raise _nothing_to_resume(output)
     if (processes or 1) > 1 and launched() == 1:
         _check_output(output, resume)
         given = {"recipe": recipe_path, "model": model, "text": text, "qa": qa, "device": device, "threads": threads}
-        return start_processes(given, ["--resume"] if resume else [], processes or 1, output)
+        flags = {"--resume": resume, "--split-optimizer": split_optimizer}
+        return start_processes(given, [flag for flag, wanted in flags.items() if wanted], processes or 1, output)
     from famcli.training.team import join, leave
 
     team = join(device, processes)
@@ -120,7 +132,7 @@ def command(
         if not isinstance(recipe, Recipe):
             _train_recorded(recipe, recipe_path, model, output, text=text, device=device, resume=resume)
             return None
-        trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device, team=team)
+        trainer, tokenizer, base = _prepare(recipe, model, output, text, qa, device, team=team, split=split_optimizer)
         if resume:
             trainer.resume()
             _tell_resumed(trainer)
@@ -172,7 +184,15 @@ def _nothing_to_resume(output: Path) -> UserError:
 
 
 def _prepare(
-    recipe: Recipe, spec: str | None, output: Path, text: Path, qa: Path | None, device: str, *, team: Team
+    recipe: Recipe,
+    spec: str | None,
+    output: Path,
+    text: Path,
+    qa: Path | None,
+    device: str,
+    *,
+    team: Team,
+    split: bool,
 ) -> tuple[Trainer, Tokenizer, Base | None]:
     """The trainer, the model's tokenizer, and what is fine-tuned, if anything is."""
     from famcli.checkpoints.registry import load_model, pick_device
@@ -185,14 +205,16 @@ def _prepare(
         assert recipe.model is not None
         recipe = recipe.with_model(recipe.model)
         material = _material(recipe, ByteTokenizer(), text, qa)
-        trainer = Trainer(recipe, from_scratch(recipe).to(pick_device(device)), material, output, team=team)
+        model = from_scratch(recipe).to(pick_device(device))
+        trainer = Trainer(recipe, model, material, output, team=team, split=split)
         return trainer, material.tokenizer, None
     name, config = _find_base(spec, alone=bool(recipe.lora))
     loaded = load_model(spec, device, "float32")
     recipe = recipe.with_model(loaded.decoder.config)
     material = _material(recipe, loaded.tokenizer, text, qa)
     base = Base(name, loaded.weights_sha256, config)
-    return Trainer(recipe, loaded.decoder, material, output, base.sha256, team), loaded.tokenizer, base
+    trainer = Trainer(recipe, loaded.decoder, material, output, base.sha256, team, split=split)
+    return trainer, loaded.tokenizer, base
 
 
 def _train_recorded(
@@ -289,6 +311,7 @@ def _train(trainer: Trainer, tokenizer: Tokenizer, base: Base | None, name: str,
     trained, whole = sum(size for size, wanted in sizes if wanted), sum(size for size, _ in sizes)
     if team.first:
         by = f", {team.size} processes" if team.size > 1 else ""
+        by += ", the optimiser's state shared out among them" if trainer.split else ""
         tell(f"training {trained:,} of {whole:,} weights on {trainer.device}, {recipe.steps:,} steps{by}")
     model = trainer.run(
         lambda line: tell(_readable(line, recipe.steps)),

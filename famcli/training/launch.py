@@ -19,11 +19,13 @@ GO_ON = "repeat the command with --resume: it goes on from the last checkpoint, 
 
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_SPLITS = "famcli train --split-optimizer shares out the optimiser's state"
+_WHOLE = "every process holds the whole model, and reads its own rows"
 _NOT_USED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+    "ACCELERATE_USE_FSDP": ("FSDP", _SPLITS),
+    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed", _SPLITS),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", _WHOLE),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("a parallelism config", _WHOLE),
 }
 _TYPES = {"none": ("no",), "bfloat16": ("no", "bf16")}
 """What ``accelerate`` may be told of mixed precision where a recipe's ``autocast`` is this."""
@@ -58,11 +60,11 @@ def check_settings(autocast: str) -> None:
         UserError: with the name of the setting.
     """
     given = os.environ
-    for name, what in _NOT_USED.items():
+    for name, (what, instead) in _NOT_USED.items():
         if given.get(name, "").lower() in ("true", "1", "yes"):
             raise UserError(
                 f"accelerate launch was told to use {what}, which famcli train does not",
-                "leave it out: every process holds the whole model, and reads its own rows",
+                f"leave it out: {instead}",
             )
     if (backend := given.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
         raise UserError(

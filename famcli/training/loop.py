@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Trainer:
         base: identifies the weights to begin with, where they are not random.
         team: the processes that train together. Each has the same arguments, and a model of its own; the first alone
             writes to ``directory``.
+        split: the optimisers' state is shared out among them, see ``make_optimizers``.
 
     Attributes:
         written_by: how many processes the checkpoint was written by from which training goes on.
@@ -84,8 +85,11 @@ class Trainer:
         directory: Path,
         base: str = "",
         team: Team = ALONE,
+        *,
+        split: bool = False,
     ) -> None:
         self.recipe, self.model, self.material, self.base, self.team = recipe, model, material, base, team
+        self.split = split
         _check_rows(recipe, team)
         self.written_by = team.size
         self.device = model.embedding.weight.device
@@ -93,7 +97,7 @@ class Trainer:
             add_lora(model, recipe.lora, recipe.seed, torch.bfloat16 if recipe.autocast == "bfloat16" else None)
         else:
             model.requires_grad_(True)
-        self.optimizers = make_optimizers(model, recipe.optimizer)
+        self.optimizers = make_optimizers(model, recipe.optimizer, split)
         self.batch = Batch(recipe, material, self.device, team)
         self.checkpoint, self.log = directory / "checkpoint.safetensors", Log(directory)
         self.step = 0
@@ -149,7 +153,7 @@ class Trainer:
     def _begun_with(self) -> dict[str, str]:
         """What must be the same in all processes of a team, told shortly."""
         weights = sum(p.detach().double().sum().item() for p in self.model.parameters() if p.requires_grad)
-        begun = {"recipe": repr(self.recipe), "texts": self.material.digest()}
+        begun = {"recipe": repr(self.recipe), "texts": self.material.digest(), "--split-optimizer": repr(self.split)}
         return {**begun, "checkpoint": f"{self.step} {self.tokens}", "weights": repr(weights)}
 
     def _due(self, every: int) -> bool:
@@ -196,7 +200,8 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            optimizer.step()
+            with self.team.together() if self.split else nullcontext():
+                optimizer.step()
         return loss, norm
 
     def _check(self, what: str, value: float) -> None:
@@ -239,23 +244,29 @@ class Trainer:
     def save(self) -> None:
         """Writes what is trained, the optimisers, the carried memory and the place in the recipe, whole.
 
-        The first process of a team writes; the others tell it the memories of their rows.
+        The first process of a team writes; the others tell it the memories of their rows, and what is split. All of
+        the optimisers' state is there for that moment, in the place of the gradient.
 
         Raises:
             UserError: it cannot be written.
         """
         memory, tally = self.batch.whole_memory(), self._tally.of_all(self.team)
+        state = checkpoint.state_of(self.optimizers)
+        if self.split:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            state = self.team.at_first(state)
         if not self.team.first:
             return
         tensors: dict[str, Tensor] = {
             f"model.{name}": p for name, p in self.model.named_parameters() if p.requires_grad
         }
-        tensors |= {f"memory.{i}": t for i, t in enumerate(memory)}
+        tensors |= {f"memory.{i}": t for i, t in enumerate(memory)} | state
         place: dict[str, Any] = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "base": self.base}
         place |= {"tally": asdict(tally), "logged": self._logged, **self.batch.state_dict()}
         if self.team.size > 1:
             place["processes"] = self.team.size
-        checkpoint.write(self.checkpoint, tensors, self.optimizers, place)
+        checkpoint.write(self.checkpoint, tensors, place)
 
     @property
     def has_checkpoint(self) -> bool:

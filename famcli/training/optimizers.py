@@ -55,13 +55,20 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return x if matrices.shape[1] <= matrices.shape[2] else x.mT
 
 
-def make_optimizers(model: Decoder, how: Optimizer) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: Decoder, how: Optimizer, split: bool = False) -> list[torch.optim.Optimizer]:
     """The recipe's optimisers of all weights that are trained.
 
     A memory's embeddings, gates and biases are a group of their own: Adam moves a weight by the learning rate a step,
     whatever it weighs, and a gate that begins at nothing has to go far.
 
-    Parameter groups carry ``factor``, their multiple of the learning rate. Weight decay is for the layers' matrices.
+    Parameter groups carry ``factor``, their multiple of the learning rate, and, where another order was needed,
+    ``place``, where they stand in the checkpoint. Weight decay is for the layers' matrices.
+
+    Args:
+        model: the decoder.
+        how: the recipe's word.
+        split: every process of a team steps a part of the weights, keeps the state of these alone, and is told the
+            others (ZeRO stage 1, arXiv 1910.02054). Which part is whose follows from the sizes of the weights.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     of_memory = memory_weights(model.config)
@@ -75,7 +82,21 @@ def make_optimizers(model: Decoder, how: Optimizer) -> list[torch.optim.Optimize
     ]
     if how.name == "muon":
         decayed[0]["factor"] = how.muon_factor
-        return [Muon(decayed), torch.optim.AdamW(plain, betas=(0.9, 0.98))]
+        return [_made(Muon, decayed, split), _made(torch.optim.AdamW, plain, split, betas=(0.9, 0.98))]
     if how.name == "adafactor":
-        return [torch.optim.Adafactor(decayed + plain)]
-    return [torch.optim.AdamW(decayed + plain, betas=(0.9, 0.98))]
+        return [_made(torch.optim.Adafactor, decayed + plain, split)]
+    return [_made(torch.optim.AdamW, decayed + plain, split, betas=(0.9, 0.98))]
+
+
+def _made(
+    kind: type[torch.optim.Optimizer], groups: list[dict[str, Any]], split: bool, **how: Any
+) -> torch.optim.Optimizer:
+    """An optimiser of ``groups``, or of those of their weights that this process steps."""
+    if not split or not any(group["params"] for group in groups):
+        return kind(groups, **how)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    # Each weight goes to the process that has least so far, group by group: even parts want large weights first.
+    placed = [{**group, "place": place} for place, group in enumerate(groups)]
+    placed.sort(key=lambda group: max((p.numel() for p in group["params"]), default=0), reverse=True)
+    return ZeroRedundancyOptimizer(placed, kind, **how)

@@ -75,7 +75,7 @@ class Team:
             return [value]
         from accelerate.utils import gather_object
 
-        with self._together():
+        with self.together():
             found: list[T] = gather_object([value])
         return found
 
@@ -84,6 +84,20 @@ class Team:
         if self.size == 1:
             return [tensor]
         return [other.to(tensor.device) for other in self.gathered(tensor.detach().cpu())]
+
+    def at_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of all processes, whose names differ: on the processor of the first, and nowhere else."""
+        if self.size == 1:
+            return dict(tensors)
+        whole: dict[str, Tensor] = {}
+        for rank, some in enumerate(self.gathered({name: (t.shape, t.dtype) for name, t in tensors.items()})):
+            for name, (shape, dtype) in some.items():
+                if self.first:
+                    whole[name] = tensors[name].cpu() if rank == 0 else self._received(shape, dtype, rank).cpu()
+                elif self.rank == rank:
+                    with self.together():
+                        torch.distributed.send(tensors[name].to(self.device).contiguous(), 0)
+        return whole
 
     def agree(self, what: Mapping[str, str]) -> None:
         """Sees to it that all processes say the same.
@@ -114,15 +128,21 @@ class Team:
             for gradient, part in zip(some, summed.split([g.numel() for g in some]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
+    def _received(self, shape: torch.Size, dtype: torch.dtype, rank: int) -> Tensor:
+        tensor = torch.empty(shape, dtype=dtype, device=self.device)
+        with self.together():
+            torch.distributed.recv(tensor, rank)
+        return tensor
+
     def _sum(self, tensor: Tensor) -> Tensor:
         from accelerate.utils import reduce
 
-        with self._together():
+        with self.together():
             summed: Tensor = reduce(tensor, "sum")
         return summed
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def together(self) -> Iterator[None]:
         """Sees to it that a process does not outlive the others, nor whoever started it."""
         if os.getppid() != self._parent:
             raise Deserted("the process that started this training is gone", GO_ON)

@@ -164,9 +164,9 @@ class RecordedTrainer:
 
     def save(self) -> None:
         """Writes what is trained, the optimiser and the place in the recipe, whole."""
-        tensors = {f"model.{name}": p for name, p in self.trained.items()}
+        tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in self.trained.items()}
         place = {"step": self.step, "seconds": self.seconds, "base": self.base, "recipe": repr(self.recipe)}
-        checkpoint.write(self.checkpoint, tensors, [self.optimizer], place)
+        checkpoint.write(self.checkpoint, tensors | checkpoint.state_of([self.optimizer]), place)
 
     def resume(self) -> None:
         """Goes on from the checkpoint in the directory.
