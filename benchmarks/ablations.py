@@ -17,6 +17,7 @@ import argparse
 import os
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -88,23 +89,23 @@ def ask(name: str, args: argparse.Namespace) -> None:
     told: dict[str, Any] = {"output": args.output, "dtype": "bfloat16", "device": "cpu"}
     for task, options in ASKED.items():
         (record,) = famcli.evaluate(spec, "passkey", options=options, **told)
-        print(f"{name}: {task} {record.metrics['accuracy']['value']:.2f}", flush=True)
+        print(f"{name}: {task} {record.metrics['accuracy'].value:.2f}", flush=True)
     if args.pg19:
         (record,) = famcli.evaluate(spec, "pg19", data=args.pg19, max_context=4096, truncate="right", **told)
-        print(f"{name}: PG-19 {record.metrics['bits_per_byte']['value']:.3f} bits a byte", flush=True)
+        print(f"{name}: PG-19 {record.metrics['bits_per_byte'].value:.3f} bits a byte", flush=True)
 
 
 def table(output: Path) -> None:
     """Markdown, a row a variant."""
     found: dict[str, dict[str, str]] = {}
-    for record in load_records(output):
+    for record in filter(attrgetter("finished"), load_records(output)):
         row = found.setdefault(record.model["name"].replace("-", " "), {})
         if record.task["name"] == "pg19":
-            row["PG-19"] = f"{record.metrics['bits_per_byte']['value']:.3f}"
-        else:
+            row["PG-19"] = f"{record.metrics['bits_per_byte'].value:.3f}"
+        elif record.task["options"]["lengths"] == [4096]:
             right = record.metrics["accuracy"]
-            task = "by name" if record.task["options"]["wording"] == "named" else "PassKey"
-            row[task] = f"{right['value'] * right['n']:.0f} of {right['n']}"
+            task = "by name" if record.task["options"].get("wording") == "named" else "PassKey"
+            row[task] = f"{right.value * right.n:.0f} of {right.n}"
     print("| | PassKey | by name | PG-19 |\n|---|---|---|---|")
     for name in filter(found.__contains__, VARIANTS):
         print(f"| {name} |", " | ".join(found[name].get(task, "not run") for task in (*ASKED, "PG-19")), "|")

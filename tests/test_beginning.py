@@ -85,6 +85,11 @@ def test_what_changed_is_noticed(change: str, monkeypatch: pytest.MonkeyPatch) -
     assert len(found) == 2
 
 
+def test_an_outline_without_values_begins_too() -> None:
+    with torch.no_grad():
+        assert model(MEMORIES[0]).to("meta").start(2).layers[0]["fam"].shape == (2, 4, 32)
+
+
 def test_training_keeps_nothing() -> None:
     decoder = model(MEMORIES[0])
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def test_shards_share_no_document_and_leave_none_out(runs: Path) -> None:
     ]
 
 
+def test_the_whole_run_lies_beside_its_shards(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(runs / "parts", tmp_path / "parts")
+    shards = sorted((tmp_path / "parts").glob("*of2"))
+    assert run("merge", *map(str, shards)) == 0
+    assert (tmp_path / "parts" / shards[0].name.rpartition("-")[0] / "run.json").exists()
+    shards[0].rename(tmp_path / shards[0].name)
+    assert run("merge", str(tmp_path / shards[0].name), str(shards[1])) == 2
+    assert "--output" in capsys.readouterr().err
+
+
 def test_a_merged_run_is_finished_for_the_command_without_shards(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,7 +90,7 @@ def test_a_merged_run_is_finished_for_the_command_without_shards(
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["1of2"], "these are missing: [2]"),
+        (["1of2"], "these are missing: 2"),
         (["1of2", "2of2", "2of2"], "is given twice: 2"),
     ],
 )

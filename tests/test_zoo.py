@@ -278,9 +278,20 @@ def test_what_the_page_says_in_words_is_so(found: dict[str, Scores], cells: Cell
     ):
         assert max(right(memory, pairs)) - min(right(memory, pairs)) > 0.45, "in some seeds and not in others"
     assert fmean(right("gated-delta-within", 8)) <= fmean(right("gated-delta", 8)), "it did not help"
-    assert fmean(right("titans-mac", 8)) > fmean(right("titans", 8)) >= fmean(right("titans-network", 8))
+    assert fmean(right("titans", 8)) >= fmean(right("titans-network", 8))
+    least, most = min(right("titans", 8)), max(right("titans", 8))
+    assert [value > most + 0.1 for value in sorted(right("titans-mac", 8))] == [False, False, True] and least > 0.1
+    assert fmean(right("full", 16)) - fmean(right("full", 16, "rewrite")) > 0.1
     assert max(fmean(right("rmt", 8)), fmean(right("fam", 8))) < fmean(right("window", 8))
     assert min(right("infini", 1)) == 1
+
+
+def test_a_fam_keeps_several_pairs_apart_after_ten_times_the_steps() -> None:
+    told = {"0": (0.58, 0.40, 0.26, 0.18), "long": (1.00, 0.79, 0.41, 0.24)}
+    for folder, scores in ((RUNS, told["0"]), (RUNS / "long", told["long"])):
+        (file,) = folder.glob("remember-fam-0-*/run.json")
+        cells = {cell["pairs"]: cell["exact_match"] for cell in json.loads(file.read_text())["cells"]}
+        assert [cells[pairs] for pairs in (2, 4, 8, 16)] == pytest.approx(scores, abs=0.005)
 
 
 def said_of(memory: str, pairs: int, draws: Draws) -> list[list[tuple[str, list[str], str]]]:
@@ -295,7 +306,7 @@ def said_of(memory: str, pairs: int, draws: Draws) -> list[list[tuple[str, list[
 def test_armt_says_the_first_value_whatever_is_asked(draws: Draws) -> None:
     for pairs in (8, 16):
         shares = [fmean(said == told[0] for said, told, _ in answers) for answers in said_of("armt", pairs, draws)]
-        assert max(shares) == 1, "the best seed does"
+        assert max(shares) == 1, "one seed does"
 
 
 @pytest.mark.parametrize("memory", ["fam", "titans"])

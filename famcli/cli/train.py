@@ -104,13 +104,14 @@ def command(
         _check_qa(recipe, recipe_path, qa)
         check_settings(recipe.autocast)
     elif max(processes or 1, launched()) > 1:
-        raise UserError(f"{recipe_path} trains on recordings, in one process", "leave --processes out")
+        told = " and --split-optimizer" if split_optimizer else ""
+        raise UserError(f"{recipe_path} trains on recordings, in one process", f"leave --processes{told} out")
     elif qa:
         raise UserError(f"{recipe_path} trains on recordings, which ask about no documents", "leave out --qa")
     if split_optimizer and max(processes or 1, launched()) == 1:
         raise UserError(
             "--split-optimizer shares the optimiser's state out among processes, and there is one",
-            "add --processes N, or leave it out",
+            "give --processes 2 or more, or leave --split-optimizer out",
         )
     output = output or Path("models") / recipe_path.stem
     if resume and not output.exists():

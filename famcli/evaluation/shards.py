@@ -114,7 +114,10 @@ def _checked(shards: Sequence[RunRecord]) -> list[tuple[RunRecord, ShardFields]]
     found = [fields["index"] for _, fields in parts]
     missing = sorted(set(range(1, first["of"] + 1)) - set(found))
     if missing:
-        raise UserError(f"of {first['of']} shards of {first['run_id']} these are missing: {missing}")
+        raise UserError(
+            f"of {first['of']} shards of {first['run_id']} these are missing: {', '.join(map(str, missing))}",
+            f"name them too, or run them: famcli eval ... --shard {missing[0]}/{first['of']}",
+        )
     if len(found) > len(set(found)):
         raise UserError(f"a shard of {first['run_id']} is given twice: {next(n for n in found if found.count(n) > 1)}")
     return parts

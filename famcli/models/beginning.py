@@ -47,9 +47,10 @@ class Beginning:
 
     @staticmethod
     def _may_keep(decoder: Decoder) -> bool:
-        cast = torch.is_autocast_enabled(decoder.device.type)
+        if decoder.training or torch.is_grad_enabled() or decoder.device.type == "meta":  # an outline has no values
+            return False
         counted = not any(weight.is_inference() for weight in _weights(decoder))
-        return counted and not (decoder.training or torch.is_grad_enabled() or cast)
+        return counted and not torch.is_autocast_enabled(decoder.device.type)
 
     def _still(self, decoder: Decoder) -> bool:
         """The weights and places are those of what is kept."""

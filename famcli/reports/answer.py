@@ -55,10 +55,11 @@ def meanings(comparison: Comparison, answer: Answer) -> list[str]:
         less = (
             "shorter length" if axes == [LENGTH] else "smaller one" if LENGTH not in axes else "shorter or smaller one"
         )
-        seconds = SECONDS if in_tables(answer) else "s a sample"
+        share = "its share of the time its batch took"
+        where = f"{SECONDS} and state: there, or at the shortest where none is; a sample has {share}"
         found.append(
             f"remembers to {what}: {metrics} is {answer.held:g} or more there and at every {less} measured "
-            f"(--held); {seconds}: its share of the time its batch took"
+            f"(--held); {where if in_tables(answer) else f's a sample: {share}'}"
         )
     if comparison.baseline is None and any(len(row.scores) > 1 for row in answer.headlines):
         found.append("whether the highest is so by more than chance: --baseline MODEL tells")

@@ -95,9 +95,12 @@ class Crew:
             where |= {"include_dashboard": False}
         try:
             self.ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # where a machine is too slow, Ray raises no class of its own
             if self.address is None:
-                raise UserError(f"Ray does not start on this machine: {_first_line(error)}") from error
+                raise UserError(
+                    f"Ray does not start on this machine: {_first_line(error)}",
+                    "type the command again when the machine is less busy, or leave --workers out",
+                ) from error
             raise UserError(
                 f"no Ray cluster answers at {self.address}: {error}",
                 "ray status --address ADDRESS asks for it; RAY_AUTH_MODE and RAY_AUTH_TOKEN must be those it has",
