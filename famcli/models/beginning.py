@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from famcli.models.config import ModelConfig
 from famcli.models.int8 import pattern
 from famcli.models.memories.base import Memory
+from famcli.models.memories.network import DecoderView
+from famcli.models.state import LayerState
 
-if TYPE_CHECKING:
-    from famcli.models.decoder import Decoder
-    from famcli.models.state import LayerState
+
+class Network(DecoderView, Protocol):
+    """What a beginning depends on, see ``Decoder``."""
+
+    config: ModelConfig
+    position_offset: int
+    training: bool
+    embedding: nn.Embedding
+
+    @property
+    def device(self) -> torch.device: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def buffers(self) -> Iterator[Tensor]: ...
 
 
 class Beginning:
@@ -30,7 +44,7 @@ class Beginning:
         self._place: object = None
         self._kept: list[LayerState] | None = None
 
-    def complete(self, decoder: Decoder, layers: list[LayerState], batch: int) -> None:
+    def complete(self, decoder: Network, layers: list[LayerState], batch: int) -> None:
         """Completes what ``Memory.start`` gave for ``batch`` streams, in place."""
         memory = decoder.config.memory
         if type(memory).begin is Memory.begin:
@@ -46,13 +60,13 @@ class Beginning:
             layer |= {name: tensor.repeat(batch, *[1] * (tensor.dim() - 1)) for name, tensor in kept.items()}
 
     @staticmethod
-    def _may_keep(decoder: Decoder) -> bool:
+    def _may_keep(decoder: Network) -> bool:
         if decoder.training or torch.is_grad_enabled() or decoder.device.type == "meta":  # an outline has no values
             return False
         counted = not any(weight.is_inference() for weight in _weights(decoder))
         return counted and not torch.is_autocast_enabled(decoder.device.type)
 
-    def _still(self, decoder: Decoder) -> bool:
+    def _still(self, decoder: Network) -> bool:
         """The weights and places are those of what is kept."""
         weights = _weights(decoder)
         return (
@@ -65,15 +79,15 @@ class Beginning:
         )
 
 
-def _weights(decoder: Decoder) -> list[Tensor]:
+def _weights(decoder: Network) -> list[Tensor]:
     return list(chain(decoder.parameters(), decoder.buffers()))
 
 
-def _place(decoder: Decoder) -> object:
+def _place(decoder: Network) -> object:
     return decoder.config, decoder.position_offset
 
 
-def _begun(decoder: Decoder) -> list[LayerState]:
+def _begun(decoder: Network) -> list[LayerState]:
     """What ``Memory.begin`` changes in the state of each layer, for one stream."""
     config, memory, like = decoder.config, decoder.config.memory, pattern(decoder.embedding)
     plain = memory.start(config, 1, like)
