@@ -36,7 +36,7 @@ TRAINED: dict[str, dict[str, Any]] = {
     "sinks 1": {"sinks": 1},
     "sinks 4": {"sinks": 4},
 }
-"""What is trained anew: a field of the model, or the seed of recipe."""
+"""What is trained anew: a field of the model, or the seed of the recipe."""
 CHANGED: dict[str, dict[str, Any]] = {
     "as it is": {},
     "F 16": {"fam_length": 16},
@@ -53,7 +53,7 @@ ASKED: dict[str, dict[str, Any]] = {"PassKey": PASSKEY, "by name": {**PASSKEY, "
 
 
 def trained(name: str, models: Path, text: Path) -> Path:
-    """The folder of a gate that follows the recipe but for one field; trained where it is not there yet."""
+    """The folder of a gate whose recipe has one field changed; it is trained where it is not there yet."""
     folder = models / name.replace(" ", "-")
     if (folder / "famcli.json").exists():
         return folder
@@ -62,6 +62,7 @@ def trained(name: str, models: Path, text: Path) -> Path:
         if field in recipe:
             recipe[field] = value
         else:
+            assert f",{field}=" in recipe["model"], f"the model of {RECIPE.name} says nothing of {field}"
             recipe["model"] = ",".join(
                 f"{field}={value}" if part.startswith(f"{field}=") else part for part in recipe["model"].split(",")
             )

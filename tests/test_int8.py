@@ -73,7 +73,7 @@ def test_no_value_is_off_by_more_than_half_a_step_of_its_row(seed: int, exponent
     assert torch.equal(weight, before)
     step = scale.double()[:, None]
     assert ((numbers.double() * step - weight.double()).abs() <= step * (0.5 + 1e-6)).all()
-    # A step is the largest value over 127, but for the rounding to bfloat16: none is wider than it must be.
+    # A step is the largest value over 127, rounded to bfloat16: none is wider than it must be.
     widest = weight.double().abs().amax(dim=1) / 127
     assert ((scale.double() - widest).abs() <= widest * 2**-8 + 1e-37).all()
     assert numbers[0].count_nonzero() == 0

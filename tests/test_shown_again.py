@@ -115,3 +115,13 @@ def test_files_of_others_are_known_without_torch() -> None:
         "print('torch' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def test_a_run_without_its_samples_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shown(capsys, *FIRST, "--model", "base")
+    assert "is gone" not in shown(capsys, *FIRST, "--model", "base")[1]
+    (samples,) = Path("results").glob("passkey-base-*/samples.jsonl")
+    samples.unlink()
+    monkeypatch.setattr(CheckpointSource, "load", refuse)
+    told = shown(capsys, *FIRST, "--model", "base")[1]
+    assert "samples.jsonl is gone" in told and "--fresh" in told

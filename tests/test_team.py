@@ -158,7 +158,7 @@ def test_what_is_held_against_each_other_holds_something(alone: dict[str, Any]) 
 def test_each_process_keeps_a_part_of_the_optimisers_state_and_all_have_the_same_weights(
     name: str, found: list[dict[str, Any]]
 ) -> None:
-    """As without: bit for bit, but for Muon, which takes all matrices of a shape that it has into one product."""
+    """As without, bit for bit. With Muon to rounding: it takes all matrices of a shape that it has into one product."""
     tolerance = 1e-12 if name.startswith("muon") else 0.0
     expected = found[0][name]["state"]
     kept = [of_rank[f"{name}, split"]["state"] for of_rank in found]

@@ -33,14 +33,8 @@ logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "famcli.models"
 
 
-class KnownModel(Protocol):
-    """What the name of a run says of its model, in memory or not.
-
-    Attributes:
-        name, spec, tokenizer, weights_sha256, untrained_memory: see ``LoadedModel``.
-        facts: of the stream.
-        place, precision: names of its device and dtype, e.g. ``cuda:0``, ``float32``.
-    """
+class Named(Protocol):
+    """What is known of any model that was found, see ``LoadedModel``."""
 
     @property
     def name(self) -> str: ...
@@ -49,9 +43,20 @@ class KnownModel(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...
     @property
-    def weights_sha256(self) -> str: ...
-    @property
     def untrained_memory(self) -> str | None: ...
+
+
+class KnownModel(Named, Protocol):
+    """What the name of a run says of its model, in memory or not.
+
+    Attributes:
+        weights_sha256: see ``LoadedModel``.
+        facts: of the stream.
+        place, precision: names of its device and dtype, e.g. ``cuda:0``, ``float32``.
+    """
+
+    @property
+    def weights_sha256(self) -> str: ...
     @property
     def facts(self) -> StreamFacts: ...
     @property
@@ -134,30 +139,18 @@ class LoadedModel:
         return self.stream
 
 
-class Source(Protocol):
+class Source(Named, Protocol):
     """A model that was found and checked; its weights are not in memory yet.
 
     Attributes:
-        name: what the user calls it; the spec, unless that says a name.
-        spec: the spec as the user typed it, without a name.
-        tokenizer: what its ids mean.
         half_precision: the weights are stored in 16 bits or fewer.
         longest_text: see ``StreamModel``.
-        untrained_memory: see ``LoadedModel``.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def spec(self) -> str: ...
-    @property
-    def tokenizer(self) -> Tokenizer: ...
     @property
     def half_precision(self) -> bool: ...
     @property
     def longest_text(self) -> int | None: ...
-    @property
-    def untrained_memory(self) -> str | None: ...
 
     def load(self, device: torch.device, dtype: torch.dtype, device_map: bool = False) -> LoadedModel:
         """Reads the weights."""

@@ -39,6 +39,8 @@ def shown_again(record: RunRecord, settings: Settings, tell: Callable[[str], Non
     """
     if settings.fresh or not (finished := finished_run(record.path, settings.on_error)):
         return None
+    if not os.path.lexists(finished.path / JOURNAL_NAME):
+        tell(f"the run is finished, and its {JOURNAL_NAME} is gone; --fresh answers again")
     if settings.keep_prompts and (kept := len(kept_ids(finished.path))) < finished.samples:
         tell(
             f"the run is finished and has the prompts of {kept} of {finished.samples} samples; "
